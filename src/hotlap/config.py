@@ -1,0 +1,185 @@
+"""Settings: closed pydantic models beside the code they configure, TOML files, `section.field=value`.
+
+One spelling everywhere: `algorithm.learning_rate` in a TOML file, on the command line and in Python.
+Variants of a section (PPO, SAC) are told apart by their `kind`; no value of one variant survives
+the change to another.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hotlap.errors import ConfigError
+
+__all__ = ["Settings", "overrides", "read_toml", "resolve", "to_toml"]
+
+
+class Settings(BaseModel):
+    """Base of every group of settings: frozen, closed, each field described by its docstring."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Read `section.field=value` words; values are TOML, a bare word is a string.
+
+    >>> overrides(["algorithm.learning_rate=1e-3", "track=oval", "observation.kinds=camera,state"])
+    {'algorithm.learning_rate': 0.001, 'track': 'oval', 'observation.kinds': 'camera,state'}
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(
+                f"{word!r} is not a setting: write section.field=value, such as "
+                "algorithm.learning_rate=1e-3"
+            )
+        try:
+            found[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name] = text
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of settings.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or not TOML; the message names the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def to_toml(settings: Settings) -> str:
+    """Write complete settings as TOML; fields that are None are left out, as TOML has no null."""
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+
+
+def resolve(model: type[Model], *layers: Mapping[str, Any]) -> Model:
+    """Build settings from layers, later ones winning.
+
+    Args:
+        model: the settings to build.
+        layers: nested mappings, or flat ones with dotted names, or a mix.
+
+    Raises:
+        ConfigError: with one line for each mistake, in the spelling the user typed.
+    """
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            _merge(model, tree, name.split("."), value, name)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(model, error, tree))) from None
+
+
+def _merge(
+    model: type[Settings], tree: dict[str, Any], path: list[str], value: Any, spelled: str
+) -> None:
+    """Put one value into the tree; a new `kind` throws away what the old kind had been given."""
+    name, rest = path[0], path[1:]
+    variants = _variants(model, name)
+    if rest:
+        if not variants:
+            known = ", ".join(model.model_fields)
+            if name in model.model_fields:
+                raise ConfigError(f"{spelled}: {name} is a single value, not a section")
+            raise ConfigError(f"{spelled}: unknown setting{_nearest(name, model)}; known: {known}")
+        value = {".".join(rest): value}
+    elif isinstance(value, str) and variants and "kind" in variants[0].model_fields:
+        value = {"kind": value}
+    if not (isinstance(value, Mapping) and variants):
+        tree[name] = value
+        return
+    default = model.model_fields[name].get_default(call_default_factory=True)
+    branch = tree.setdefault(name, {"kind": default.kind} if hasattr(default, "kind") else {})
+    if "kind" in value and value["kind"] != branch.get("kind"):
+        branch.clear()
+        branch["kind"] = value["kind"]
+    chosen = next((v for v in variants if _kind(v) == branch.get("kind")), variants[0])
+    for key, item in value.items():
+        _merge(chosen, branch, key.split("."), item, f"{name}.{key}")
+
+
+def _variants(model: type[Settings], name: str) -> list[type[Settings]]:
+    """Return the settings classes that a field may hold; none if it is a plain value."""
+    field = model.model_fields.get(name)
+    return [] if field is None else _classes(field.annotation)
+
+
+def _classes(annotation: Any) -> list[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return [found for part in get_args(annotation) for found in _classes(part)]
+    return []
+
+
+def _kind(variant: type[Settings]) -> Any:
+    field = variant.model_fields.get("kind")
+    return None if field is None else field.default
+
+
+def _nearest(name: str, model: type[Settings]) -> str:
+    near = difflib.get_close_matches(name, model.model_fields, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _sentences(model: type[Settings], error: ValidationError, tree: dict[str, Any]) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        owner, words = model, list[str]()
+        for part in problem["loc"]:
+            if part == _kind(owner):  # pydantic names the chosen variant as a step of the path
+                continue
+            words.append(str(part))
+            variants = _variants(owner, str(part))
+            if variants:
+                kind = _branch(tree, words).get("kind")
+                owner = next((v for v in variants if _kind(v) == kind), variants[0])
+        spelled = ".".join(words)
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(owner.model_fields)
+            near = _nearest(words[-1], owner)
+            lines.append(f"{spelled}: unknown setting{near}; allowed here: {allowed}")
+        elif problem["type"].startswith("union_tag"):
+            kinds = ", ".join(str(_kind(v)) for v in variants)
+            given = _branch(tree, words).get("kind")
+            lines.append(f"{spelled}.kind: choose from {kinds} (got {json.dumps(given)})")
+        else:
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            given = json.dumps(problem["input"], default=str)
+            lines.append(f"{spelled}: {message} (got {given})")
+    return lines
+
+
+def _branch(tree: Mapping[str, Any], words: Sequence[str]) -> Mapping[str, Any]:
+    for word in words:
+        below = tree.get(word)
+        if not isinstance(below, Mapping):
+            return {}
+        tree = below
+    return tree

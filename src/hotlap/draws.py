@@ -1,0 +1,68 @@
+"""Random draws by counter: the number depends on who asks, when and for what, and on nothing else.
+
+A draw is a pure function of (seed, row, episode, step, purpose, index). So the same row gets the
+same draws on any number of threads, workers and machines, in any order, and after any interruption;
+adding rows does not change the others.
+
+Source: the mixing function is the 64-bit finaliser of SplitMix (Steele, Lea and Flood 2014,
+"Fast splittable pseudorandom number generators"), applied once for each part of the key.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+from hotlap.types import Array, Float32
+
+__all__ = ["Purpose", "uniform"]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+class Purpose(IntEnum):
+    """What a draw is for; two purposes never share a stream."""
+
+    ACTION = 1
+    START = 2
+    SHUFFLE = 3
+    INITIAL_CLOCK = 4
+    CHECK = 5
+    SENSOR = 6
+
+
+def uniform(
+    seed: int, row: Array, episode: Array, step: Array, purpose: Purpose, count: int
+) -> Float32:
+    """Draw uniform numbers for N rows.
+
+    Args:
+        seed: the run's seed.
+        row: (N,) global ids of the rows.
+        episode: (N,) episode number of each row.
+        step: (N,) control step within the episode of each row.
+        purpose: what the draws are for.
+        count: how many numbers a row gets.
+
+    Returns:
+        (N, count) float32 inside the open interval (0, 1): 23 random bits, never 0 and never 1.
+    """
+    with np.errstate(over="ignore"):
+        key = _mix(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + _GOLDEN)
+        key = _mix(key ^ np.asarray(row).astype(np.uint64))
+        key = _mix(key ^ np.asarray(episode).astype(np.uint64))
+        key = _mix(key ^ np.asarray(step).astype(np.uint64))
+        key = _mix(key ^ np.uint64(purpose))
+        bits = _mix(key[..., None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
+    # 23 bits and a half: the middle of 2**23 equal bins, so that 0 and 1 cannot occur in float32.
+    return ((bits >> np.uint64(41)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+
+
+def _mix(key: Array) -> Array:
+    key = key + _GOLDEN
+    key = (key ^ (key >> np.uint64(30))) * _MIX_1
+    key = (key ^ (key >> np.uint64(27))) * _MIX_2
+    return np.asarray(key ^ (key >> np.uint64(31)), dtype=np.uint64)
