@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from hotlap.errors import TrackError
 from hotlap.types import Float64
 
-__all__ = ["COURSES", "Course", "check", "draw", "sides"]
+__all__ = ["COURSES", "Course", "check", "draw", "side"]
 
 _SAME_POINT = 1e-9
 """Waypoints nearer than this [m] are one point, as in DeepRacer's own loader."""
@@ -299,16 +299,13 @@ def _check_road(rows: Float64, closed: bool, source: str) -> None:
             f"at most {1e-3 * 2**24 * np.median(width):.6g} is allowed for that width. Subtract "
             "the mean from all points."
         )
-    inner_side, outer_side = sides(centre, inner, closed), -sides(centre, outer, closed)
-    left = inner_side.sum() + outer_side.sum() >= 0
-    for border, side in (("inner", inner_side), ("outer", outer_side)):
-        wrong = np.flatnonzero((side > 0) != left)
-        if len(wrong):
-            raise TrackError(
-                f"{source}: the {border} border is on the wrong side of the centre line at "
-                f"{_place(centre[wrong[0]])}, row {wrong[0]} ({len(wrong)} rows in all); inner and "
-                "outer must stay on opposite sides. Exchange or mend these rows."
-            )
+    # Rows need not pair up across the road, so a border's side is what most of its rows say; that
+    # it stays there follows from not crossing the centre line.
+    if side(centre, inner, closed) == side(centre, outer, closed):
+        raise TrackError(
+            f"{source}: the inner and the outer border lie on the same side of the centre line, "
+            f"as at {_place(centre[0])}; it must run between them. Check the order of the columns."
+        )
     step = np.diff(np.vstack([centre, centre[:1]]) if closed else centre, axis=0)
     step /= np.hypot(*step.T)[:, None]
     turn = (step * np.roll(step, 1, axis=0)).sum(axis=1)
@@ -333,16 +330,14 @@ def _place(point: Float64) -> str:
     return f"(x, y) = ({point[0]:.2f}, {point[1]:.2f})"
 
 
-def sides(centre: Float64, border: Float64, closed: bool) -> Float64:
-    """Return +1 where the border's waypoint is to the left of the centre line, else -1 or 0."""
-    step = np.diff(np.vstack([centre, centre[:1]]) if closed else centre, axis=0)
-    step /= np.hypot(*step.T)[:, None]
-    if closed:
-        along = step + np.roll(step, 1, axis=0)
-    else:
-        along = np.vstack([step[:1], step[:-1] + step[1:], step[-1:]])
+def side(centre: Float64, border: Float64, closed: bool) -> int:
+    """Return +1 if a border lies to the left of the centre line, -1 if to the right."""
+    ahead = np.roll(centre, -1, axis=0) - np.roll(centre, 1, axis=0)
+    if not closed:
+        ahead[0], ahead[-1] = centre[1] - centre[0], centre[-1] - centre[-2]
     off = border - centre
-    return np.asarray(np.sign(along[:, 0] * off[:, 1] - along[:, 1] * off[:, 0]))
+    left = ahead[:, 0] * off[:, 1] > ahead[:, 1] * off[:, 0]
+    return 1 if 2 * np.count_nonzero(left) > len(left) else -1
 
 
 def _crossing(one: Float64, other: Float64, closed: bool, *, same: bool) -> Float64 | None:

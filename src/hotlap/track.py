@@ -7,14 +7,11 @@ order and in metres; the last row repeats the first when the course is a loop.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import io
 import json
 import os
 import re
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hotlap.courses import COURSES, check, draw, sides
+from hotlap.courses import COURSES, check, draw, side
 from hotlap.errors import TrackError
 from hotlap.types import Array, Float32, Float64
 
@@ -134,7 +131,7 @@ class Track:
         spacing = spline.length / (count if closed else count - 1)
         arc: Float64 = spacing * np.arange(count, dtype=np.float64)
         frame, curvature = spline.at(arc)
-        on_left = sides(centre, inner, closed).sum() > 0
+        on_left = side(centre, inner, closed) > 0
         reach = _NEAR_WIDTHS * float(across.max())
         left = _to_border(frame, inner if on_left else outer, spline, arc, reach, 1.0)
         right = _to_border(frame, outer if on_left else inner, spline, arc, reach, -1.0)
@@ -174,6 +171,8 @@ class Track:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of the waypoints in driving order."""
+        import hashlib  # loads OpenSSL, so only when asked
+
         digest = hashlib.sha256(b"closed" if self.closed else b"open")
         digest.update(np.ascontiguousarray(self.waypoints, "<f8").tobytes())
         return digest.hexdigest()[:16]
@@ -431,11 +430,12 @@ def _to_border(
             ray = (a[..., 0] * e[..., 1] - a[..., 1] * e[..., 0]) / slant
             u = (a[..., 0] * ny - a[..., 1] * nx) / slant
         hit = (ray > 0) & (u >= -1e-9) & (u <= 1 + 1e-9)
-        # A ray that just misses the end of a border gets the distance of the nearest point.
+        # A ray that misses the tip of a border, as inside the tightest bends, or its end, gets the
+        # distance of the nearest point.
         u = np.clip(-(a * e).sum(-1) / np.maximum((e * e).sum(-1), 1e-300), 0, 1)[..., None]
         nearest = np.hypot(*np.moveaxis(a + u * e, -1, 0)).min(axis=1)
         ray = np.where(hit, ray, np.inf).min(axis=1)
-        distance[rows] = np.where(np.isfinite(ray), ray, nearest)
+        distance[rows] = np.where(ray <= 1.5 * nearest, ray, nearest)
     return distance
 
 
@@ -465,6 +465,8 @@ def load_track(name_or_path: str | Path) -> Track:
         return _read(own, name, _attribution(own))
     if path.suffix == ".npy" or path.name != name or path.exists():
         return _read(path, path.stem, _attribution(path))
+    import difflib  # an error may take its time
+
     known = track_names()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     raise TrackError(
@@ -618,14 +620,12 @@ def _write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(draft).replace(path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+            draft.write_bytes(data)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as error:
         raise TrackError(
             f"{path}: cannot be written ({error.strerror}). Make the folder writable, or set "
