@@ -1,0 +1,674 @@
+"""Run: the directory of one training, written by append or by rename and readable without us.
+
+```
+config.toml          the complete settings            meta.json   versions, machine, command, seed
+metrics.jsonl        one line an iteration            events.jsonl   what happened, and when
+checkpoints/<steps>/ policy.safetensors policy.json state.safetensors state.json
+checkpoints/last     checkpoints/best                 tiny JSON files that name one of them
+tensorboard/         event files                      traces/ films/ plots/ report.json
+```
+
+A reader may look at any time. Whenever the writer is killed, the Run opens with a complete
+checkpoint: a checkpoint is made under another name, forced to the disk, and then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, Self, TypeAlias
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from hotlap.errors import RunError
+from hotlap.types import Array, Float64
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers are then not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["FORMAT", "Run", "default_directory", "list_runs"]
+
+FORMAT = 1
+"""The version of the layout; a reader refuses a newer one."""
+
+Part: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Array]]
+"""A JSON document and named arrays: all that a policy or a training state is on disk."""
+
+_LOCK, _TEMPORARY, _ASIDE = "lock", ".tmp-", ".old-"
+
+
+class Run:
+    """The directory of one training. One process writes it; any number may read it.
+
+    `create` and `claim` make this object the writer, `close` (or leaving the `with` block) ends it.
+    The lock falls with the process, however that ends.
+    """
+
+    def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
+        self.path = path
+        self.meta = meta
+        self._lock: BinaryIO | None = None
+        self._appending: dict[str, int] = {}
+        self._events_file: Path | None = None
+
+    @classmethod
+    def create(cls, path: Path | str, config_toml: str, meta: Mapping[str, Any]) -> Self:
+        """Make a new Run in an empty or missing directory, and claim it.
+
+        Args:
+            path: the Run's own directory; its parents are made.
+            config_toml: the complete settings.
+            meta: what else to keep, such as seed and device; it wins over what is found here
+                (versions, commit, machine, command, time of creation).
+
+        Raises:
+            RunError: the directory holds something, is being written, or cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file: choose another directory with --out")
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, _plain({"format": FORMAT, **_surroundings(), **meta}))
+        run.claim()
+        found = [name for name in _names(path) if name != _LOCK]
+        if found:
+            run.close()
+            raise RunError(
+                f"{path} is not empty (it holds {', '.join(found[:3])}"
+                f"{' ...' if len(found) > 3 else ''}): choose another directory with --out, or "
+                f"continue a Run with --resume {path}"
+            )
+        _replace(path / "config.toml", config_toml.encode())
+        _replace(path / "meta.json", _document(run.meta))
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open a Run for reading; `latest`, where no such file is, means the newest Run beside it.
+
+        Raises:
+            RunError: `path` is not a Run, or one of a newer hotlap.
+        """
+        path = Path(path)
+        if path.name == "latest" and not path.exists():
+            runs = list_runs(path.parent)
+            if not runs:
+                raise RunError(f"{path.parent} holds no Run yet: make one with hotlap train")
+            path = runs[-1].path
+        if not path.exists():
+            raise RunError(f"{path}: no such directory (hotlap runs lists the Runs there are)")
+        if not path.is_dir():
+            raise RunError(f"{path} is a file; a Run is a directory (hotlap runs lists them)")
+        for name in ("config.toml", "meta.json"):
+            if not (path / name).is_file():
+                raise RunError(f"{path} is not a Run: it has no {name} (hotlap runs lists them)")
+        meta = _read_document(path / "meta.json")
+        version = meta.get("format")
+        if not isinstance(version, int) or version < 1:
+            raise RunError(f"{path} is not a Run: meta.json has no format version")
+        if version > FORMAT:
+            raise RunError(
+                f"{path} was made by a newer hotlap (format {version}; this one reads up to "
+                f"{FORMAT}): install the newer hotlap"
+            )
+        return cls(path, meta)
+
+    def claim(self) -> None:
+        """Become the one writer, and clear away what a killed writer left half done.
+
+        Raises:
+            RunError: another process is writing this Run.
+        """
+        if self._lock is not None:
+            return
+        with _writing(self.path / _LOCK):
+            lock = (self.path / _LOCK).open("a+b", buffering=0)
+            try:
+                if fcntl is not None:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                owner = lock.read().decode(errors="replace").strip() or "unknown"
+                lock.close()
+                raise RunError(
+                    f"{self.path} is being written by process {owner}: wait until it ends, or "
+                    "stop it, or choose another directory with --out"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+            with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+                lock.truncate(0)
+                lock.write(str(os.getpid()).encode())
+        self._lock = lock
+        self._clear()
+
+    def close(self) -> None:
+        """Stop being the writer. Reading goes on to work."""
+        for file in self._appending.values():
+            os.close(file)
+        self._appending.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.absolute().name
+
+    @property
+    def config_toml(self) -> str:
+        """The complete settings, as they were written at the start."""
+        return _read(self.path / "config.toml").decode(errors="replace")
+
+    def folder(self, name: Literal["traces", "films", "plots"]) -> Path:
+        """Return the folder for traces, films or plots, made if missing."""
+        folder = self.path / name
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        return folder
+
+    def log_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one row of metrics, one a training iteration; NaN and infinity become null."""
+        self._append("metrics.jsonl", _plain(row, finite=True))
+
+    def log_event(self, kind: str, **fields: Any) -> None:
+        """Append an event, with the time in UTC."""
+        row = {"time": _now(), "kind": kind, **fields}
+        self._append("events.jsonl", _plain(row, finite=True))
+
+    def metrics_rows(self) -> list[dict[str, Any]]:
+        """Read all rows of metrics; None where a value was NaN or infinite.
+
+        A Run that was killed and resumed logs some iterations twice: a row drops the earlier rows
+        of its own and of later iterations, which belong to a past that was lost.
+        """
+        rows: list[dict[str, Any]] = []
+        newest = -math.inf
+        for row in _lines(self.path / "metrics.jsonl"):
+            iteration = row.get("iteration")
+            if isinstance(iteration, int | float):
+                if iteration <= newest:
+                    rows = [r for r in rows if (r.get("iteration") or -math.inf) < iteration]
+                newest = iteration
+            rows.append(row)
+        return rows
+
+    def metrics(self) -> dict[str, Float64]:
+        """Read the numeric metrics as columns of one length; NaN where a row lacks a value."""
+        rows = self.metrics_rows()
+        found = {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            column = [row.get(name) for row in rows]
+            if all(isinstance(value, int | float | None) for value in column):
+                found[name] = np.array([math.nan if v is None else v for v in column], np.float64)
+        return found
+
+    def events(self) -> list[dict[str, Any]]:
+        """Read all events in the order they were written."""
+        return list(_lines(self.path / "events.jsonl"))
+
+    def write_report(self, report: Mapping[str, Any]) -> None:
+        """Write report.json, what evaluation says of this Run; the last one stays."""
+        _replace(self.path / "report.json", _document(_plain(report, finite=True)))
+
+    def report(self) -> dict[str, Any] | None:
+        """Read report.json, None if there is none."""
+        path = self.path / "report.json"
+        return _read_document(path) if path.exists() else None
+
+    def write_checkpoint(
+        self, steps: int, *, policy: Part, state: Part, best: bool, keep: int = 3
+    ) -> Path:
+        """Write a complete checkpoint, point `last` (and `best`) to it, and delete old ones.
+
+        Args:
+            steps: environment steps so far; they name the checkpoint. One of the same name is
+                replaced, never half.
+            policy: description and arrays that make the driver.
+            state: everything else that continuing needs.
+            best: whether this is the best driver so far.
+            keep: how many of the newest to keep; the best one is kept besides.
+
+        Raises:
+            RunError: the disk is full or the like; nothing already written is harmed.
+        """
+        self.claim()
+        folder = self.path / "checkpoints"
+        target = folder / f"{steps:012d}"
+        temporary = folder / f"{_TEMPORARY}{target.name}"
+        # From the large to the small: what can fail fails before anything is replaced.
+        try:
+            with _writing(temporary):
+                temporary.mkdir(parents=True)
+            for name, (document, arrays) in (("policy", policy), ("state", state)):
+                _write(temporary / f"{name}.safetensors", _tensors(name, arrays))
+                _write(temporary / f"{name}.json", _document(_plain(document)))
+            with _writing(temporary):
+                _sync(temporary)
+                for file in self._appending.values():
+                    os.fsync(file)
+                if target.exists():
+                    aside = folder / f"{_ASIDE}{target.name}"
+                    shutil.rmtree(aside, ignore_errors=True)
+                    target.rename(aside)
+                temporary.rename(target)
+                _sync(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            self._clear()
+            raise
+        # `last` comes after `best`: killed between them, the Run resumes from the checkpoint
+        # before, reaches this one again and calls it best again.
+        pointer = _document({"steps": steps, "checkpoint": target.name})
+        if best:
+            _replace(folder / "best", pointer)
+        _replace(folder / "last", pointer)
+        spared = {*self.checkpoints()[-keep:], self._pointed("best"), self._pointed("last")}
+        for old in set(self.checkpoints()) - spared:
+            # Out of sight in one move, so that no reader meets half a checkpoint.
+            gone = folder / f"{_TEMPORARY}{old:012d}"
+            with contextlib.suppress(OSError):
+                (folder / f"{old:012d}").rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(folder / f"{_ASIDE}{target.name}", ignore_errors=True)
+        return target
+
+    def checkpoints(self) -> list[int]:
+        """Return the steps of the complete checkpoints, oldest first."""
+        folder = self.path / "checkpoints"
+        # An aside copy counts: the writer was killed while it replaced a checkpoint.
+        names = {name.removeprefix(_ASIDE) for name in _names(folder)}
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def read_policy(
+        self, which: Literal["best", "last"] | int = "best"
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Read the description and the arrays of a driver.
+
+        Args:
+            which: `last`, `best` (the last one while none was called best), or the steps of one.
+
+        Raises:
+            RunError: there is no such checkpoint, or its files are damaged.
+        """
+        return self._read_part("policy", which)
+
+    def read_state(
+        self, which: Literal["best", "last"] | int = "last"
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Read what continuing a training needs; see `read_policy`."""
+        return self._read_part("state", which)
+
+    def _read_part(self, name: str, which: str | int) -> tuple[dict[str, Any], dict[str, Array]]:
+        for _ in range(8):  # the writer may delete a checkpoint between the look and the read
+            folder = self._find(which)
+            try:
+                return (
+                    json.loads((folder / f"{name}.json").read_bytes()),
+                    load_file(folder / f"{name}.safetensors"),
+                )
+            except FileNotFoundError:
+                time.sleep(0.01)
+            except (OSError, ValueError, SafetensorError) as error:
+                raise RunError(
+                    f"{folder} is damaged ({error}): choose another with --checkpoint; there are "
+                    f"{', '.join(map(str, self.checkpoints()))}"
+                ) from None
+        raise RunError(f"{folder} lacks {name}.json or {name}.safetensors")
+
+    def _find(self, which: str | int) -> Path:
+        there = self.checkpoints()
+        if not there:
+            raise RunError(
+                f"{self.path} has no checkpoint yet: wait for the first, or train longer"
+            )
+        steps = self._pointed(which) if isinstance(which, str) else which
+        if which == "best" and steps is None:
+            steps = self._pointed("last")
+        if isinstance(which, str) and steps not in there:
+            steps = there[-1]
+        if steps not in there:
+            raise RunError(
+                f"{self.path} has no checkpoint {which!r}: choose best, last or one of "
+                f"{', '.join(map(str, there))}"
+            )
+        folder = self.path / "checkpoints" / f"{steps:012d}"
+        return folder if folder.exists() else folder.with_name(f"{_ASIDE}{folder.name}")
+
+    def _pointed(self, which: str) -> int | None:
+        if which not in ("best", "last"):
+            raise RunError(f"no checkpoint {which!r}: choose best, last or a number of steps")
+        try:
+            steps = json.loads((self.path / "checkpoints" / which).read_bytes())["steps"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return steps if isinstance(steps, int) else None
+
+    def _clear(self) -> None:
+        """Undo what a killed writer left: temporaries, half a replacement, what came after last."""
+        folder = self.path / "checkpoints"
+        if not folder.is_dir():
+            return
+        last = self._pointed("last")
+        for entry in list(folder.iterdir()):
+            steps = int(entry.name) if entry.name.isdigit() else -1
+            if entry.name.startswith(_ASIDE):
+                target = folder / entry.name.removeprefix(_ASIDE)
+                if not target.exists():
+                    entry.rename(target)
+                    continue
+            elif not entry.name.startswith(_TEMPORARY) and (
+                last is None or steps <= last or steps == self._pointed("best")
+            ):
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+    def sync_tensorboard(self) -> None:
+        """Write the metrics logged since the last call into TensorBoard event files.
+
+        Without the tensorboard package an event says so, once, and nothing else happens. Costs
+        about 0.1 ms a row, and the first call in a process an import of tens of milliseconds.
+        """
+        self.claim()
+        try:
+            from tensorboard.compat.proto import (  # type: ignore[import-untyped]
+                event_pb2,
+                summary_pb2,
+            )
+        except Exception as error:  # not installed, or at odds with the installed protobuf
+            if not any(event["kind"] == "no_tensorboard" for event in self.events()):
+                self.log_event("no_tensorboard", reason=str(error))
+            return
+        folder = self.path / "tensorboard"
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        synced = folder / "synced.json"
+        offset = _read_document(synced)["offset"] if synced.exists() else 0
+        try:
+            with (self.path / "metrics.jsonl").open("rb") as file:
+                file.seek(offset)
+                fresh = file.read()
+        except FileNotFoundError:
+            return
+        fresh = fresh[: fresh.rfind(b"\n") + 1]
+        if not fresh:
+            return
+        began = datetime.fromisoformat(self.meta.get("created", _now())).timestamp()
+        records = []
+        if self._events_file is None:
+            number = sum("tfevents" in name for name in _names(folder))
+            name = f"events.out.tfevents.{int(time.time()):010d}.{number:04d}.hotlap"
+            self._events_file = folder / name
+            records.append(event_pb2.Event(wall_time=began, file_version="brain.Event:2"))
+        first = len(records) == 1 and offset > 0
+        for row in _parsed(fresh):
+            steps = int(row.get("steps", row.get("iteration", 0)))
+            wall = began + (row.get("seconds") or 0.0)
+            if first:  # a resumed Run: TensorBoard forgets the points from here on
+                log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                records.append(event_pb2.Event(wall_time=wall, step=steps, session_log=log))
+                first = False
+            values = [
+                summary_pb2.Summary.Value(tag=tag, simple_value=value)
+                for tag, value in row.items()
+                if isinstance(value, int | float) and tag not in ("steps", "iteration")
+            ]
+            summary = summary_pb2.Summary(value=values)
+            records.append(event_pb2.Event(wall_time=wall, step=steps, summary=summary))
+        with _writing(self._events_file), self._events_file.open("ab") as file:
+            file.write(b"".join(_record(record.SerializeToString()) for record in records))
+        _replace(synced, _document({"offset": offset + len(fresh)}))
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        self.claim()
+        path = self.path / name
+        with _writing(path):
+            if name not in self._appending:
+                self._appending[name] = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            file = self._appending[name]
+            size = os.fstat(file).st_size
+            line = json.dumps(row, allow_nan=False).encode() + b"\n"
+            if size and os.pread(file, 1, size - 1) != b"\n":  # a killed writer's half line
+                line = b"\n" + line
+            try:
+                _write_all(file, line)
+            except OSError:
+                os.ftruncate(file, size)
+                raise
+
+
+def default_directory(track: str, algorithm: str, folder: Path | str = "runs") -> Path:
+    """Return the next free `runs/<track>-<algorithm>-<n>`; `track` may be a file's path."""
+    stem = re.sub(r"[^\w.-]+", "-", f"{Path(track).stem or track}-{algorithm}").strip("-.")
+    prefix, names = f"{stem}-", _names(Path(folder))
+    taken = [int(n) for name in names if (n := name.removeprefix(prefix)) != name and n.isdigit()]
+    return Path(folder) / f"{stem}-{max(taken, default=0) + 1}"
+
+
+def list_runs(folder: Path | str = "runs") -> list[Run]:
+    """Return the Runs that lie directly in a folder, oldest first; other things are passed over."""
+    folder = Path(folder)
+    runs = []
+    for name in _names(folder):
+        with contextlib.suppress(RunError):
+            runs.append(Run.open(folder / name))
+    return sorted(runs, key=lambda run: str(run.meta.get("created", "")))
+
+
+def _surroundings() -> dict[str, Any]:
+    """What the training runs on: without importing what is only named."""
+    versions = {"python": platform.python_version()}
+    for package in ("hotlap", "numpy", "numba", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    root = Path(__file__).parents[2]
+    commit = None
+    if (root / ".git").exists():  # a checkout of ours, not the repository hotlap is installed in
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(
+                ["git", "-C", str(root), "rev-parse", "HEAD"],
+                capture_output=True,
+                text=True,
+                timeout=5,
+                check=True,
+            ).stdout.strip()
+    cpu = platform.processor()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
+    return {
+        "created": _now(),
+        "command": sys.argv,
+        "versions": versions,
+        "commit": commit,
+        "machine": {"system": platform.platform(), "cpu": cpu, "cores": os.cpu_count()},
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says while `path` is written into our sentence."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = RunError(
+            f"{path}: the disk is full. Nothing already written is harmed: free some space and "
+            "continue with --resume"
+            if full
+            else f"{path}: cannot be written ({error.strerror or error})"
+        )
+        problem.exit_code = 1
+        raise problem from error
+
+
+def _write_all(file: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a new file and force it to the disk."""
+    with _writing(path):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            _write_all(file, content)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, and a crash leaves either."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
+    try:
+        _write(temporary, content)
+        with _writing(path):
+            temporary.replace(path)
+            _sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    """Force the names in a folder to the disk."""
+    if hasattr(os, "O_DIRECTORY"):
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_read(path))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged: not a JSON object")
+    return found
+
+
+def _document(value: Any) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _plain(value: Any, *, finite: bool = False, where: str = "") -> Any:
+    """Make a value JSON can hold. Where it is not `finite`, a number JSON lacks is an error."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, finite=finite, where=f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist(), finite=finite, where=where)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(v, finite=finite, where=f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        if finite:
+            return None
+        raise RunError(f"{where.lstrip('.')} is {value}, which JSON cannot hold: store None")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise RunError(f"{where.lstrip('.')} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def _tensors(name: str, arrays: Mapping[str, Array]) -> bytes:
+    try:  # asarray, for ascontiguousarray would make a scalar a vector of one
+        return save({key: np.asarray(value, order="C") for key, value in arrays.items()})
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{name}.safetensors can hold arrays of numbers and truth values only ({error})"
+        ) from None
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    return _parsed(_read(path)) if path.exists() else iter(())
+
+
+def _parsed(content: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects, a line each; a line cut short by a killed writer is passed over."""
+    for line in content.splitlines():
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                yield found
+
+
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return tuple(table)
+
+
+_CRC = _crc_table()
+
+
+def _checksum(content: bytes) -> bytes:
+    """CRC-32C, turned and shifted as TensorFlow's record files want it."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _record(content: bytes) -> bytes:
+    """Frame one record; by hand, as tensorboard's own writer looks for TensorFlow first."""
+    length = struct.pack("<Q", len(content))
+    return length + _checksum(length) + content + _checksum(content)
