@@ -1,0 +1,206 @@
+"""Networks in torch: which layers, how they start, how they run, and how Adam moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn import functional
+
+from hotlap.algorithms.batch import ObservationSpec
+from hotlap.algorithms.policy import ImagePlan, Plan
+from hotlap.config import Settings
+from hotlap.errors import ConfigError
+from hotlap.types import Float32
+
+__all__ = ["Adam", "NetworkSettings", "forward", "initial_weights", "make_plan"]
+
+
+class NetworkSettings(Settings):
+    """Layers of the actor and, separately, of the critic.
+
+    Who sees a camera goes through `cnn`; who sees only numbers goes through `mlp`.
+    """
+
+    mlp: tuple[PositiveInt, ...] = (64, 64)
+    """Widths of the tanh layers over numbers."""
+
+    cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep"] = "small"
+    """ReLU layers over a camera: `small` for images of about 48x32 to 64x48, the others as on the
+    AWS DeepRacer, for 160x120."""
+
+
+@dataclass(frozen=True)
+class _Cnn:
+    conv: tuple[tuple[int, int, int], ...]
+    own: tuple[int, ...]
+    joint: tuple[int, ...]
+    centred: bool
+
+
+_CNNS = {
+    # Big strides: most of a small network's time goes into its first layer's output.
+    "small": _Cnn(((16, 6, 4), (32, 3, 2)), (), (64,), centred=True),
+    # AWS DeepRacer's tables: pixels in [0, 1], other inputs join before the last column.
+    "deepracer_shallow": _Cnn(((32, 8, 4), (64, 4, 2), (64, 3, 1)), (), (512,), centred=False),
+    "deepracer": _Cnn(
+        ((32, 5, 2), (32, 3, 1), (64, 3, 2), (64, 3, 1)), (64,), (512,), centred=False
+    ),
+    "deepracer_deep": _Cnn(
+        ((32, 8, 4), (32, 4, 2), (64, 4, 2), (64, 3, 1)), (512, 512), (256, 128), centred=False
+    ),
+}
+
+
+def make_plan(
+    settings: NetworkSettings,
+    observation: Mapping[str, ObservationSpec],
+    names: Sequence[str],
+    outputs: int,
+) -> Plan:
+    """Lay out a network that reads the named observations.
+
+    Raises:
+        ConfigError: a name is not observed, or a camera is too small for the convolutions.
+    """
+    unknown = [name for name in names if name not in observation]
+    if unknown or not names:
+        raise ConfigError(
+            f"a network was asked to read {', '.join(unknown) or 'nothing'}; "
+            f"choose from {', '.join(observation)}"
+        )
+    cnn = _CNNS[settings.cnn]
+    images: dict[str, ImagePlan] = {}
+    vectors: dict[str, int] = {}
+    for name in names:
+        spec = observation[name]
+        if not spec.is_image:
+            vectors[name] = int(np.prod(spec.shape))
+            continue
+        height, width, channels = spec.shape
+        scale, offset = (1.0 / 255.0, 0.0) if spec.dtype == "uint8" else (1.0, 0.0)
+        if cnn.centred and spec.dtype == "uint8":
+            scale, offset = 2.0 / 255.0, -1.0
+        images[name] = ImagePlan(
+            shape=(height, width, channels),
+            scale=scale,
+            offset=offset,
+            conv=cnn.conv,
+            dense=cnn.own,
+        )
+        if min(images[name].grid()) < 1:
+            least = _least(cnn)
+            raise ConfigError(
+                f"network.cnn {settings.cnn!r} needs an image of at least {least}x{least} pixels, "
+                f"{name} has {width}x{height}; choose a larger image or another network"
+            )
+    return Plan(
+        images=images,
+        vectors=vectors,
+        hidden=cnn.joint if images else settings.mlp,
+        activation="relu" if images else "tanh",
+        outputs=outputs,
+    )
+
+
+def _least(cnn: _Cnn) -> int:
+    size = 1
+    for _, kernel, stride in reversed(cnn.conv):
+        size = (size - 1) * stride + kernel
+    return size
+
+
+def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:
+    """Draw orthogonal weights (gain sqrt 2 inside, `gain` at the head) and zero biases.
+
+    NumPy draws them, so that they do not depend on torch's version nor on its global stream.
+
+    Source: Saxe, McClelland and Ganguli 2014, arXiv:1312.6120.
+    """
+    found = {}
+    for name, shape in plan.shapes().items():
+        if name.endswith(".bias"):
+            found[name] = np.zeros(shape, np.float32)
+            continue
+        out, size = shape[0], int(np.prod(shape[1:]))
+        q, r = np.linalg.qr(rng.standard_normal((max(out, size), min(out, size))))
+        q = q * np.sign(np.diagonal(r))  # without it the draw is not uniform over rotations
+        matrix = (q.T if out < size else q) * (gain if name == "head.weight" else np.sqrt(2.0))
+        found[name] = np.ascontiguousarray(matrix.reshape(shape), np.float32)
+    return found
+
+
+def forward(
+    plan: Plan, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], *, bfloat16: bool
+) -> Tensor:
+    """Run a network on B rows.
+
+    Args:
+        plan: its layers.
+        weights: named as `plan.shapes()` says.
+        inputs: by name: images (B, H, W, C) as the camera gave them, vectors (B, size) float32,
+            already normalised.
+        bfloat16: whether all layers but the head compute in bfloat16.
+
+    Returns:
+        (B, outputs) float32.
+    """
+    activate = torch.tanh if plan.activation == "tanh" else functional.relu
+
+    def dense(name: str, x: Tensor) -> Tensor:
+        return functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    device = weights["head.weight"].device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16):
+        parts = []
+        for name, image in plan.images.items():
+            # (B, H, W, C) memory seen as (B, C, H, W) is what torch calls channels_last
+            x = inputs[name].to(torch.float32).mul_(image.scale).add_(image.offset)
+            x = x.permute(0, 3, 1, 2)
+            for i, (_, _, stride) in enumerate(image.conv):
+                weight, bias = weights[f"{name}.conv{i}.weight"], weights[f"{name}.conv{i}.bias"]
+                x = activate(functional.conv2d(x, weight, bias, stride))
+            x = x.permute(0, 2, 3, 1).flatten(1)
+            for i in range(len(image.dense)):
+                x = activate(dense(f"{name}.dense{i}", x))
+            parts.append(x)
+        parts += [inputs[name] for name in plan.vectors]
+        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        for i in range(len(plan.hidden)):
+            x = activate(dense(f"hidden{i}", x))
+    return dense("head", x.to(torch.float32))
+
+
+class Adam:
+    """Adam over a list of tensors, in a handful of calls for all of them.
+
+    Our own because the first `torch.optim.Adam` of a process costs seconds of imports.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], *, epsilon: float = 1e-5) -> None:
+        self._tensors = list(tensors)
+        self._epsilon = epsilon
+        self.steps = 0
+        self.means = [torch.zeros_like(tensor) for tensor in tensors]
+        self.squares = [torch.zeros_like(tensor) for tensor in tensors]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+        """Move the tensors against their gradients."""
+        beta1, beta2 = 0.9, 0.999
+        self.steps += 1
+        torch._foreach_lerp_(self.means, list(gradients), 1 - beta1)
+        torch._foreach_mul_(self.squares, beta2)
+        torch._foreach_addcmul_(self.squares, list(gradients), list(gradients), 1 - beta2)
+        root = torch._foreach_sqrt(self.squares)
+        torch._foreach_div_(root, (1 - beta2**self.steps) ** 0.5)
+        torch._foreach_add_(root, self._epsilon)
+        size = -learning_rate / (1 - beta1**self.steps)
+        torch._foreach_addcdiv_(self._tensors, self.means, root, size)

@@ -1,0 +1,111 @@
+"""Running mean and variance, to bring observations to unit scale and rewards to unit returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from hotlap.types import Array, Float32, Float64
+
+__all__ = ["ReturnScaler", "RunningNormalizer", "normalize"]
+
+CLIP = np.float32(10.0)
+"""No normalised number is larger: one broken reading must not drown the others."""
+
+
+def normalize(value: Array, mean: Float32, std: Float32) -> Float32:
+    """Return (value - mean) / std as float32, inside [-10, 10]."""
+    scaled = (value.astype(np.float32) - mean) * (np.float32(1.0) / std)
+    return np.clip(scaled, -CLIP, CLIP, out=scaled)
+
+
+class RunningNormalizer:
+    """Mean and variance of everything seen so far, a feature each; float64 inside.
+
+    Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing
+    sample variances", eq. 2.1 (merging two sets).
+    """
+
+    def __init__(self, size: int) -> None:
+        self._count = 0.0
+        self._mean: Float64 = np.zeros(size)
+        self._squares: Float64 = np.zeros(size)
+
+    def update(self, value_BO: Array) -> None:
+        """Take in B more rows."""
+        if len(value_BO) == 0:
+            return
+        count = float(len(value_BO))
+        mean = value_BO.mean(axis=0, dtype=np.float64)
+        squares = np.square(value_BO - mean).sum(axis=0)
+        total = self._count + count
+        delta = mean - self._mean
+        self._mean = self._mean + delta * (count / total)
+        self._squares = self._squares + squares + delta**2 * (self._count * count / total)
+        self._count = total
+
+    @property
+    def mean(self) -> Float32:
+        """(O,) mean; zero before anything was seen."""
+        return self._mean.astype(np.float32)
+
+    @property
+    def variance(self) -> Float64:
+        """(O,) population variance; zero before anything was seen."""
+        return self._squares / max(self._count, 1.0)
+
+    @property
+    def std(self) -> Float32:
+        """(O,) standard deviation; one for a feature that never changed, which is left as it is."""
+        std = np.sqrt(self.variance).astype(np.float32)
+        return np.where(std > 1e-4, std, np.float32(1.0))
+
+    def save(self) -> dict[str, Array]:
+        """Return everything it knows as arrays."""
+        return {"count": np.array(self._count), "mean": self._mean, "squares": self._squares}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from what `save` returned."""
+        self._count = float(arrays["count"])
+        self._mean = np.array(arrays["mean"], np.float64)
+        self._squares = np.array(arrays["squares"], np.float64)
+
+
+class ReturnScaler:
+    """Divides rewards by the running standard deviation of the discounted return.
+
+    Rewards are scaled, never shifted: a shift would change what an episode's end is worth.
+
+    Source: Engstrom et al. 2020, arXiv:2005.12729, sec. 3 ("reward scaling"); here an episode's end
+    also ends its return, and the rows' returns survive from one batch to the next.
+    """
+
+    def __init__(self, gamma: float) -> None:
+        self._gamma = gamma
+        self._return: Float64 = np.zeros(0)
+        self._statistics = RunningNormalizer(1)
+
+    def update(self, reward_TN: Float32, ended_TN: Array) -> None:
+        """Take in the rewards of N rows; a different N starts the rows' returns anew."""
+        if len(self._return) != reward_TN.shape[1]:
+            self._return = np.zeros(reward_TN.shape[1])
+        return_TN = np.empty(reward_TN.shape)
+        for t in range(len(reward_TN)):
+            return_TN[t] = self._return = self._gamma * self._return + reward_TN[t]
+            self._return = np.where(ended_TN[t], 0.0, self._return)
+        self._statistics.update(return_TN.reshape(-1, 1))
+
+    @property
+    def scale(self) -> float:
+        """What rewards are divided by; one while all returns were equal."""
+        return float(self._statistics.std[0])
+
+    def save(self) -> dict[str, Array]:
+        """Return everything it knows as arrays."""
+        return {"return": self._return, **self._statistics.save()}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from what `save` returned."""
+        self._return = np.array(arrays["return"], np.float64)
+        self._statistics.restore(arrays)

@@ -1,0 +1,274 @@
+"""A saved policy that drives in NumPy alone: description and arrays in, actions out, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import PositiveInt, ValidationError
+
+from hotlap.algorithms.batch import ActionSpec
+from hotlap.algorithms.normalizer import normalize
+from hotlap.config import Settings
+from hotlap.errors import MissingFieldError, RunError
+from hotlap.types import Array, Float32, Float64
+
+__all__ = ["ImagePlan", "NumpyPolicy", "Plan", "choose", "normal_quantile"]
+
+
+class ImagePlan(Settings):
+    """The layers that one camera passes before it joins the other inputs; valid padding."""
+
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """Height, width, channels."""
+    scale: float
+    """Pixels are multiplied by this,"""
+    offset: float
+    """and then this is added."""
+    conv: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...]
+    """Filters, kernel, stride of each convolution."""
+    dense: tuple[PositiveInt, ...]
+    """Widths of the camera's own dense layers."""
+
+    def grid(self) -> tuple[int, int, int]:
+        """Return height, width and channels after the convolutions; below 1 if they do not fit."""
+        height, width, channels = self.shape
+        for filters, kernel, stride in self.conv:
+            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+            channels = filters
+        return height, width, channels
+
+
+class Plan(Settings):
+    """The layers of a network: cameras through convolutions, then all inputs through dense layers.
+
+    An image is flattened in (height, width, channel) order.
+    """
+
+    images: dict[str, ImagePlan]
+    """By observation name, in the order in which they are joined; before the vectors."""
+    vectors: dict[str, PositiveInt]
+    """Sizes by observation name, in the order in which they are joined."""
+    hidden: tuple[PositiveInt, ...]
+    """Widths of the dense layers after the joint."""
+    activation: Literal["tanh", "relu"]
+    """After every layer but the last."""
+    outputs: PositiveInt
+    """Width of the last layer, called `head`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The observations it reads."""
+        return (*self.images, *self.vectors)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every weight and bias by name, in the order of the layers.
+
+        Dense weights are (out, in), convolutions (filters, channels, kernel, kernel).
+        """
+        found: dict[str, tuple[int, ...]] = {}
+
+        def layer(name: str, weight: tuple[int, ...]) -> None:
+            found[f"{name}.weight"] = weight
+            found[f"{name}.bias"] = weight[:1]
+
+        width = sum(self.vectors.values())
+        for name, image in self.images.items():
+            channels = image.shape[2]
+            for i, (filters, kernel, _) in enumerate(image.conv):
+                layer(f"{name}.conv{i}", (filters, channels, kernel, kernel))
+                channels = filters
+            size = int(np.prod(image.grid()))
+            for i, out in enumerate(image.dense):
+                layer(f"{name}.dense{i}", (out, size))
+                size = out
+            width += size
+        for i, out in enumerate(self.hidden):
+            layer(f"hidden{i}", (out, width))
+            width = out
+        layer("head", (self.outputs, width))
+        return found
+
+
+class _Description(Settings):
+    format: Literal[1]
+    plan: Plan
+    action: Literal["discrete", "continuous"]
+
+
+class NumpyPolicy:
+    """Drives from what a learner's `policy_state()` returned.
+
+    Args:
+        description: JSON-able; the layers and the kind of action.
+        arrays: float32 by name: weights, `normalizer.NAME.mean` and `.std`, and `log_std` for
+            continuous actions.
+
+    Raises:
+        RunError: the description is not one, or the arrays do not fit it.
+    """
+
+    def __init__(self, description: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        try:
+            self._saved = _Description.model_validate(description)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise RunError(
+                f"not the description of a policy: {where}: {first['msg']}; "
+                "give what policy_state() returned"
+            ) from None
+        plan = self._saved.plan
+        wanted = plan.shapes()
+        if self._saved.action == "continuous":
+            wanted["log_std"] = (plan.outputs,)
+        for name, size in plan.vectors.items():
+            wanted[f"normalizer.{name}.mean"] = wanted[f"normalizer.{name}.std"] = (size,)
+        for name, shape in wanted.items():
+            if name not in arrays or arrays[name].shape != shape:
+                found = arrays[name].shape if name in arrays else "nothing"
+                raise RunError(
+                    f"the policy's array {name!r} must have shape {shape}, found {found}; "
+                    "the description and the arrays are not of the same policy"
+                )
+        self._arrays = {name: np.asarray(arrays[name], np.float32) for name in wanted}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The observations it reads."""
+        return self._saved.plan.names
+
+    @property
+    def action(self) -> ActionSpec:
+        """What it answers."""
+        return ActionSpec(self._saved.action, self._saved.plan.outputs)
+
+    def act(self, observation: Mapping[str, Array], uniform: Array | None = None) -> Array:
+        """Choose actions for N rows.
+
+        Args:
+            observation: by name, (N, ...); names it does not read are ignored.
+            uniform: None for the best action. Else numbers in (0, 1) that decide the sample:
+                (N, A) for continuous actions, (N, 1 or more) for discrete ones.
+
+        Returns:
+            (N,) int64 choices, or (N, A) float32 inside [-1, 1].
+
+        Raises:
+            MissingFieldError: an observation it reads is not there.
+        """
+        output = self.output(observation)
+        if self._saved.action == "discrete":
+            return output.argmax(axis=1) if uniform is None else choose(output, uniform)
+        if uniform is not None:
+            noise = normal_quantile(uniform).astype(np.float32)
+            output += np.exp(self._arrays["log_std"]) * noise
+        return np.clip(output, np.float32(-1.0), np.float32(1.0))
+
+    def probabilities(self, observation: Mapping[str, Array]) -> Float32:
+        """Return the probability of each choice, (N, A); discrete actions only."""
+        if self._saved.action != "discrete":
+            raise ValueError("a continuous policy has no probabilities; read act() instead")
+        return _softmax(self.output(observation))
+
+    def output(self, observation: Mapping[str, Array]) -> Float32:
+        """Run the network: (N, A) logits of the choices, or means that are not yet clipped."""
+        plan = self._saved.plan
+        missing = sorted(set(plan.names) - set(observation))
+        if missing:
+            raise MissingFieldError(
+                f"the policy reads {', '.join(missing)}, but was given only "
+                f"{', '.join(sorted(observation)) or 'nothing'}; drive it with the observation "
+                "it was trained on"
+            )
+        parts = [self._see(name, observation[name]) for name in plan.images]
+        for name, size in plan.vectors.items():
+            mean, std = (self._arrays[f"normalizer.{name}.{what}"] for what in ("mean", "std"))
+            parts.append(normalize(observation[name].reshape(-1, size), mean, std))
+        features = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        for i in range(len(plan.hidden)):
+            features = self._activate(self._dense(f"hidden{i}", features))
+        return self._dense("head", features)
+
+    def _see(self, name: str, pixels: Array) -> Float32:
+        image = self._saved.plan.images[name]
+        features: Array = pixels.reshape(-1, *image.shape)
+        for i, (filters, kernel, stride) in enumerate(image.conv):
+            weight, bias = self._layer(f"{name}.conv{i}")
+            if i == 0:  # the pixels' scale and offset move into the layer: patches stay uint8
+                bias = bias + np.float32(image.offset) * weight.sum(axis=(1, 2, 3))
+                weight = weight * np.float32(image.scale)
+            window = np.lib.stride_tricks.sliding_window_view(features, (kernel, kernel), (1, 2))
+            patch = window[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3)
+            rows, height, width = patch.shape[:3]
+            flat = patch.reshape(rows * height * width, -1).astype(np.float32, copy=False)
+            out = flat @ weight.transpose(2, 3, 1, 0).reshape(-1, filters) + bias
+            features = self._activate(out).reshape(rows, height, width, filters)
+        features = features.reshape(len(features), -1)
+        for i in range(len(image.dense)):
+            features = self._activate(self._dense(f"{name}.dense{i}", features))
+        return features
+
+    def _layer(self, name: str) -> tuple[Float32, Float32]:
+        return self._arrays[f"{name}.weight"], self._arrays[f"{name}.bias"]
+
+    def _dense(self, name: str, features: Float32) -> Float32:
+        weight, bias = self._layer(name)
+        return np.asarray(features @ weight.T + bias)
+
+    def _activate(self, features: Float32) -> Float32:
+        if self._saved.plan.activation == "tanh":
+            return np.tanh(features, out=features)
+        return np.maximum(features, np.float32(0.0), out=features)
+
+
+def choose(logits_NA: Float32, uniform: Array) -> Array:
+    """Sample N choices by inverting their cumulative distribution at `uniform[:, 0]`."""
+    cumulative = np.cumsum(_softmax(logits_NA).astype(np.float64), axis=1)
+    below = cumulative < uniform[:, :1] * cumulative[:, -1:]
+    return np.asarray(np.minimum(below.sum(axis=1), logits_NA.shape[1] - 1))
+
+
+def _softmax(logits_NA: Float32) -> Float32:
+    weight = np.exp(logits_NA - logits_NA.max(axis=1, keepdims=True))
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True))
+
+
+def normal_quantile(uniform: Array) -> Float64:
+    """Return the standard normal number below which a share of `uniform`, in (0, 1), lies.
+
+    Source: Wichura 1988, "Algorithm AS 241: the percentage points of the normal distribution",
+    PPND16; relative error about 1e-16.
+    """
+    p = np.asarray(uniform, np.float64)
+    q = p - 0.5
+    tail = np.sqrt(-np.log(np.minimum(p, 1.0 - p)))
+    near = 0.180625 - q * q
+    middle = q * np.polyval(_A, near) / np.polyval(_B, near)
+    outer = np.polyval(_C, tail - 1.6) / np.polyval(_D, tail - 1.6)
+    far = np.polyval(_E, tail - 5.0) / np.polyval(_F, tail - 5.0)
+    ends = np.copysign(np.where(tail <= 5.0, outer, far), q)
+    return np.where(np.abs(q) <= 0.425, middle, ends)
+
+
+# fmt: off
+_A = (2.5090809287301226727e3, 3.3430575583588128105e4, 6.7265770927008700853e4,
+      4.5921953931549871457e4, 1.3731693765509461125e4, 1.9715909503065514427e3,
+      1.3314166789178437745e2, 3.3871328727963666080e0)
+_B = (5.2264952788528545610e3, 2.8729085735721942674e4, 3.9307895800092710610e4,
+      2.1213794301586595867e4, 5.3941960214247511077e3, 6.8718700749205790830e2,
+      4.2313330701600911252e1, 1.0)
+_C = (7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.41780725177450611770e-1,
+      1.27045825245236838258e0, 3.64784832476320460504e0, 5.76949722146069140550e0,
+      4.63033784615654529590e0, 1.42343711074968357734e0)
+_D = (1.05075007164441684324e-9, 5.47593808499534494600e-4, 1.51986665636164571966e-2,
+      1.48103976427480074590e-1, 6.89767334985100004550e-1, 1.67638483018380384940e0,
+      2.05319162663775882187e0, 1.0)
+_E = (2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3,
+      2.65321895265761230930e-2, 2.96560571828504891230e-1, 1.78482653991729133580e0,
+      5.46378491116411436990e0, 6.65790464350110377720e0)
+_F = (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5,
+      7.86869131145613259100e-4, 1.48753612908506148525e-2, 1.36929880922735805310e-1,
+      5.99832206555887937690e-1, 1.0)
+# fmt: on

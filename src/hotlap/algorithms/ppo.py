@@ -1,0 +1,545 @@
+"""PPO: proximal policy optimisation, feed-forward, with an actor and a critic apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.networks import (
+    Adam,
+    NetworkSettings,
+    forward,
+    initial_weights,
+    make_plan,
+)
+from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
+from hotlap.algorithms.policy import Plan, choose, normal_quantile
+from hotlap.algorithms.returns import gae
+from hotlap.config import Settings
+from hotlap.errors import ConfigError, RunError, SimulationError
+from hotlap.types import Array, Float32
+
+__all__ = ["PPO", "PPOSettings", "clipped_objective", "worth_bfloat16"]
+
+
+X = TypeVar("X")
+Y = TypeVar("Y")
+
+
+class PPOSettings(Settings):
+    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
+
+    kind: Literal["ppo"] = "ppo"
+    """Which algorithm."""
+
+    horizon: PositiveInt = 16
+    """Steps of every car between two updates."""
+
+    epochs: PositiveInt = 4
+    """How often an update goes through its experience."""
+
+    minibatch: PositiveInt = 2048
+    """Rows of one gradient step; a batch is cut into equal parts of about this size."""
+
+    learning_rate: PositiveFloat = 2e-3
+    """Step size of Adam at the start."""
+
+    critic_learning_rate: PositiveFloat | None = None
+    """The critic's own step size at the start; the KL schedule leaves it alone. None: the actor's,
+    always."""
+
+    schedule: Literal["kl", "linear", "constant"] = "kl"
+    """How the step size changes: so that the policy moves by `target_kl`, linearly to zero over the
+    budget, or not."""
+
+    target_kl: PositiveFloat = 0.01
+    """Change of the policy in one update that the `kl` schedule aims at [nat]."""
+
+    gamma: float = Field(0.98, ge=0, lt=1)
+    """Discount of one step."""
+
+    lam: float = Field(0.95, ge=0, le=1)
+    """Lambda of the advantage estimate: 0 trusts the critic, 1 the rewards."""
+
+    clip: float = Field(0.2, gt=0, lt=1)
+    """Half-width of the allowed probability ratio, eq. 7."""
+
+    entropy: float = Field(0.0, ge=0)
+    """Weight of the entropy bonus."""
+
+    value_coef: PositiveFloat = 0.5
+    """Weight of the value loss where both losses share one gradient norm."""
+
+    value_clip: PositiveFloat | None = None
+    """How far a value may move in one update before its loss stops to fall; None: no limit."""
+
+    max_grad_norm: PositiveFloat = 1.0
+    """Longer gradients, of actor and critic together, are shortened to this."""
+
+    initial_std: PositiveFloat = 0.5
+    """Standard deviation of continuous actions at the start."""
+
+    min_std: PositiveFloat = 0.05
+    """It never falls below this,"""
+
+    max_std: PositiveFloat = 1.0
+    """nor rises above this."""
+
+    normalize_observations: bool = True
+    """Whether numbers (not images) are brought to mean 0 and deviation 1 as seen so far."""
+
+    normalize_rewards: bool = True
+    """Whether rewards are divided by the deviation of the return as seen so far."""
+
+    normalize_advantages: bool = True
+    """Whether each minibatch's advantages are brought to mean 0 and deviation 1."""
+
+    network: NetworkSettings = NetworkSettings()
+    """Layers of the actor and of the critic."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the layers. `auto`: bfloat16 for cameras where the processor has it."""
+
+    threads: int = Field(0, ge=0)
+    """Threads that share a minibatch; 0: one a core. The result does not depend on it."""
+
+
+class PPO:
+    """Learns a policy from batches; owns weights, optimisers and normalisers.
+
+    Only its owner, the training loop, may call it; it is not safe between threads.
+
+    Args:
+        settings: how to learn.
+        observation: what there is to see, by name.
+        action: what to answer.
+        actor: names of the observations the policy sees.
+        critic: names of the observations the value estimate sees, often more.
+        seed: of the first weights and of the shuffles.
+        device: torch's name for where to compute.
+
+    Raises:
+        ConfigError: a name is not observed, an image is too small, or the deviations cross.
+    """
+
+    def __init__(
+        self,
+        settings: PPOSettings,
+        observation: Mapping[str, ObservationSpec],
+        action: ActionSpec,
+        actor: tuple[str, ...],
+        critic: tuple[str, ...],
+        *,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        if not settings.min_std <= settings.initial_std <= settings.max_std:
+            raise ConfigError(
+                f"algorithm.initial_std: must lie between min_std ({settings.min_std}) and "
+                f"max_std ({settings.max_std}) (got {settings.initial_std})"
+            )
+        self.settings = settings
+        self._action = action
+        self._seed = seed
+        self._device = torch.device(device)
+        self._actor = make_plan(settings.network, observation, actor, action.size)
+        self._critic = make_plan(settings.network, observation, critic, 1)
+        rng = np.random.Generator(np.random.Philox(seed & _MASK))
+        weights = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
+        if action.kind == "continuous":
+            log_std = np.full(action.size, math.log(settings.initial_std), np.float32)
+            weights["actor.log_std"] = log_std
+        weights |= {f"critic.{k}": v for k, v in initial_weights(self._critic, 1.0, rng).items()}
+        self._weights = {k: self._parameter(v) for k, v in weights.items()}
+        self._actor_adam = Adam([w for k, w in self._weights.items() if k.startswith("actor.")])
+        self._critic_adam = Adam([w for k, w in self._weights.items() if k.startswith("critic.")])
+        self._normalizers = {
+            name: RunningNormalizer(size)
+            for name, size in (self._actor.vectors | self._critic.vectors).items()
+        }
+        self._returns = ReturnScaler(settings.gamma)
+        self._updates = 0
+        self._learning_rate = settings.learning_rate
+
+        images = bool(self._actor.images or self._critic.images)
+        wish = settings.precision
+        self._bfloat16 = wish == "bfloat16" or (
+            wish == "auto" and images and worth_bfloat16(self._device)
+        )
+        # Rows that are computed together. Fixed, so that sums do not depend on the threads; small
+        # for images, whose activations must stay in the core's cache.
+        self._shard = 128 if images else 1024
+        self._pool: ThreadPoolExecutor | None = None
+        if self._device.type == "cpu":
+            threads = settings.threads or _CORES
+            # Our threads over shards instead of torch's inside a layer: those spin while they
+            # wait, which stalls them for seconds when another process holds a core.
+            torch.set_num_threads(1)
+            if threads > 1:
+                self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ppo")
+        else:
+            self._shard = settings.minibatch
+
+    def act(self, observation: Mapping[str, Array], uniform: Array) -> tuple[Array, Float32]:
+        """Sample actions for N rows.
+
+        Args:
+            observation: by name, (N, ...).
+            uniform: numbers in (0, 1) that decide the sample: (N, A) for continuous actions,
+                (N, 1 or more) for discrete ones.
+
+        Returns:
+            Actions and their log-probability (N,). Continuous actions (N, A) are *not* clipped, and
+            the log-probability is theirs; the task clips. Discrete actions are (N,) int64.
+        """
+        with torch.no_grad():
+            output = self._run("actor", self._inputs(observation, self._actor.names))
+            if self._action.kind == "discrete":
+                action = torch.from_numpy(choose(output.cpu().numpy(), uniform)).to(self._device)
+            else:
+                noise = torch.from_numpy(normal_quantile(uniform).astype(np.float32))
+                std = self._weights["actor.log_std"].exp()
+                action = output + std * noise.to(self._device)
+            log_prob, _ = self._log_prob(output, action)
+        return action.cpu().numpy(), log_prob.cpu().numpy()
+
+    def greedy(self, observation: Mapping[str, Array]) -> Array:
+        """Return the best action for N rows: (N,) int64, or (N, A) float32 inside [-1, 1]."""
+        with torch.no_grad():
+            output = self._run("actor", self._inputs(observation, self._actor.names)).cpu().numpy()
+        if self._action.kind == "discrete":
+            return np.asarray(output.argmax(axis=1))
+        return np.asarray(np.clip(output, np.float32(-1.0), np.float32(1.0)))
+
+    def value(self, observation: Mapping[str, Array]) -> Float32:
+        """Return the critic's estimate of the discounted return of N rows, in units of reward."""
+        with torch.no_grad():
+            found = self._run("critic", self._inputs(observation, self._critic.names))[:, 0]
+        return np.asarray(found.cpu().numpy() * np.float32(self._reward_scale))
+
+    def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
+        """Improve the policy from one batch.
+
+        Args:
+            batch: experience of the present policy.
+            progress: share of the budget that is spent, 0 to 1; the linear schedule reads it.
+
+        Returns:
+            Metrics: means over the minibatches, but `learning_rate` and `std` as they are after.
+
+        Raises:
+            SimulationError: rewards or gradients are not finite.
+        """
+        settings = self.settings
+        if not np.isfinite(batch.reward).all():
+            count = int((~np.isfinite(batch.reward)).sum())
+            raise SimulationError(
+                f"{count} of {batch.reward.size} rewards are not finite numbers; "
+                "nothing can be learned from them, look into the reward function"
+            )
+        if settings.schedule == "linear":
+            self._learning_rate = settings.learning_rate * (1.0 - min(max(progress, 0.0), 1.0))
+        seen = {name: _rows(values) for name, values in batch.observation.items()}
+        # Before the update, so that the networks learn on the scales they will be used with.
+        if settings.normalize_observations:
+            for name, normalizer in self._normalizers.items():
+                normalizer.update(seen[name].reshape(len(seen[name]), -1))
+        if settings.normalize_rewards:
+            self._returns.update(batch.reward, batch.ended)
+        inputs = self._inputs(seen, dict.fromkeys((*self._actor.names, *self._critic.names)))
+        value_TN, advantage_TN = self._advantages(batch, inputs)
+
+        rows = {
+            "action": self._tensor(_rows(batch.action)),
+            "log_prob": self._tensor(_rows(batch.log_prob)),
+            "value": self._tensor(_rows(value_TN)),
+            "target": self._tensor(_rows(value_TN + advantage_TN)),
+        }
+        advantage = self._tensor(_rows(advantage_TN))
+        parts = -(-len(advantage) // settings.minibatch)
+        history: list[dict[str, float]] = []
+        for epoch in range(settings.epochs):
+            key = [self._seed & _MASK, self._updates << 16 | epoch]
+            order = np.random.Generator(np.random.Philox(key=key)).permutation(len(advantage))
+            for part in np.array_split(order, parts):
+                chosen = torch.from_numpy(part).to(self._device)
+                metrics = self._minibatch(inputs, rows, advantage[chosen], chosen)
+                # The first minibatch has seen no change of the policy yet: its KL says nothing.
+                if settings.schedule == "kl" and history:
+                    self._adapt(metrics["kl"])
+                history.append(metrics)
+        self._updates += 1
+        found = {name: float(np.mean([m[name] for m in history])) for name in history[0]}
+        if not math.isfinite(found["grad_norm"]):
+            raise SimulationError(
+                f"the gradients of update {self._updates} are not finite; look for broken "
+                "observations, or lower algorithm.learning_rate"
+            )
+        spread = float(np.var(value_TN + advantage_TN))
+        found["explained_variance"] = 1.0 - float(np.var(advantage_TN)) / spread if spread else 0.0
+        found["learning_rate"] = self._learning_rate
+        if self._action.kind == "continuous":
+            found["std"] = float(self._weights["actor.log_std"].detach().exp().mean())
+        return found
+
+    def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return all of itself: a JSON-able dictionary, and arrays by name."""
+        meta = {
+            "format": 1,
+            "kind": "ppo",
+            "updates": self._updates,
+            "learning_rate": self._learning_rate,
+            "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
+        }
+        arrays = {name: _numpy(tensor) for name, tensor in self._tensors().items()}
+        for name, normalizer in self._normalizers.items():
+            arrays |= {f"normalizer.{name}.{k}": v for k, v in normalizer.save().items()}
+        arrays |= {f"reward.{k}": v for k, v in self._returns.save().items()}
+        return meta, arrays
+
+    def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Continue exactly from what `save` returned, given the same settings and shapes.
+
+        Raises:
+            RunError: it was saved by another algorithm, version, network or observation.
+        """
+        if (meta.get("kind"), meta.get("format")) != ("ppo", 1):
+            raise RunError(
+                f"the checkpoint is of kind {meta.get('kind')!r}, format {meta.get('format')!r}; "
+                "this is ppo, format 1"
+            )
+        for name, mine in self.save()[1].items():
+            if name not in arrays:
+                raise RunError(f"the checkpoint lacks {name}; it was saved with another network")
+            # The rows' returns have the length of the last batch, whatever it was.
+            if name != "reward.return" and arrays[name].shape != mine.shape:
+                raise RunError(
+                    f"the checkpoint's {name} has shape {arrays[name].shape}, this network needs "
+                    f"{mine.shape}; keep the settings and observations it was trained with"
+                )
+        with torch.no_grad():
+            for name, tensor in self._tensors().items():
+                tensor.copy_(torch.from_numpy(np.array(arrays[name])))
+        for name, normalizer in self._normalizers.items():
+            normalizer.restore(_below(arrays, f"normalizer.{name}."))
+        self._returns.restore(_below(arrays, "reward."))
+        self._updates = int(meta["updates"])
+        self._learning_rate = float(meta["learning_rate"])
+        self._actor_adam.steps, self._critic_adam.steps = map(int, meta["adam_steps"])
+
+    def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
+        description = {
+            "format": 1,
+            "plan": self._actor.model_dump(mode="json"),
+            "action": self._action.kind,
+        }
+        arrays = {k: _numpy(v) for k, v in _below(self._weights, "actor.").items()}
+        for name in self._actor.vectors:
+            arrays[f"normalizer.{name}.mean"] = self._normalizers[name].mean
+            arrays[f"normalizer.{name}.std"] = self._normalizers[name].std
+        return description, arrays
+
+    @property
+    def _reward_scale(self) -> float:
+        return self._returns.scale if self.settings.normalize_rewards else 1.0
+
+    def _advantages(self, batch: Batch, inputs: Mapping[str, Tensor]) -> tuple[Float32, Float32]:
+        """Return values (T, N) and advantages (T, N), both in units of scaled reward."""
+        names = self._critic.names
+        with torch.no_grad():
+            value_TN = _numpy(self._run("critic", inputs)).reshape(batch.reward.shape)
+            last_N = _numpy(self._run("critic", self._inputs(batch.last_observation, names)))
+            next_TN = np.concatenate([value_TN[1:], last_N.reshape(1, -1)])
+            # An ended step reached its own last state, not the first one of the next episode.
+            if batch.ended.any():
+                reached = self._run("critic", self._inputs(batch.reached, names))
+                next_TN[batch.ended] = _numpy(reached)[:, 0]
+        advantage_TN = gae(
+            batch.reward / np.float32(self._reward_scale),
+            value_TN,
+            next_TN,
+            batch.terminated,
+            batch.truncated,
+            gamma=self.settings.gamma,
+            lam=self.settings.lam,
+        )
+        return value_TN, advantage_TN
+
+    def _minibatch(
+        self,
+        inputs: Mapping[str, Tensor],
+        rows: Mapping[str, Tensor],
+        advantage: Tensor,
+        chosen: Tensor,
+    ) -> dict[str, float]:
+        """Take one gradient step; return what it saw."""
+        settings = self.settings
+        if settings.normalize_advantages and len(advantage) > 1:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        count = len(chosen)
+
+        def gradients(part: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
+            index, advantage_B = part
+            seen = {name: values[index] for name, values in inputs.items()}
+            mine = {name: values[index] for name, values in rows.items()}
+            output = self._forward("actor", seen)
+            log_prob, entropy_B = self._log_prob(output, mine["action"])
+            log_ratio = log_prob - mine["log_prob"]
+            objective, clipped = clipped_objective(log_ratio, advantage_B, settings.clip)
+            value = self._forward("critic", seen)[:, 0]
+            error = (value - mine["target"]).square()
+            if settings.value_clip is not None:
+                near = (value - mine["value"]).clamp(-settings.value_clip, settings.value_clip)
+                error = torch.maximum(error, (mine["value"] + near - mine["target"]).square())
+            policy_loss, value_loss, entropy = -objective.sum(), error.sum(), entropy_B.sum()
+            loss = policy_loss + settings.value_coef * value_loss - settings.entropy * entropy
+            found = torch.autograd.grad(loss / count, list(self._weights.values()))
+            with torch.no_grad():
+                # unbiased, never negative: Schulman 2020, "Approximating KL divergence", k3
+                kl = (log_ratio.exp() - 1.0 - log_ratio).sum()
+                sums = torch.stack([policy_loss, value_loss, entropy, kl, clipped.sum()])
+            return found, sums / count
+
+        parts = zip(
+            torch.split(chosen, self._shard), torch.split(advantage, self._shard), strict=True
+        )
+        results = self._map(gradients, list(parts))
+        total, sums = list(results[0][0]), results[0][1]
+        for found, more in results[1:]:  # in the order of the shards, whoever was first
+            torch._foreach_add_(total, found)
+            sums = sums + more
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(total)))
+        torch._foreach_mul_(total, (settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        actors = len(self._actor_adam.means)
+        critic_rate = self._learning_rate
+        if settings.critic_learning_rate is not None:
+            critic_rate = settings.critic_learning_rate
+            if settings.schedule == "linear":
+                critic_rate *= self._learning_rate / settings.learning_rate
+        self._actor_adam.step(total[:actors], self._learning_rate)
+        self._critic_adam.step(total[actors:], critic_rate)
+        if self._action.kind == "continuous":
+            lowest, highest = math.log(settings.min_std), math.log(settings.max_std)
+            with torch.no_grad():
+                self._weights["actor.log_std"].clamp_(lowest, highest)
+        names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
+        return dict(zip(names, sums.tolist(), strict=True)) | {"grad_norm": float(norm)}
+
+    def _adapt(self, kl: float) -> None:
+        """Slow down when the policy moved too far, hurry when it hardly moved."""
+        if kl > 2.0 * self.settings.target_kl:
+            self._learning_rate = max(self._learning_rate / 1.5, 1e-5)
+        elif kl < 0.5 * self.settings.target_kl:
+            self._learning_rate = min(self._learning_rate * 1.5, 1e-2)
+
+    def _log_prob(self, output: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities (B,) and entropies (B,)."""
+        if self._action.kind == "discrete":
+            log_prob = torch.log_softmax(output, dim=1)
+            entropy = -(log_prob.exp() * log_prob).sum(dim=1)
+            return log_prob.gather(1, action[:, None])[:, 0], entropy
+        log_std = self._weights["actor.log_std"]
+        z = (action - output) * torch.exp(-log_std)
+        constant = 0.5 * math.log(2.0 * math.pi)
+        log_prob = (-0.5 * z.square() - log_std - constant).sum(dim=1)
+        return log_prob, (log_std + 0.5 + constant).sum().expand(len(output))
+
+    def _inputs(
+        self, observation: Mapping[str, Array], names: Sequence[str] | Mapping[str, None]
+    ) -> dict[str, Tensor]:
+        """Normalise vectors, leave images as they are, and move both to the device."""
+        found = {}
+        for name in names:
+            values = observation[name]
+            if name in self._normalizers:
+                values = values.reshape(len(values), -1)
+                normalizer = self._normalizers[name]  # mean 0 and deviation 1 if never updated
+                values = normalize(values, normalizer.mean, normalizer.std)
+            found[name] = self._tensor(values)
+        return found
+
+    def _run(self, network: Literal["actor", "critic"], inputs: Mapping[str, Tensor]) -> Tensor:
+        """Run a network without gradients, shard by shard."""
+        names = (self._actor if network == "actor" else self._critic).names
+        rows = len(inputs[names[0]])
+        shards = [
+            {name: inputs[name][start : start + self._shard] for name in names}
+            for start in range(0, max(rows, 1), self._shard)
+        ]
+
+        def run(shard: Mapping[str, Tensor]) -> Tensor:
+            with torch.no_grad():  # is a thread's own, so that the pool's threads need it too
+                return self._forward(network, shard)
+
+        return torch.cat(self._map(run, shards))
+
+    def _forward(self, network: Literal["actor", "critic"], inputs: Mapping[str, Tensor]) -> Tensor:
+        plan: Plan = self._actor if network == "actor" else self._critic
+        weights = _below(self._weights, f"{network}.")
+        return forward(plan, weights, inputs, bfloat16=self._bfloat16)
+
+    def _map(self, function: Callable[[X], Y], parts: Sequence[X]) -> list[Y]:
+        if self._pool is None or len(parts) == 1:
+            return [function(part) for part in parts]
+        return list(self._pool.map(function, parts))
+
+    def _tensor(self, values: Array) -> Tensor:
+        # A copy in torch's own memory: its alignment, and so the last bit of a sum, is always
+        # the same.
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
+
+    def _parameter(self, values: Array) -> Tensor:
+        return self._tensor(values).requires_grad_()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return every tensor that learns or remembers, by name."""
+        found = dict(self._weights)
+        for adam, kind in ((self._actor_adam, "actor."), (self._critic_adam, "critic.")):
+            names = [name for name in self._weights if name.startswith(kind)]
+            found |= {f"adam.mean.{k}": v for k, v in zip(names, adam.means, strict=True)}
+            found |= {f"adam.square.{k}": v for k, v in zip(names, adam.squares, strict=True)}
+        return found
+
+
+def clipped_objective(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Return PPO's objective (B,), to be maximised, and which ratios lie outside the clip (B,).
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7.
+    """
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
+    return torch.minimum(ratio * advantage, clipped * advantage), (ratio - 1.0).abs() > clip
+
+
+def worth_bfloat16(device: torch.device) -> bool:
+    """Return whether the processor itself computes in bfloat16; emulation is slow."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+_CORES = torch.get_num_threads()
+"""Torch's own count, read before we lower it: physical cores, or OMP_NUM_THREADS."""
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def _rows(values_TN: Array) -> Array:
+    return values_TN.reshape(-1, *values_TN.shape[2:])
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return np.array(tensor.detach().cpu().numpy())
+
+
+def _below(named: Mapping[str, X], prefix: str) -> dict[str, X]:
+    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}

@@ -1,0 +1,44 @@
+"""Returns: how much better an action was than expected, from what followed."""
+
+from __future__ import annotations
+
+from hotlap.types import Array
+
+__all__ = ["gae"]
+
+
+def gae(
+    reward_TN: Array,
+    value_TN: Array,
+    next_value_TN: Array,
+    terminated_TN: Array,
+    truncated_TN: Array,
+    *,
+    gamma: float,
+    lam: float,
+) -> Array:
+    """Estimate generalised advantages.
+
+    A crash is worth nothing afterwards; a lap cut off by the clock is still worth its value.
+    Confusing the two teaches the car that time limits are walls.
+
+    Args:
+        reward_TN: rewards.
+        value_TN: V of the state that step t started from.
+        next_value_TN: V of the state that step t *reached*, taken before any reset.
+        terminated_TN: bool, the episode ended there.
+        truncated_TN: bool, the episode was cut off there.
+        gamma: discount of one step.
+        lam: 0 trusts the values, 1 trusts the rewards.
+
+    Returns:
+        Advantages, (T, N). NumPy arrays and torch tensors both work, and are not written to.
+
+    Source: Schulman et al. 2016, arXiv:1506.02438, eq. 16.
+    """
+    # delta_t, which the loop turns into the advantage from the last step backwards
+    advantage_TN = reward_TN + gamma * next_value_TN * ~terminated_TN - value_TN
+    carry_TN = gamma * lam * ~(terminated_TN | truncated_TN)
+    for t in reversed(range(len(advantage_TN) - 1)):
+        advantage_TN[t] += carry_TN[t] * advantage_TN[t + 1]
+    return advantage_TN
