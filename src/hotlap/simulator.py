@@ -34,6 +34,8 @@ class State:
     """(N,) [rad/s], counter-clockwise."""
     steering: Float32
     """(N,) angle the front wheels have reached [rad], positive left."""
+    reference: Float32
+    """(N,) speed that the motor controller aims at after its lag [m/s]."""
     drive: Float32
     """(N,) longitudinal force of the motor over the mass [m/s^2], negative when it brakes."""
     station: Int32
