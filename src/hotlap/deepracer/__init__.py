@@ -1,0 +1,1 @@
+"""DeepRacer's conventions: its reward params and its files, read unchanged."""
