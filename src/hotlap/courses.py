@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hotlap.errors import TrackError
-from hotlap.types import Float64
+from hotlap.types import Array, Float64
 
-__all__ = ["COURSES", "Course", "check", "draw", "side"]
+__all__ = ["COURSES", "Course", "check", "draw", "median", "side"]
 
 _SAME_POINT = 1e-9
 """Waypoints nearer than this [m] are one point, as in DeepRacer's own loader."""
 _ROWS_MAX = 100_000
 _FINE = 0.01
 """Distance [m] at which a course is drawn before its waypoints are picked."""
-_ROW_SPACING = 0.15
+_ROWS_PER_WIDTH = 6
 _EASE = 0.08
 """Standard deviation [m] of the blur along the line that lets curvature rise over a few decimetres.
 
@@ -86,8 +86,8 @@ COURSES = {
         length=17.6,
         width=0.76,
         corners=(
-            (6.3, 0.0, 0.6),
-            (6.2, 1.35, 0.6),
+            (6.3, 0.0, 0.55),
+            (6.2, 1.3, 0.55),
             (4.1, 1.4, 0.8),
             (3.0, 3.2, 0.8),
             (0.5, 3.4, 0.9),
@@ -171,11 +171,13 @@ COURSES = {
 
 
 def draw(course: Course) -> Float64:
-    """Return the waypoints of a course of our own, about every 0.15 m."""
+    """Return the waypoints of a course of our own, six for each width of the road."""
     fine = _rounded(course) if course.closed else np.array(course.corners, np.float64)[:, :2]
-    for _ in range(2):  # blurring shortens the line a little, so that scaling comes after it too
-        fine = _resampled(fine * (course.length / _arc(fine)[-1]), _FINE)
-        fine = _eased(fine) if course.closed and _ == 0 else fine
+    if course.closed:
+        fine = _eased(_resampled(fine * (course.length / _arc(fine)[-1]), _FINE))
+    # Easing shortens the line a little, so the last scaling comes after it.
+    fine = _resampled(fine, _FINE)
+    fine *= course.length / _arc(fine)[-1]
     if course.clockwise:
         fine = fine * [1.0, -1.0]
     step = np.gradient(fine, axis=0)
@@ -183,7 +185,9 @@ def draw(course: Course) -> Float64:
         step[0] = step[-1] = fine[1] - fine[-2]
     normal = step[:, ::-1] * [-1.0, 1.0] / np.hypot(*step.T)[:, None]
     rows = (
-        np.linspace(0, len(fine) - 1, round(course.length / _ROW_SPACING) + 1).round().astype(int)
+        np.linspace(0, len(fine) - 1, round(_ROWS_PER_WIDTH * course.length / course.width) + 1)
+        .round()
+        .astype(int)
     )
     centre, off = fine[rows], normal[rows] * (course.width / 2)
     inner, outer = (
@@ -240,7 +244,10 @@ def _rounded(course: Course) -> Float64:
 def check(waypoints: ArrayLike, source: str) -> tuple[Float64, bool]:
     """Return the distinct rows and whether they are a loop; refuse what cannot be driven."""
     allowed = "a track is an array (N, 6): centre x, y, inner x, y, outer x, y in metres"
-    array = np.asarray(waypoints)
+    try:
+        array = np.asarray(waypoints)
+    except ValueError:
+        raise TrackError(f"{source}: has rows of unequal length; {allowed}. Rebuild it.") from None
     if array.dtype.kind not in "fiu":
         raise TrackError(f"{source}: holds {array.dtype} values; {allowed}. Save real numbers.")
     if array.ndim != 2 or array.shape[1] != 6:
@@ -286,17 +293,17 @@ def _check_road(rows: Float64, closed: bool, source: str) -> None:
     for border, line in (("inner", inner), ("outer", outer)):
         near = np.hypot(*(line - centre).T)
         i = int(np.argmin(near))
-        if near[i] <= 1e-6 * float(np.median(width)) + _SAME_POINT:
+        if near[i] <= 1e-6 * median(width) + _SAME_POINT:
             raise TrackError(
                 f"{source}: the {border} border touches the centre line at {_place(centre[i])}, "
                 f"row {i}; the road must have a width everywhere. Move the border outwards."
             )
     # float32 keeps 24 bits; beyond this the stations could not tell where in the road a car is.
     far = float(np.abs(rows).max())
-    if far * 2.0**-24 > 1e-3 * float(np.median(width)):
+    if far * 2.0**-24 > 1e-3 * median(width):
         raise TrackError(
-            f"{source}: lies {far:.6g} from the origin with a road {np.median(width):.3g} wide; "
-            f"at most {1e-3 * 2**24 * np.median(width):.6g} is allowed for that width. Subtract "
+            f"{source}: lies {far:.6g} from the origin with a road {median(width):.3g} wide; "
+            f"at most {1e-3 * 2**24 * median(width):.6g} is allowed for that width. Subtract "
             "the mean from all points."
         )
     # Rows need not pair up across the road, so a border's side is what most of its rows say; that
@@ -324,6 +331,11 @@ def _check_road(rows: Float64, closed: bool, source: str) -> None:
                 f"{source}: the {border} crosses {what} near {_place(place)}; a track may not "
                 "cross itself, nor a border the centre line. Mend the waypoints there."
             )
+
+
+def median(values: Array) -> float:
+    """Return the middle one of the values; NumPy's median would load its masked arrays first."""
+    return float(np.sort(values)[len(values) // 2])
 
 
 def _place(point: Float64) -> str:
