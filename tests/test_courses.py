@@ -32,8 +32,8 @@ def test_a_course_has_its_length_its_width_and_no_bend_too_tight(name):
 
     stations = track.stations
     assert track.length == pytest.approx(length, abs=1e-3)
-    np.testing.assert_allclose(stations.left, width / 2, rtol=0.015)
-    np.testing.assert_allclose(stations.right, width / 2, rtol=0.015)
+    np.testing.assert_allclose(stations.left, width / 2, rtol=0.01)
+    np.testing.assert_allclose(stations.right, width / 2, rtol=0.01)
     tightest = np.abs(stations.curvature).max()
     assert tightest < 1 / radius
     assert tightest * width / 2 < 0.9

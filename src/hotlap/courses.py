@@ -21,7 +21,7 @@ _SAME_POINT = 1e-9
 _ROWS_MAX = 100_000
 _FINE = 0.01
 """Distance [m] at which a course is drawn before its waypoints are picked."""
-_ROWS_PER_WIDTH = 6
+_ROWS_PER_WIDTH = 8
 _EASE = 0.08
 """Standard deviation [m] of the blur along the line that lets curvature rise over a few decimetres.
 
@@ -171,7 +171,7 @@ COURSES = {
 
 
 def draw(course: Course) -> Float64:
-    """Return the waypoints of a course of our own, six for each width of the road."""
+    """Return the waypoints of a course of our own, eight for each width of the road."""
     fine = _rounded(course) if course.closed else np.array(course.corners, np.float64)[:, :2]
     if course.closed:
         fine = _eased(_resampled(fine * (course.length / _arc(fine)[-1]), _FINE))
