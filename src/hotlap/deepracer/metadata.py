@@ -1,0 +1,237 @@
+"""DeepRacer's `model_metadata.json`: what the driver can do, sees and learns with.
+
+Source: aws-deepracer-community/deepracer-simapp 6.0.5, bundle/markov/boto/s3/files, read for the
+facts: the fields, what is assumed when one is absent, and which combinations are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hotlap.errors import ConfigError
+
+__all__ = [
+    "CAMERAS",
+    "DEFAULT_ACTIONS",
+    "LIDARS",
+    "Continuous",
+    "Metadata",
+    "brief",
+    "number",
+    "read_json",
+]
+
+CAMERAS = ("observation", "FRONT_FACING_CAMERA", "LEFT_CAMERA", "STEREO_CAMERAS")
+LIDARS = ("LIDAR", "SECTOR_LIDAR", "DISCRETIZED_SECTOR_LIDAR")
+NETWORKS = (
+    "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW",
+    "DEEP_CONVOLUTIONAL_NETWORK",
+    "DEEP_CONVOLUTIONAL_NETWORK_DEEP",
+)
+ALGORITHMS = ("clipped_ppo", "sac")
+VERSIONS = (1, 2, 3, 4, 5, 6)
+KEYS = (
+    "action_space",
+    "sensor",
+    "neural_network",
+    "version",
+    "training_algorithm",
+    "action_space_type",
+    "lidar_config",
+)
+
+STEERING_MOST, SPEED_MOST = 90.0, 10.0
+"""Beyond these [degrees, m/s] an action is a mistake. What the car obeys is less: 30 and 4."""
+
+DEFAULT_ACTIONS = tuple((steering, 0.6) for steering in (-30.0, -15.0, 0.0, 15.0, 30.0))
+"""What DeepRacer's community setup ships: (steering [degrees], speed [m/s])."""
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """Actions anywhere within ranges."""
+
+    steering_low: float
+    """[degrees], positive left; and so the next."""
+    steering_high: float
+    speed_low: float
+    """[m/s]; and so the next."""
+    speed_high: float
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The contents of a `model_metadata.json`, with DeepRacer's assumptions filled in."""
+
+    actions: tuple[tuple[float, float], ...] | Continuous = DEFAULT_ACTIONS
+    """A list of (steering [degrees], speed [m/s]) in the file's order, or ranges."""
+    sensors: tuple[str, ...] = ("FRONT_FACING_CAMERA",)
+    """Exactly one of `CAMERAS` and at most one of `LIDARS`."""
+    network: str = NETWORKS[0]
+    algorithm: str = ALGORITHMS[0]
+    version: int = 5
+    unknown: tuple[str, ...] = ()
+    """Keys of the file that mean nothing."""
+
+    @classmethod
+    def read(cls, path: str | Path) -> Metadata:
+        """Read a file.
+
+        Raises:
+            ConfigError: it is missing, not JSON, or a value is not allowed; one sentence.
+        """
+        return _Reader(Path(path)).metadata()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file, or say in one sentence what is wrong with it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid JSON: nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: must hold a JSON object, {{...}}, not {brief(found)}")
+    return found
+
+
+def number(value: object) -> float:
+    """Return a number or a numeral as a float, NaN for anything else: DeepRacer takes both."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def brief(value: object) -> str:
+    """Return a value as a message shows it: JSON, not too long."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class _Reader:
+    """Checks one file's values; every complaint names the file and the key."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._data = read_json(path)
+
+    def metadata(self) -> Metadata:
+        if "action_space" not in self._data:
+            self._fail(
+                "action_space",
+                'is missing; give a list of {"steering_angle": degrees, "speed": m/s}, or ranges '
+                '{"steering_angle": {"low", "high"}, "speed": {"low", "high"}}',
+            )
+        sensors = self._sensors()
+        return Metadata(
+            actions=self._actions(),
+            sensors=sensors,
+            network=self._one_of("neural_network", NETWORKS, NETWORKS[0]),
+            algorithm=self._one_of("training_algorithm", ALGORITHMS, ALGORITHMS[0], fold=True),
+            version=self._version(2 if "sensor" in self._data else 1),
+            unknown=tuple(sorted(set(self._data) - set(KEYS))),
+        )
+
+    def _actions(self) -> tuple[tuple[float, float], ...] | Continuous:
+        space = self._data["action_space"]
+        if not isinstance(space, list | dict):
+            self._fail("action_space", f"must be a list or an object, not {brief(space)}")
+        kind = "discrete" if isinstance(space, list) else "continuous"
+        said = self._one_of("action_space_type", ("discrete", "continuous"), kind, fold=True)
+        if said != kind:
+            self._fail("action_space_type", f"is {said!r}, but action_space is {kind}")
+        if isinstance(space, dict):
+            return Continuous(*self._range(space, "steering_angle"), *self._range(space, "speed"))
+        if not space:
+            self._fail("action_space", "is empty; list at least one action")
+        return tuple(
+            (
+                self._number(action, "steering_angle", f"action_space[{i}]"),
+                self._number(action, "speed", f"action_space[{i}]"),
+            )
+            for i, action in enumerate(space)
+        )
+
+    def _range(self, space: dict[str, Any], name: str) -> tuple[float, float]:
+        at = f"action_space.{name}"
+        ends = space.get(name)
+        if not isinstance(ends, dict):
+            self._fail(at, f'must be {{"low": ..., "high": ...}}, not {brief(ends)}')
+        low = self._number(ends, "low", at, name)
+        high = self._number(ends, "high", at, name)
+        if low >= high:
+            self._fail(at, f"low must be less than high (got {low:g} and {high:g})")
+        return low, high
+
+    def _number(self, owner: Any, key: str, at: str, quantity: str = "") -> float:
+        if not isinstance(owner, dict):
+            self._fail(at, f'must be {{"steering_angle": ..., "speed": ...}}, not {brief(owner)}')
+        if key not in owner:
+            self._fail(at, f"lacks {key}")
+        value = number(owner[key])
+        at = f"{at}.{key}"
+        if not math.isfinite(value):
+            self._fail(at, f"must be a number (got {brief(owner[key])})")
+        if (quantity or key) == "speed":
+            if not 0 <= value <= SPEED_MOST:
+                self._fail(at, f"must be 0 to {SPEED_MOST:g} m/s (got {value:g})")
+        elif abs(value) > STEERING_MOST:
+            bounds = f"-{STEERING_MOST:g} to {STEERING_MOST:g} degrees"
+            self._fail(at, f"must be {bounds} (got {value:g})")
+        return value
+
+    def _sensors(self) -> tuple[str, ...]:
+        sensors = self._data.get("sensor", ["observation"])
+        known = CAMERAS + LIDARS
+        if isinstance(sensors, str):
+            sensors = [sensors]
+        if not isinstance(sensors, list):
+            self._fail("sensor", f"must be a list, not {brief(sensors)}")
+        for sensor in sensors:
+            if sensor not in known:
+                self._fail("sensor", f"{brief(sensor)} is unknown{_near(sensor, known)}")
+        for kind, members, least in (("camera", CAMERAS, 1), ("LIDAR", LIDARS, 0)):
+            count = sum(sensor in members for sensor in sensors)
+            if not least <= count <= 1:
+                rule = "exactly one" if least else "at most one"
+                self._fail(
+                    "sensor", f"must name {rule} {kind} of {', '.join(members)} (got {count})"
+                )
+        return tuple(sensors)
+
+    def _version(self, default: int) -> int:
+        value = self._data.get("version", default)
+        version = number(value)
+        if version not in VERSIONS:
+            self._fail("version", f"must be 1 to 6 (got {brief(value)})")
+        return int(version)
+
+    def _one_of(self, key: str, known: tuple[str, ...], default: str, *, fold: bool = False) -> str:
+        value = self._data.get(key, default)
+        word = value.strip().lower() if fold and isinstance(value, str) else value
+        if word not in known:
+            self._fail(key, f"{brief(value)} is unknown{_near(value, known)}")
+        return str(word)
+
+    def _fail(self, key: str, problem: str) -> NoReturn:
+        raise ConfigError(f"{self._path}: {key}: {problem}")
+
+
+def _near(value: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{hint}; choose from {', '.join(known)}"
