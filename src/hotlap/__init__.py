@@ -1,1 +1,50 @@
 """hotlap trains cars to race: a track, a car and a reward function in, a driver that laps out."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gymnasium.envs.registration import register
+
+if TYPE_CHECKING:
+    from hotlap.env import EnvSettings as EnvSettings
+    from hotlap.env import VectorEnv as VectorEnv
+    from hotlap.errors import HotlapError as HotlapError
+    from hotlap.evaluate import Report as Report
+    from hotlap.evaluate import evaluate as evaluate
+    from hotlap.evaluate import load_policy as load_policy
+    from hotlap.runs import Run as Run
+    from hotlap.track import Track as Track
+    from hotlap.track import load_track as load_track
+    from hotlap.train import train as train
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "EnvSettings": "env",
+    "HotlapError": "errors",
+    "Report": "evaluate",
+    "Run": "runs",
+    "Track": "track",
+    "VectorEnv": "env",
+    "evaluate": "evaluate",
+    "load_policy": "evaluate",
+    "load_track": "track",
+    "train": "train",
+}
+
+__all__ = list(_PLACES)
+
+register(
+    id="hotlap/TimeTrial-v0",
+    entry_point="hotlap.env:make_env",
+    vector_entry_point="hotlap.env:make_vector_env",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that `import hotlap` costs little."""
+    if name in _PLACES:
+        return getattr(import_module(f"hotlap.{_PLACES[name]}"), name)
+    raise AttributeError(f"module 'hotlap' has no attribute {name!r}")

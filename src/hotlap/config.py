@@ -1,8 +1,8 @@
-"""Settings: closed pydantic models beside the code they configure, TOML files, `section.field=value`.
+"""Settings: closed pydantic models, TOML files and `section.field=value` words.
 
-One spelling everywhere: `algorithm.learning_rate` in a TOML file, on the command line and in Python.
-Variants of a section (PPO, SAC) are told apart by their `kind`; no value of one variant survives
-the change to another.
+One spelling everywhere, in TOML files, on the command line and in Python. Settings stand beside
+the code they configure. Variants of a section (PPO, SAC) are told apart by their `kind`; no value
+of one variant survives the change to another.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @classmethod
+    def from_word(cls, word: str) -> dict[str, str]:
+        """Read `section=word` for a section with variants: the word is the kind."""
+        return {"kind": word}
 
 
 Model = TypeVar("Model", bound=Settings)
@@ -110,7 +115,7 @@ def _merge(
             raise ConfigError(f"{spelled}: unknown setting{_nearest(name, model)}; known: {known}")
         value = {".".join(rest): value}
     elif isinstance(value, str) and variants and "kind" in variants[0].model_fields:
-        value = {"kind": value}
+        value = variants[0].from_word(value)
     if not (isinstance(value, Mapping) and variants):
         tree[name] = value
         return

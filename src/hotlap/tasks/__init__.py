@@ -1,0 +1,1 @@
+"""What we ask of the car: actions, observation, reward, rules."""

@@ -1,0 +1,622 @@
+"""VectorEnv: a Simulator and a Task, N cars at once, behind Gymnasium's vector API.
+
+`advance` is the native step: it resets ended rows within the step and also returns what they had
+reached, so that a learner can tell a crash from a lap that only the clock cut off. `reset` and
+`step` say the same in Gymnasium's words; `SingleEnv` is the view of one car.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from hotlap.config import Settings, resolve
+from hotlap.deepracer.metadata import Continuous, Metadata
+from hotlap.deepracer.params import Params
+from hotlap.deepracer.reward_file import RewardFile
+from hotlap.draws import Purpose, uniform
+from hotlap.errors import ConfigError, MissingFieldError
+from hotlap.sim.camera import Camera, CameraSettings
+from hotlap.sim.look import Look
+from hotlap.sim.native import NativeSimulator
+from hotlap.sim.vehicle import load_vehicle
+from hotlap.simulator import Command, Simulator, Start, State
+from hotlap.tasks.actions import (
+    Actions,
+    ActionSettings,
+    ContinuousActions,
+    GridActions,
+    ListActions,
+    MetadataActions,
+)
+from hotlap.tasks.observation import StateObservation, StateSettings
+from hotlap.tasks.rewards import FileReward, FunctionReward, ProgressReward, RewardSettings
+from hotlap.tasks.rewards import array_reward as load_array_reward
+from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
+from hotlap.track import Track, load_track
+from hotlap.types import Array, Float32
+
+__all__ = [
+    "EnvSettings",
+    "Episodes",
+    "ObservationSettings",
+    "SingleEnv",
+    "StartSettings",
+    "Transition",
+    "VectorEnv",
+    "make_env",
+    "make_vector_env",
+]
+
+SENSORS = ("state", "camera")
+
+
+class ObservationSettings(Settings):
+    """What the driver sees, and what the critic sees that judges it in training."""
+
+    actor: tuple[Literal["state", "camera"], ...] = Field(("state",), min_length=1)
+    """Observations of the policy."""
+    critic: tuple[Literal["state", "camera"], ...] = Field(("state",), min_length=1)
+    """Observations of the value estimate: it exists only in training, so it may see the state."""
+    state: StateSettings = StateSettings()
+    """What the state observation looks at."""
+    camera: CameraSettings = CameraSettings()
+    """What the camera is."""
+
+
+class StartSettings(Settings):
+    """Where episodes begin."""
+
+    kind: Literal["random", "line", "round_robin"] = "random"
+    """random: anywhere on the course, off the line, rolling. line: at rest on the start line.
+    round_robin: at rest on the line, a share of the lap further each time (DeepRacer)."""
+    offset: float = Field(0.0, ge=0, lt=1)
+    """Start line, as a share of the lap."""
+    advance: float = Field(0.05, ge=0, le=1)
+    """Share of the lap between two starts of `round_robin`."""
+    direction: Literal["forward", "reversed", "alternate"] = "forward"
+    """Driving direction; `alternate` changes it each episode."""
+    lateral: float = Field(0.5, ge=0, le=1)
+    """Greatest offset of a random start, as a share of the half road."""
+    heading_deg: NonNegativeFloat = 15.0
+    """Greatest heading error of a random start [degrees]."""
+    speed: NonNegativeFloat = 2.0
+    """Greatest speed of a random start [m/s]; three in ten starts are at rest."""
+
+
+class EnvSettings(Settings):
+    """A world and a task."""
+
+    track: str = "reinvent_like"
+    """A track's name or file; several, separated by commas, take turns over the cars."""
+    vehicle: str = "deepracer"
+    """Parameter set of the car."""
+    control_rate: PositiveFloat = 15.0
+    """Control steps in a second [Hz]."""
+    actions: ActionSettings = ContinuousActions()
+    """What the policy's numbers mean."""
+    observation: ObservationSettings = ObservationSettings()
+    """What is seen."""
+    reward: RewardSettings = ProgressReward()
+    """What is rewarded."""
+    rules: RulesSettings = RulesSettings()
+    """What ends an episode."""
+    start: StartSettings = StartSettings()
+    """Where episodes begin."""
+    look: Look = Look()
+    """Colours and widths that the camera sees."""
+
+    def tracks(self) -> tuple[Track, ...]:
+        """Load the courses in the driving directions asked for."""
+        named = [load_track(name.strip()) for name in self.track.split(",") if name.strip()]
+        if not named:
+            raise ConfigError("track: no track given; `hotlap tracks list` shows what there is")
+        turned = [track.reversed() for track in named]
+        by_direction = {"forward": named, "reversed": turned, "alternate": [*named, *turned]}
+        return tuple(by_direction[self.start.direction])
+
+
+@dataclass(frozen=True, eq=False)
+class Episodes:
+    """The episodes that ended in one step, one entry each."""
+
+    rows: Array
+    """(K,) which rows."""
+    status: Array
+    """(K,) Status."""
+    reward: Float32
+    """(K,) sum of the rewards."""
+    steps: Array
+    """(K,) control steps."""
+    completion: Float32
+    """(K,) laps driven, 1.0 is one lap; of the laps that the rules ask for, at most 1."""
+    lap_time: Float32
+    """(K,) the episode's fastest lap [s], infinite where there was none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transition:
+    """What one step of N rows brought."""
+
+    observation: dict[str, Array]
+    """By name (N, ...): what the policy sees next; after the reset in rows that ended."""
+    reward: Float32
+    """(N,)."""
+    terminated: Array
+    """(N,) bool."""
+    truncated: Array
+    """(N,) bool."""
+    ended: Array
+    """(K,) the rows whose episode ended, in order."""
+    reached: dict[str, Array]
+    """By name (K, ...): what those rows had reached before their reset."""
+    episodes: Episodes
+    """How those episodes went."""
+
+
+class _Reward(Protocol):
+    def begin(self, rows: Array, state: State) -> None: ...
+    def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32: ...
+    def save(self) -> dict[str, Array]: ...
+    def restore(self, arrays: dict[str, Array]) -> None: ...
+
+
+class VectorEnv(gymnasium.vector.VectorEnv):
+    """N cars on their task.
+
+    Args:
+        settings: the world and the task.
+        rows: how many cars.
+        seed: of all random draws; row i of two environments with the same seed is the same.
+        first_row: global id of row 0, where several workers share one batch.
+        threads: how many threads share the work; the result does not depend on it.
+        desynchronize: whether first episodes get random clocks, so that not all cars time out
+            together; wanted in training, not in tests.
+        simulator: a world to use in place of our own.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(
+        self,
+        settings: EnvSettings,
+        rows: int,
+        *,
+        seed: int = 0,
+        first_row: int = 0,
+        threads: int | None = None,
+        desynchronize: bool = False,
+        simulator: Simulator | None = None,
+    ) -> None:
+        self.settings = settings
+        self.rows = self.num_envs = rows
+        self.dt = 1 / settings.control_rate
+        names = {*settings.observation.actor, *settings.observation.critic}
+        self.names = tuple(name for name in SENSORS if name in names)
+        self.simulator = simulator or NativeSimulator(
+            settings.tracks(),
+            load_vehicle(settings.vehicle),
+            rows=rows,
+            dt=self.dt,
+            camera=settings.observation.camera if "camera" in names else None,
+            looks=(settings.look,),
+            first_row=first_row,
+            threads=threads,
+        )
+        missing = names - {"state"} - self.simulator.provides
+        if missing:
+            raise MissingFieldError(
+                f"the task reads {', '.join(sorted(missing))}; this simulator fills only "
+                f"{', '.join(sorted(self.simulator.provides))}. Choose another observation.actor."
+            )
+        tracks = self.simulator.tracks
+        self.lengths = np.array([track.length for track in tracks], np.float32)
+        self.actions = Actions(_plain_actions(settings.actions))
+        self._state_features = StateObservation(settings.observation.state, tracks)
+        self._rules = Rules(settings.rules, self.lengths, rows=rows, dt=self.dt)
+        self._reward, self._late = _make_reward(settings.reward, tracks, self.dt)
+        self._seed = seed
+        self._desynchronize = desynchronize
+        self._named = settings.track.count(",") + 1
+        self._blank = self.simulator.save()
+        self._pending = np.zeros(rows, np.int32)
+        self._return = np.zeros(rows, np.float32)
+        self._laps = np.zeros(rows, np.int32)
+        self._lap_start = np.zeros(rows, np.float32)
+        self._lap_best = np.full(rows, np.inf, np.float32)
+
+        spaces: dict[str, gymnasium.Space[Any]] = {name: self._space(name) for name in self.names}
+        self.single_observation_space = (
+            spaces[self.names[0]] if len(spaces) == 1 else gymnasium.spaces.Dict(spaces)
+        )
+        self.single_action_space = (
+            gymnasium.spaces.Discrete(self.actions.size)
+            if self.actions.discrete
+            else gymnasium.spaces.Box(-1.0, 1.0, (self.actions.size,), np.float32)
+        )
+        batch = gymnasium.vector.utils.batch_space
+        self.observation_space = batch(self.single_observation_space, rows)
+        self.action_space = batch(self.single_action_space, rows)
+
+    @property
+    def state(self) -> State:
+        """The state of all rows, after resets."""
+        return self.simulator.state
+
+    def _space(self, name: str) -> gymnasium.spaces.Box:
+        if name == "state":
+            return gymnasium.spaces.Box(-np.inf, np.inf, (self._state_features.size,), np.float32)
+        camera = self.settings.observation.camera
+        shape = (camera.height, camera.width, 3 if camera.color == "rgb" else 1)
+        return gymnasium.spaces.Box(0, 255, shape, np.uint8)
+
+    # --- the native interface ---
+
+    def begin(self) -> dict[str, Array]:
+        """Start an episode in every row and return the first observation."""
+        everyone = np.arange(self.rows)
+        self._start(everyone, first=True)
+        return self.observe()
+
+    def advance(self, action: Array) -> Transition:
+        """Drive one control step, and restart the rows whose episode ended.
+
+        Args:
+            action: (N,) integers, or (N, 2) floats of which what exceeds [-1, 1] is cut off.
+        """
+        before = self.simulator.state
+        command = self.actions.decode(action)
+        after = self.simulator.step(command)
+        judged = self._rules.judge(before, after)
+        ended = judged
+        if self._late:
+            # The last state of an episode is rewarded one step later, together with its end.
+            ended = Ended(self._pending)
+            self._pending = np.where(self._pending == 0, judged.status, 0).astype(np.int32)
+        reward = self._reward(before, command, after, ended)
+        self._return = self._return + reward
+        self._count_laps(before, after)
+        terminated, truncated = ended.terminated, ended.truncated
+        rows = np.flatnonzero(terminated | truncated)
+        reached: dict[str, Array] = {}
+        episodes = self._episodes(rows, ended, after)
+        if len(rows):
+            reached = self.observe(rows)
+            self._start(rows)
+        else:
+            reached = {name: np.empty((0, *self._space(name).shape)) for name in self.names}
+        return Transition(self.observe(), reward, terminated, truncated, rows, reached, episodes)
+
+    def observe(self, rows: Array | None = None) -> dict[str, Array]:
+        """Return the observations of the given rows (all if None), by name."""
+        state = self.simulator.state
+        return {
+            name: self._state_features(state, rows)
+            if name == "state"
+            else self.simulator.sense(name, rows)
+            for name in self.names
+        }
+
+    def save(self) -> dict[str, Array]:
+        """Return everything needed to continue exactly, as named arrays."""
+        parts = {
+            "simulator": self.simulator.save(),
+            "rules": self._rules.save(),
+            "reward": self._reward.save(),
+        }
+        arrays = {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
+        for name in ("pending", "return", "laps", "lap_start", "lap_best"):
+            arrays[name] = getattr(self, f"_{name}")
+        return arrays
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from what `save` returned."""
+
+        def part(name: str) -> dict[str, Array]:
+            return {k.partition(".")[2]: v for k, v in arrays.items() if k.startswith(f"{name}.")}
+
+        self.simulator.restore(part("simulator"))
+        self._rules.restore(part("rules"))
+        self._reward.restore(part("reward"))
+        for name in ("pending", "return", "laps", "lap_start", "lap_best"):
+            setattr(self, f"_{name}", arrays[name].copy())
+
+    # --- Gymnasium's interface ---
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in every row; `seed` changes all random draws from now on."""
+        if seed is not None:
+            if not isinstance(seed, int | np.integer):
+                raise ConfigError("seed: one integer seeds all cars; a list is not understood")
+            self._seed = int(seed)
+            self.simulator.restore(self._blank)
+        return self._unnamed(self.begin()), {}
+
+    def step(self, actions: Array) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
+        """Drive one step; ended rows restart within it, `info["final_obs"]` keeps what they saw."""
+        t = self.advance(np.asarray(actions))
+        info: dict[str, Any] = {}
+        if len(t.ended):
+            final = np.full(self.rows, None, dtype=object)
+            for k, row in enumerate(t.ended):
+                final[row] = self._unnamed({name: seen[k] for name, seen in t.reached.items()})
+            mask = np.zeros(self.rows, bool)
+            mask[t.ended] = True
+            found = self._final_info(t)
+            info = {"final_obs": final, "_final_obs": mask, "final_info": found}
+            info["_final_info"] = mask.copy()
+        return self._unnamed(t.observation), t.reward, t.terminated, t.truncated, info
+
+    def _final_info(self, t: Transition) -> dict[str, Any]:
+        """Episode statistics in the words of Gymnasium's RecordEpisodeStatistics."""
+        values = {
+            "r": t.episodes.reward,
+            "l": t.episodes.steps,
+            "status": t.episodes.status,
+            "completion": t.episodes.completion,
+            "lap_time": t.episodes.lap_time,
+        }
+        spread: dict[str, Any] = {}
+        for name, ended in values.items():
+            spread[name] = np.zeros(self.rows, ended.dtype)
+            spread[name][t.ended] = ended
+            spread[f"_{name}"] = np.isin(np.arange(self.rows), t.ended)
+        return {"episode": spread}
+
+    def _unnamed(self, observation: dict[str, Array]) -> Any:
+        return observation[self.names[0]] if len(self.names) == 1 else observation
+
+    # --- inside ---
+
+    def _start(self, rows: Array, *, first: bool = False) -> None:
+        state = self.simulator.state
+        episode = state.episode[rows] + 1
+        ids = state.row[rows]
+        settings = self.settings.start
+        zero = np.zeros(len(rows), np.float32)
+        draws = uniform(self._seed, ids, episode, zero.astype(np.int64), Purpose.START, 5)
+        track = (ids % self._named).astype(np.int32)
+        if settings.direction == "alternate":
+            track = track + (self._named * (episode % 2)).astype(np.int32)
+        length = self.lengths[track]
+        if settings.kind == "random":
+            share, speed = draws[:, 0], np.maximum(0, draws[:, 3] * 1.43 - 0.43) * settings.speed
+            heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
+        else:
+            turn = episode * settings.advance if settings.kind == "round_robin" else 0
+            share, speed, heading = (settings.offset + zero + turn) % 1, zero, zero
+        closed = np.array([t.closed for t in self.simulator.tracks])[track]
+        share = np.where(closed, share, share * 0.5)
+        n = zero
+        if settings.kind == "random":
+            n = (2 * draws[:, 1] - 1) * settings.lateral * self._half_road(track, share)
+        start = Start(
+            track=track,
+            s=(share * length * np.float32(1 - 1e-6)).astype(np.float32),
+            n=n.astype(np.float32),
+            heading_error=heading.astype(np.float32),
+            speed=np.asarray(speed, np.float32),
+        )
+        state = self.simulator.reset(rows, start)
+        clock = draws[:, 4] if first and self._desynchronize else None
+        self._rules.begin(rows, clock=clock)
+        self._reward.begin(rows, state)
+        for array, value in (
+            (self._pending, 0),
+            (self._return, 0),
+            (self._laps, 0),
+            (self._lap_start, 0),
+            (self._lap_best, np.inf),
+        ):
+            array[rows] = value
+
+    def _half_road(self, track: Array, share: Array) -> Array:
+        half = np.empty(len(track), np.float32)
+        for i, course in enumerate(self.simulator.tracks):
+            st = course.stations
+            here = track == i
+            k = np.minimum((share[here] * st.count).astype(int), st.count - 1)
+            half[here] = np.minimum(st.left, st.right)[k]
+        return half
+
+    def _count_laps(self, before: State, after: State) -> None:
+        length = self.lengths[after.track]
+        goal = (self._laps + 1) * length
+        done = np.flatnonzero(after.travelled >= goal)
+        if not len(done):
+            return
+        over = (after.travelled[done] - goal[done]) / np.maximum(after.advance[done], 1e-6)
+        at = ((after.steps[done] - over) * self.dt).astype(np.float32)
+        self._lap_best[done] = np.minimum(self._lap_best[done], at - self._lap_start[done])
+        self._lap_start[done] = at
+        self._laps[done] += 1
+
+    def _episodes(self, rows: Array, ended: Ended, after: State) -> Episodes:
+        goal = max(1, self.settings.rules.laps)
+        laps = after.travelled[rows] / self.lengths[after.track[rows]]
+        limit = 1.0 if self.settings.rules.laps else np.inf
+        return Episodes(
+            rows=rows,
+            status=ended.status[rows],
+            reward=self._return[rows],
+            steps=after.steps[rows],
+            completion=np.clip(laps / goal, 0, limit).astype(np.float32),
+            lap_time=self._lap_best[rows],
+        )
+
+
+class SingleEnv(gymnasium.Env[Any, Any]):
+    """One car, without autoreset."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
+
+    def __init__(self, settings: EnvSettings, *, render_mode: str | None = None) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ConfigError(f"render_mode: choose None or 'rgb_array' (got {render_mode!r})")
+        self._env = VectorEnv(settings, 1, threads=1)
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": round(settings.control_rate)}
+        self.observation_space = self._env.single_observation_space
+        self.action_space = self._env.single_action_space
+        self._eye: Camera | None = None
+
+    @property
+    def state(self) -> State:
+        """The state of the car, arrays of length 1."""
+        return self._env.state
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; the same seed gives the same episodes."""
+        super().reset(seed=seed)
+        observation, _ = self._env.reset(seed=seed)
+        return self._first(observation), self._info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Drive one control step."""
+        t = self._env.advance(np.asarray(action)[None])
+        if len(t.ended):
+            seen = self._env._unnamed({k: v[0] for k, v in t.reached.items()})
+            info = self._info() | {
+                "status": Status(int(t.episodes.status[0])).name.lower(),
+                "completion": float(t.episodes.completion[0]),
+                "lap_time": float(t.episodes.lap_time[0]),
+            }
+        else:
+            seen, info = self._first(self._env._unnamed(t.observation)), self._info()
+        return seen, float(t.reward[0]), bool(t.terminated[0]), bool(t.truncated[0]), info
+
+    def render(self) -> Any:
+        """Return what the car's camera sees: (120, 160, 3) uint8."""
+        if self.render_mode is None:
+            return None
+        state = self._env.state
+        if self._eye is None:
+            rgb = CameraSettings(color="rgb")
+            self._eye = Camera(rgb, self._env.simulator.tracks, (self._env.settings.look,))
+        look = np.zeros(1, np.int32)
+        return self._eye.render(state.x, state.y, state.yaw, state.track, look)[0]
+
+    def _first(self, observation: Any) -> Any:
+        if isinstance(observation, dict):
+            return {name: seen[0] for name, seen in observation.items()}
+        return observation[0]
+
+    def _info(self) -> dict[str, Any]:
+        state = self._env.state
+        return {
+            "s": float(state.s[0]),
+            "n": float(state.n[0]),
+            "speed": float(np.hypot(state.vx[0], state.vy[0])),
+            "travelled": float(state.travelled[0]),
+        }
+
+
+def make_env(render_mode: str | None = None, **settings: Any) -> SingleEnv:
+    """Build one car for `gymnasium.make`; keywords are settings (see `make_vector_env`)."""
+    return SingleEnv(_task_settings(settings), render_mode=render_mode)
+
+
+def make_vector_env(num_envs: int = 1, seed: int = 0, **settings: Any) -> VectorEnv:
+    """Build N cars for `gymnasium.make_vec`.
+
+    Keywords are settings by section or dotted name: `track="oval"`, `observation="camera"`,
+    `reward="racing"`, `**{"rules.time_limit": 20}`.
+    """
+    settings.pop("render_mode", None)
+    return VectorEnv(_task_settings(settings), num_envs, seed=seed)
+
+
+def _task_settings(settings: Mapping[str, Any]) -> EnvSettings:
+    named: dict[str, Any] = dict(settings)
+    seen = named.pop("observation", None)
+    if isinstance(seen, str | tuple | list):
+        names = [seen] if isinstance(seen, str) else list(seen)
+        named["observation"] = {"actor": names, "critic": names}
+    elif isinstance(seen, Mapping):
+        named["observation"] = {"critic": seen.get("actor", ("state",)), **seen}
+    return resolve(EnvSettings, {"rules.laps": 3}, named)
+
+
+def _plain_actions(settings: Any) -> ContinuousActions | GridActions | ListActions:
+    if not isinstance(settings, MetadataActions):
+        return settings  # type: ignore[no-any-return]
+    space = Metadata.read(settings.path).actions
+    if isinstance(space, Continuous):
+        return ContinuousActions(
+            steering_low_deg=space.steering_low,
+            steering_high_deg=space.steering_high,
+            speed_low=space.speed_low,
+            speed_high=space.speed_high,
+        )
+    return ListActions(list=space)
+
+
+class _ArrayReward:
+    """A reward over arrays; it has no memory."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def begin(self, rows: Array, state: State) -> None:
+        """Nothing to remember."""
+
+    def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32:
+        reward: Float32 = self._function(before, command, after, ended)
+        return reward
+
+    def save(self) -> dict[str, Array]:
+        return {}
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        """Nothing to remember."""
+
+
+class _FileReward:
+    """A user's DeepRacer function, called for each car."""
+
+    def __init__(self, settings: FileReward, tracks: Sequence[Track], dt: float) -> None:
+        self._function = RewardFile(settings.path)
+        self._params = Params(tracks, dt=dt)
+        self._late = settings.timing == "deepracer"
+
+    def begin(self, rows: Array, state: State) -> None:
+        self._params.begin(rows, state)
+
+    def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32:
+        seen = before if self._late else after
+        # DeepRacer's first step only puts the car down: its function first sees step 2.
+        steps = (before.steps if self._late else after.steps) + int(self._late)
+        columns = self._params.compute(seen, command, steps)
+        call, late = self._function, self._late
+        return np.array(
+            [
+                0.0 if late and steps[i] < 2 else call(params)
+                for i, params in enumerate(self._params.rows(columns))
+            ],
+            np.float32,
+        )
+
+    def save(self) -> dict[str, Array]:
+        return self._params.save()
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        self._params.restore(arrays)
+
+
+def _make_reward(settings: Any, tracks: Sequence[Track], dt: float) -> tuple[_Reward, bool]:
+    """Return the reward and whether it is paid one step late."""
+    if isinstance(settings, FileReward):
+        return _FileReward(settings, tracks, dt), settings.timing == "deepracer"
+    if isinstance(settings, FunctionReward):
+        return _ArrayReward(load_array_reward(settings)), False
+    return _ArrayReward(settings), False

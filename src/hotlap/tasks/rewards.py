@@ -1,0 +1,178 @@
+"""Rewards over arrays: by name, or a user's `module:function`.
+
+A reward is a function (before, command, after, ended) -> (N,) float32 of the step that `command`
+drove from `before` to `after`, and of how the episodes then stand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat
+
+from hotlap.config import Settings
+from hotlap.errors import RewardError
+from hotlap.simulator import Command, State
+from hotlap.tasks.rules import Ended, Status
+from hotlap.types import Float32
+
+__all__ = [
+    "ArrayReward",
+    "CentreReward",
+    "FileReward",
+    "FunctionReward",
+    "ProgressReward",
+    "RacingReward",
+    "RewardSettings",
+    "array_reward",
+]
+
+ArrayReward: TypeAlias = Callable[[State, Command, State, Ended], Float32]
+
+
+class _Reward(Settings):
+    @classmethod
+    def from_word(cls, word: str) -> dict[str, str]:
+        """Read `reward=WORD`: a name, a file of DeepRacer's, or module:function."""
+        if word.endswith(".py"):
+            return {"kind": "file", "path": word}
+        if ":" in word:
+            return {"kind": "function", "function": word}
+        return {"kind": word}
+
+
+class ProgressReward(_Reward):
+    """Metres of centre line won, less a fine for leaving the road."""
+
+    kind: Literal["progress"] = "progress"
+    """Which reward."""
+    off_track_fine: NonNegativeFloat = 2.0
+    """Taken off when the episode ends off the track, reversed or standing [m]."""
+
+    def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32:
+        """Reward N steps."""
+        return np.asarray(after.advance - self.off_track_fine * _failed(ended), np.float32)
+
+
+class CentreReward(_Reward):
+    """1 on the centre line down to 0 at the border, for cars that move forward."""
+
+    kind: Literal["centre"] = "centre"
+    """Which reward."""
+    off_track_fine: NonNegativeFloat = 1.0
+    """Taken off when the episode ends off the track, reversed or standing."""
+
+    def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32:
+        """Reward N steps."""
+        room = np.where(after.n > 0, after.left, after.right)
+        near = np.clip(1 - np.abs(after.n) / room, 0, 1) * (after.advance > 0)
+        return np.asarray(near - self.off_track_fine * _failed(ended), np.float32)
+
+
+class RacingReward(_Reward):
+    """Progress, less fines that make fast driving safe and smooth."""
+
+    kind: Literal["racing"] = "racing"
+    """Which reward."""
+    off_track_fine: NonNegativeFloat = 1.0
+    """Taken off when the episode ends off the track, reversed or standing [m]."""
+    speed_fine: NonNegativeFloat = 0.15
+    """Further fine for leaving the road, by the square of the speed [m/(m/s)^2]."""
+    jerk_fine: NonNegativeFloat = 0.02
+    """Fine for turning the wheel, by the change of its angle [m/rad]."""
+
+    def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32:
+        """Reward N steps."""
+        fine = self.off_track_fine + self.speed_fine * (after.vx**2 + after.vy**2)
+        turned = np.abs(after.steering - before.steering)
+        return np.asarray(
+            after.advance - fine * _failed(ended) - self.jerk_fine * turned, np.float32
+        )
+
+
+class FileReward(_Reward):
+    """A user's DeepRacer file with `reward_function(params)`, or the older positional form."""
+
+    kind: Literal["file"] = "file"
+    """Which reward."""
+    path: str
+    """The Python file; it is executed."""
+    timing: Literal["deepracer", "modern"] = "deepracer"
+    """deepracer: the reward of a step is read before the car moves, and the episode's last state is
+    rewarded one step later, as AWS DeepRacer did. modern: it is read after the car moved."""
+
+
+class FunctionReward(_Reward):
+    """A user's function over arrays."""
+
+    kind: Literal["function"] = "function"
+    """Which reward."""
+    function: str = Field(pattern=r"^[^:]+:[A-Za-z_]\w*$")
+    """`module:function` or `file.py:function`; it is executed."""
+
+
+RewardSettings: TypeAlias = Annotated[
+    ProgressReward | CentreReward | RacingReward | FileReward | FunctionReward,
+    Field(discriminator="kind"),
+]
+
+
+def _failed(ended: Ended) -> Float32:
+    return (ended.terminated & (ended.status != Status.LAP_COMPLETE)).astype(np.float32)
+
+
+def array_reward(settings: FunctionReward) -> ArrayReward:
+    """Load a user's reward over arrays.
+
+    Raises:
+        RewardError: no such module, file or function, or the module fails while it is loaded.
+    """
+    place, _, name = settings.function.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            if spec is None or spec.loader is None or not Path(place).is_file():
+                raise RewardError(f"reward.function: no file {place}")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, str(Path.cwd()))
+            try:
+                module = importlib.import_module(place)
+            finally:
+                sys.path.pop(0)
+    except RewardError:
+        raise
+    except Exception as error:
+        raise RewardError(
+            f"reward.function: {place} cannot be loaded: {type(error).__name__}: {error}"
+        ) from None
+    function: Any = getattr(module, name, None)
+    if not callable(function):
+        raise RewardError(
+            f"reward.function: {place} has no function {name}; write "
+            f"def {name}(before, command, after, ended) that returns one float32 for each car"
+        )
+
+    def checked(before: State, command: Command, after: State, ended: Ended) -> Float32:
+        try:
+            value = np.asarray(function(before, command, after, ended))
+        except Exception as error:
+            raise RewardError(f"{settings.function}: {type(error).__name__}: {error}") from error
+        if value.shape != after.x.shape or not np.issubdtype(value.dtype, np.number):
+            raise RewardError(
+                f"{settings.function} returned {value.dtype} of shape {value.shape}; "
+                f"it must return one number for each of the {len(after.x)} cars"
+            )
+        if not np.isfinite(value).all():
+            row = int(np.flatnonzero(~np.isfinite(value))[0])
+            raise RewardError(f"{settings.function} returned {value[row]} for car {row}")
+        return value.astype(np.float32)
+
+    return checked

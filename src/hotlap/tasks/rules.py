@@ -1,0 +1,115 @@
+"""Rules: when an episode ends, and whether it truly ends or the clock only cuts it off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+
+from hotlap.config import Settings
+from hotlap.simulator import State
+from hotlap.types import Array, Float32, Int32
+
+__all__ = ["Ended", "Rules", "RulesSettings", "Status"]
+
+
+class Status(IntEnum):
+    """How an episode stands."""
+
+    IN_PROGRESS = 0
+    LAP_COMPLETE = 1
+    OFF_TRACK = 2
+    IMMOBILIZED = 3
+    REVERSED = 4
+    TIME_UP = 5
+
+
+class RulesSettings(Settings):
+    """What ends an episode; 0 switches a rule off."""
+
+    off_track: Literal["all_wheels", "any_wheel", "centre", "never"] = "all_wheels"
+    """What has to leave the road: all four wheels (DeepRacer's rule), one of them, or the car's
+    middle."""
+    reversed_steps: NonNegativeInt = 15
+    """Ends after so many steps in a row that lose progress."""
+    immobilized_steps: NonNegativeInt = 15
+    """Ends after so many steps in a row that move less than `immobilized_distance`."""
+    immobilized_distance: NonNegativeFloat = 0.0003
+    """Metres in a control step below which a car counts as standing."""
+    laps: NonNegativeInt = 0
+    """Ends when so many laps are complete; 0: drives on until the time limit."""
+    time_limit: PositiveFloat = Field(60.0)
+    """Seconds after which the clock cuts the episode off."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """How N episodes stand after a step."""
+
+    status: Int32
+    """(N,) Status."""
+
+    @property
+    def terminated(self) -> Array:
+        """(N,) True where the task itself ended: nothing follows."""
+        running = (self.status == Status.IN_PROGRESS) | (self.status == Status.TIME_UP)
+        return np.logical_not(running)
+
+    @property
+    def truncated(self) -> Array:
+        """(N,) True where only the clock ended it: what the car reached keeps its value."""
+        return np.equal(self.status, Status.TIME_UP)
+
+
+class Rules:
+    """The rules of N rows; remembers how long each has stood still or gone back."""
+
+    def __init__(self, settings: RulesSettings, lengths: Float32, *, rows: int, dt: float) -> None:
+        self.settings = settings
+        self._lengths = lengths
+        self._steps_max = max(1, round(settings.time_limit / dt))
+        self._deadline = np.full(rows, self._steps_max, np.int32)
+        self._still = np.zeros(rows, np.int32)
+        self._back = np.zeros(rows, np.int32)
+
+    def begin(self, rows: Array, *, clock: Float32 | None = None) -> None:
+        """Start new episodes; `clock` (M,) in [0, 1) says how much of the time is already over."""
+        self._still[rows] = 0
+        self._back[rows] = 0
+        left = 1.0 if clock is None else 1.0 - clock
+        self._deadline[rows] = np.maximum(1, np.ceil(self._steps_max * left))
+
+    def judge(self, before: State, after: State) -> Ended:
+        """Apply every rule to the step from `before` to `after`."""
+        rules = self.settings
+        moved = np.hypot(after.x - before.x, after.y - before.y)
+        self._still = np.where(moved <= rules.immobilized_distance, self._still + 1, 0)
+        self._back = np.where(after.advance < 0, self._back + 1, 0)
+        status = np.where(after.steps >= self._deadline, Status.TIME_UP, Status.IN_PROGRESS)
+        if rules.immobilized_steps:
+            status = np.where(self._still >= rules.immobilized_steps, Status.IMMOBILIZED, status)
+        if rules.reversed_steps:
+            status = np.where(self._back >= rules.reversed_steps, Status.REVERSED, status)
+        if rules.laps:
+            goal = rules.laps * self._lengths[after.track]
+            status = np.where(after.travelled >= goal, Status.LAP_COMPLETE, status)
+        if rules.off_track == "centre":
+            off = (after.n > after.left) | (-after.n > after.right)
+        elif rules.off_track != "never":
+            off = after.wheels_off >= (4 if rules.off_track == "all_wheels" else 1)
+        else:
+            off = np.zeros(len(status), bool)
+        return Ended(np.where(off, Status.OFF_TRACK, status).astype(np.int32))
+
+    def save(self) -> dict[str, Array]:
+        """Return everything needed to continue exactly."""
+        return {"deadline": self._deadline, "still": self._still, "back": self._back}
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        """Continue from what `save` returned."""
+        self._deadline, self._still, self._back = (
+            arrays[name].copy() for name in ("deadline", "still", "back")
+        )
