@@ -141,11 +141,11 @@ def test_the_inside_of_a_pinched_bend_is_no_wider_than_the_road():
     bend = np.stack([np.cos(turn), np.sin(turn)], axis=1) * 0.6
     xy = np.vstack([[-3, -0.6], [-2, -0.6], [-1, -0.6], bend, [-1, 0.6], [-2, 0.6], [-3, 0.6]])
     rows = strip(xy, 0.5)
-    rows[3:10, 2:4] = [0.1, 0.0] + 1e-3 * bend
+    rows[3:10, 2:4] = [-0.25, 0.0] + 1e-3 * bend
 
     track = Track.from_waypoints(rows, name="pinched")
 
-    assert track.stations.left.max() < 0.75
+    assert track.stations.left.max() < 1.0  # 0.85 from the far side of the bend to the point
 
 
 # --- (s, n) and back ---------------------------------------------------------------------------
@@ -239,6 +239,42 @@ def test_near_finds_the_car_that_moved_on_since():
 
     assert apart(track, s_back, s).max() < 1e-9
     np.testing.assert_allclose(n_back, n, atol=1e-9)
+
+
+def there_and_back_beside(half_out, half_back):
+    """An open U: out along y = 0 from x = 0, back along y = 1.6 to x = -2."""
+    turn = np.radians(np.arange(-90, 91, 15))
+    bend = [6, 0.8] + 0.8 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    xy = np.vstack([[[x, 0.0] for x in range(6)], bend, [[x, 1.6] for x in range(5, -3, -1)]])
+    half = np.where(np.arange(len(xy)) < 6, half_out, half_back)
+    return Track.from_waypoints(strip(xy, half[:, None]), name="U")
+
+
+def test_a_point_belongs_to_the_road_it_lies_on_before_the_nearer_centre_line():
+    track = there_and_back_beside(half_out=1.1, half_back=0.2)
+
+    s, n = track.project([[3.0, 1.0]])  # 1.0 from the line out, 0.6 from the line back
+
+    np.testing.assert_allclose(s, 3.0, atol=1e-2)
+    np.testing.assert_allclose(n, 1.0, atol=1e-2)
+
+
+def test_a_point_before_the_start_of_an_open_track_stays_at_its_start():
+    track = there_and_back_beside(half_out=0.3, half_back=0.3)
+
+    s, n = track.project([[-0.5, 0.1]])  # the leg back passes 1.5 away, the start is 0.51 away
+
+    np.testing.assert_allclose(s, 0.0, atol=1e-9)
+    np.testing.assert_allclose(n, 0.1, atol=1e-2)
+
+
+def test_a_large_batch_keeps_each_point_with_its_own_station():
+    track = load_track("hairpins")
+    s, n, k = scattered(track, 12_000)  # two blocks of windows
+
+    s_back, _ = track.project(track.locate(s, n), near=k)
+
+    assert apart(track, s_back, s).max() < 1e-9
 
 
 def test_the_points_of_a_large_batch_do_not_depend_on_each_other():
@@ -487,6 +523,19 @@ def test_a_collection_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
     with pytest.raises(TrackError, match=r"cannot be written.*HOTLAP_HOME"):
         add_track(saved(tmp_path / "garage.npy", ring()))
+
+
+def test_a_copy_that_fails_leaves_nothing_behind(home, tmp_path, monkeypatch):
+    path = saved(tmp_path / "garage.npy", ring())
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(TrackError, match="No space left on device"):
+        add_track(path)
+
+    assert list(home.iterdir()) == []
 
 
 def test_a_broken_note_beside_a_track_does_not_hide_the_track(home, tmp_path):

@@ -357,12 +357,15 @@ def _crossing(one: Float64, other: Float64, closed: bool, *, same: bool) -> Floa
     if closed:
         one, other = np.vstack([one, one[:1]]), np.vstack([other, other[:1]])
     a, b, c, d = one[:-1], one[1:], other[:-1], other[1:]
-    low, high = np.minimum(c, d), np.maximum(c, d)
+    (west, south), (east, north) = np.minimum(c, d).T.copy(), np.maximum(c, d).T.copy()
     pieces, block = len(a), 64
     for start in range(0, pieces, block):
         i = np.arange(start, min(start + block, pieces))
-        ends = one[start : i[-1] + 2]
-        j = np.flatnonzero(((low <= ends.max(axis=0)) & (high >= ends.min(axis=0))).all(axis=1))
+        (x_low, y_low), (x_high, y_high) = (
+            f(one[start : i[-1] + 2], axis=0) for f in (np.min, np.max)
+        )
+        near = (west <= x_high) & (east >= x_low) & (south <= y_high) & (north >= y_low)
+        j = np.flatnonzero(near)
         p, q, r, s = a[i, None], b[i, None], c[None, j], d[None, j]
         apart = (np.maximum(p, q) < np.minimum(r, s)) | (np.minimum(p, q) > np.maximum(r, s))
         meets = ~apart.any(axis=-1)
