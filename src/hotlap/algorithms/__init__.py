@@ -1,0 +1,1 @@
+"""Learners and their policies; they know arrays, not cars."""

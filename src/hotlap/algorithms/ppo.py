@@ -150,6 +150,14 @@ class PPO:
         self._action = action
         self._seed = seed
         self._device = torch.device(device)
+        self._pool: ThreadPoolExecutor | None = None
+        if self._device.type == "cpu":
+            # Our threads over shards instead of torch's inside a layer: those spin while they
+            # wait, which stalls them for seconds when another process holds a core.
+            torch.set_num_threads(1)
+            threads = settings.threads or _CORES
+            if threads > 1:
+                self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ppo")
         self._actor = make_plan(settings.network, observation, actor, action.size)
         self._critic = make_plan(settings.network, observation, critic, 1)
         rng = np.random.Generator(np.random.Philox(seed & _MASK))
@@ -177,15 +185,7 @@ class PPO:
         # Rows that are computed together. Fixed, so that sums do not depend on the threads; small
         # for images, whose activations must stay in the core's cache.
         self._shard = 128 if images else 1024
-        self._pool: ThreadPoolExecutor | None = None
-        if self._device.type == "cpu":
-            threads = settings.threads or _CORES
-            # Our threads over shards instead of torch's inside a layer: those spin while they
-            # wait, which stalls them for seconds when another process holds a core.
-            torch.set_num_threads(1)
-            if threads > 1:
-                self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ppo")
-        else:
+        if self._device.type != "cpu":
             self._shard = settings.minibatch
 
     def act(self, observation: Mapping[str, Array], uniform: Array) -> tuple[Array, Float32]:

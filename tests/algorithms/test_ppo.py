@@ -1,0 +1,415 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.networks import Adam, NetworkSettings, initial_weights, make_plan
+from hotlap.algorithms.policy import NumpyPolicy
+from hotlap.algorithms.ppo import PPO, PPOSettings, clipped_objective
+from hotlap.config import resolve
+from hotlap.errors import ConfigError, RunError, SimulationError
+
+OBSERVATION = {
+    "camera": ObservationSpec((24, 32, 1), "uint8"),
+    "state": ObservationSpec((5,), "float32"),
+}
+FAST = {"minibatch": 64, "network": NetworkSettings(mlp=(16, 16)), "threads": 1}
+
+
+def learner(kind="continuous", actor=("state",), critic=("state",), seed=7, **settings):
+    return PPO(
+        PPOSettings(**(FAST | settings)), OBSERVATION, ActionSpec(kind, 3), actor, critic, seed=seed
+    )
+
+
+def look(rng, *shape):
+    return {
+        "camera": rng.integers(0, 256, (*shape, 24, 32, 1)).astype(np.uint8),
+        "state": rng.normal(1.0, 2.0, (*shape, 5)).astype(np.float32),
+    }
+
+
+def make_batch(ppo, *, seed=0, steps=12, rows=16, ends=0.1, sign=-1.0):
+    """Random worlds: rewards that prefer small first actions (sign -1), ends at random."""
+    rng = np.random.default_rng(seed)
+    seen = look(rng, steps, rows)
+    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in seen.items()}
+    action, log_prob = ppo.act(flat, rng.uniform(0.001, 0.999, (steps * rows, 3)))
+    reward = sign * np.abs(action if action.ndim == 1 else action[:, 0]).astype(np.float32)
+    terminated, truncated = rng.random((2, steps, rows)) < ends
+    return Batch(
+        observation=seen,
+        last_observation=look(rng, rows),
+        action=action.reshape(steps, rows, *action.shape[1:]),
+        log_prob=log_prob.reshape(steps, rows),
+        reward=reward.reshape(steps, rows),
+        terminated=terminated,
+        truncated=truncated,
+        reached=look(rng, int((terminated | truncated).sum())),
+    )
+
+
+def assert_same(one, other):
+    (meta, arrays), (other_meta, other_arrays) = one.save(), other.save()
+    assert meta == other_meta
+    assert arrays.keys() == other_arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, other_arrays[name], err_msg=name)
+
+
+def test_the_log_probability_is_that_of_the_unclipped_normal_action():
+    ppo = learner(initial_std=0.9)
+    seen = look(np.random.default_rng(0), 50)
+    uniform = np.random.default_rng(1).uniform(0.001, 0.999, (50, 3))
+
+    action, log_prob = ppo.act(seen, uniform)
+
+    mean = torch.from_numpy(NumpyPolicy(*ppo.policy_state()).output(seen))
+    normal = torch.distributions.Normal(mean, 0.9)
+    assert np.abs(action).max() > 1.5
+    expected = normal.log_prob(torch.from_numpy(action)).sum(dim=1)
+    np.testing.assert_allclose(log_prob, expected, atol=1e-5)
+    np.testing.assert_allclose(normal.cdf(torch.from_numpy(action)), uniform, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_the_entropy_is_the_distribution_s(kind):
+    ppo = learner(kind, learning_rate=1e-12, schedule="constant", initial_std=0.7)
+    batch = make_batch(ppo)
+
+    metrics = ppo.update(batch, progress=0.0)
+
+    if kind == "continuous":
+        expected = 3 * torch.distributions.Normal(0.0, 0.7).entropy().item()
+    else:
+        flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in batch.observation.items()}
+        logits = torch.from_numpy(NumpyPolicy(*ppo.policy_state()).output(flat))
+        expected = torch.distributions.Categorical(logits=logits).entropy().mean().item()
+    assert metrics["entropy"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_clipped_objective_by_hand():
+    # ratio 1.5, advantage +2: min(3.0, 1.2 * 2)  = 2.4    the gain is capped
+    # ratio 1.5, advantage -2: min(-3.0, -2.4)    = -3.0   the harm is not
+    # ratio 0.5, advantage +2: min(1.0, 1.6)      = 1.0
+    # ratio 0.5, advantage -2: min(-1.0, -1.6)    = -1.6
+    # ratio 1.1, advantage +2: inside             = 2.2
+    ratio = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1])
+
+    found, outside = clipped_objective(ratio.log(), torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0]), 0.2)
+
+    np.testing.assert_allclose(found, [2.4, -3.0, 1.0, -1.6, 2.2], rtol=1e-6)
+    assert outside.tolist() == [True, True, True, True, False]
+
+
+def test_adam_is_torch_s_adam():
+    rng = torch.Generator().manual_seed(0)
+    start = [torch.randn(4, 3, generator=rng), torch.randn(5, generator=rng)]
+    ours, theirs = [w.clone() for w in start], [w.clone().requires_grad_() for w in start]
+    adam, reference = Adam(ours), torch.optim.Adam(theirs, lr=0.0, eps=1e-5)
+
+    for step in range(50):
+        gradients = [torch.randn(w.shape, generator=rng) * 10.0 ** (step % 7 - 5) for w in start]
+        adam.step(gradients, 0.01 / (step + 1))
+        reference.param_groups[0]["lr"] = 0.01 / (step + 1)
+        for weight, gradient in zip(theirs, gradients, strict=True):
+            weight.grad = gradient
+        reference.step()
+
+    for mine, his in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, his.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16, 5), (3, 16), (8, 4, 3, 3)])
+def test_first_weights_keep_lengths(shape):
+    plan = make_plan(NetworkSettings(mlp=(16, 3)), OBSERVATION, ("state",), 1)
+    cnn = make_plan(NetworkSettings(), OBSERVATION, ("camera",), 1)
+    rng = np.random.default_rng(0)
+    weights = initial_weights(plan, 0.01, rng) | initial_weights(cnn, 0.01, rng)
+    names = {(16, 5): "hidden0", (3, 16): "hidden1", (8, 4, 3, 3): "camera.conv1"}
+
+    matrix = weights[f"{names[shape]}.weight"].reshape(weights[f"{names[shape]}.bias"].size, -1)
+
+    gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(gram, 2.0 * np.eye(len(gram)), atol=1e-5)
+    assert np.linalg.norm(weights["head.weight"]) == pytest.approx(0.01, rel=1e-5)
+
+
+def test_a_policy_that_stays_has_no_kl_and_clips_nothing():
+    ppo = learner(learning_rate=1e-12, schedule="constant", normalize_observations=False)
+
+    metrics = ppo.update(make_batch(ppo), progress=0.0)
+
+    assert metrics["kl"] == pytest.approx(0.0, abs=1e-5)
+    assert metrics["clip_fraction"] == 0.0
+    assert metrics["policy_loss"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_an_update_makes_rewarded_actions_likelier():
+    ppo = learner(learning_rate=3e-3, schedule="constant")
+    batch = make_batch(ppo, steps=30, ends=1.0)  # one-step worlds: reward = -|first action|
+
+    first = np.abs(ppo.act(look(np.random.default_rng(5), 200), _draws(200))[0][:, 0]).mean()
+    for _ in range(5):
+        ppo.update(batch, progress=0.0)
+
+    after = np.abs(ppo.act(look(np.random.default_rng(5), 200), _draws(200))[0][:, 0]).mean()
+    assert after < 0.95 * first
+
+
+def _draws(rows):
+    return np.random.default_rng(6).uniform(0.001, 0.999, (rows, 3))
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize(("actor", "critic"), [(("state",),) * 2, (("camera",), ("state",))])
+def test_saved_and_restored_it_goes_on_to_the_same_bytes(kind, actor, critic):
+    straight = learner(kind, actor, critic)
+    for seed in range(2):
+        straight.update(make_batch(straight, seed=seed), progress=0.0)
+    meta, arrays = straight.save()
+    resumed = learner(kind, actor, critic)
+    resumed.restore(json.loads(json.dumps(meta)), arrays)
+
+    for ppo in (straight, resumed):
+        for seed in range(2, 4):
+            ppo.update(make_batch(ppo, seed=seed), progress=0.5)
+
+    assert_same(straight, resumed)
+
+
+RESUME = """
+import json, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_ppo import learner, make_batch
+ppo = learner()
+saved = dict(np.load(sys.argv[2]))
+ppo.restore(json.loads(str(saved.pop("meta"))), saved)
+for seed in range(2, 4):
+    ppo.update(make_batch(ppo, seed=seed), progress=0.0)
+meta, arrays = ppo.save()
+np.savez(sys.argv[2], meta=json.dumps(meta), **arrays)
+"""
+
+
+def test_a_new_process_goes_on_to_the_same_bytes(tmp_path, request):
+    straight = learner()
+    for seed in range(2):
+        straight.update(make_batch(straight, seed=seed), progress=0.0)
+    meta, arrays = straight.save()
+    path = tmp_path / "learner.npz"
+    np.savez(path, meta=json.dumps(meta), **arrays)
+    for seed in range(2, 4):
+        straight.update(make_batch(straight, seed=seed), progress=0.0)
+
+    subprocess.run([sys.executable, "-c", RESUME, str(request.path.parent), str(path)], check=True)
+
+    resumed = learner()
+    saved = dict(np.load(path))
+    resumed.restore(json.loads(str(saved.pop("meta"))), saved)
+    assert_same(straight, resumed)
+
+
+def test_saving_takes_a_copy():
+    ppo = learner()
+    ppo.update(make_batch(ppo), progress=0.0)
+    before = {name: array.copy() for name, array in ppo.save()[1].items()}
+    saved = ppo.save()[1]
+
+    ppo.update(make_batch(ppo, seed=1), progress=0.0)
+
+    for name, array in saved.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_threads_do_not_change_the_bytes():
+    alone, together = (
+        learner(actor=("camera",), minibatch=512, threads=threads) for threads in (1, 3)
+    )
+
+    for ppo in (alone, together):
+        ppo.update(make_batch(ppo, steps=40), progress=0.0)
+
+    assert_same(alone, together)
+
+
+def test_the_critic_alone_sees_what_only_it_may_see():
+    ppo = learner(actor=("camera",), critic=("state",))
+    ppo.update(make_batch(ppo), progress=0.0)
+    seen, other = look(np.random.default_rng(0), 4), look(np.random.default_rng(1), 4)
+    swapped = {"camera": seen["camera"], "state": other["state"]}
+
+    np.testing.assert_array_equal(ppo.greedy(seen), ppo.greedy(swapped))
+    assert np.abs(ppo.value(seen) - ppo.value(swapped)).max() > 1e-3
+    assert NumpyPolicy(*ppo.policy_state()).names == ("camera",)
+
+
+def test_rewards_in_another_unit_teach_the_same():
+    one, thousand = learner(), learner()
+    for ppo, unit in ((one, 1.0), (thousand, 1000.0)):
+        for seed in range(3):
+            batch = make_batch(ppo, seed=seed)
+            batch.reward[:] *= unit
+            ppo.update(batch, progress=0.0)
+    seen = look(np.random.default_rng(0), 6)
+
+    np.testing.assert_allclose(one.greedy(seen), thousand.greedy(seen), atol=1e-4)
+    np.testing.assert_allclose(1000 * one.value(seen), thousand.value(seen), rtol=1e-2, atol=1e-1)
+
+
+def test_the_linear_schedule_follows_progress():
+    ppo = learner(learning_rate=1e-3, schedule="linear")
+    batch = make_batch(ppo)
+
+    rates = [ppo.update(batch, progress=p)["learning_rate"] for p in (0.0, 0.75, 1.0)]
+
+    np.testing.assert_allclose(rates, [1e-3, 0.25e-3, 0.0])
+
+
+@pytest.mark.parametrize(("target", "factor"), [(1e-9, 1 / 1.5), (1e9, 1.5)])
+def test_the_kl_schedule_moves_the_step_size_after_every_minibatch_but_the_first(target, factor):
+    # 12 * 16 rows in minibatches of 64, one epoch: 3 minibatches, 2 changes
+    ppo = learner(learning_rate=1e-3, epochs=1, target_kl=target)
+
+    rate = ppo.update(make_batch(ppo), progress=0.0)["learning_rate"]
+
+    assert rate == pytest.approx(1e-3 * factor**2)
+
+
+def test_the_critic_s_own_step_size_moves_only_the_critic():
+    ppo = learner(learning_rate=1e-9, critic_learning_rate=1e-2, schedule="constant")
+    before = ppo.save()[1]
+
+    ppo.update(make_batch(ppo), progress=0.0)
+
+    after = ppo.save()[1]
+    np.testing.assert_allclose(after["actor.head.weight"], before["actor.head.weight"], atol=1e-6)
+    assert np.abs(after["critic.head.weight"] - before["critic.head.weight"]).max() > 1e-3
+
+
+def test_the_entropy_bonus_keeps_choices_open():
+    plain, open_minded = learner("discrete"), learner("discrete", entropy=0.5)
+    entropies = []
+    for ppo in (plain, open_minded):
+        for seed in range(12):
+            metrics = ppo.update(make_batch(ppo, seed=seed, ends=1.0), progress=0.0)
+        entropies.append(metrics["entropy"])
+
+    assert entropies[1] > entropies[0] + 0.05
+
+
+@pytest.mark.parametrize(("name", "bound"), [("min_std", 0.495), ("max_std", 0.505)])
+def test_the_deviation_stays_between_its_bounds(name, bound):
+    ppo = learner(learning_rate=1e-2, schedule="constant", **{name: bound})
+    gap, sign = [], 1.0 if name == "max_std" else -1.0
+    for seed in range(6):
+        ppo.update(make_batch(ppo, seed=seed, ends=1.0, sign=sign), progress=0.0)
+        std = np.exp(ppo.save()[1]["actor.log_std"])
+        gap.append(std - bound if name == "min_std" else bound - std)
+
+    assert np.min(gap) >= -1e-6
+    assert np.min(gap) < 1e-6  # the bound was reached
+
+
+def test_a_value_clip_holds_the_values_back():
+    moves = []
+    for clip in (None, 0.01):
+        ppo = learner(
+            learning_rate=1e-3,
+            schedule="constant",
+            value_clip=clip,
+            epochs=20,
+            normalize_observations=False,
+            normalize_rewards=False,
+        )
+        batch = make_batch(ppo, ends=1.0)
+        seen = {name: values[0] for name, values in batch.observation.items()}
+        before = ppo.value(seen)
+        ppo.update(batch, progress=0.0)
+        moves.append(np.abs(ppo.value(seen) - before).mean())
+
+    assert moves[1] < 0.5 * moves[0]
+
+
+def test_long_gradients_are_shortened():
+    free, held = learner(max_grad_norm=1e9), learner(max_grad_norm=1e-12)
+    for ppo in (free, held):
+        ppo.update(make_batch(ppo), progress=0.0)
+
+    # Adam's epsilon, 1e-5, hides a gradient of 1e-12: the held weights cannot have moved.
+    start = learner().save()[1]
+    assert np.abs(free.save()[1]["actor.head.weight"] - start["actor.head.weight"]).max() > 1e-4
+    np.testing.assert_allclose(
+        held.save()[1]["actor.head.weight"], start["actor.head.weight"], atol=1e-7
+    )
+
+
+def test_bfloat16_answers_almost_as_float32():
+    seen = look(np.random.default_rng(0), 8)
+    one, other = (learner(actor=("camera",), precision=p) for p in ("float32", "bfloat16"))
+    for ppo in (one, other):
+        meta, arrays = ppo.save()
+        arrays["actor.head.weight"] *= 100.0
+        ppo.restore(meta, arrays)
+
+    gap = np.abs(one.greedy(seen) - other.greedy(seen)).max()
+
+    assert 0.0 < gap < 0.05
+
+
+def test_rewards_that_are_no_numbers_stop_the_run():
+    ppo = learner()
+    batch = make_batch(ppo)
+    batch.reward[3, 4] = np.nan
+
+    with pytest.raises(SimulationError, match="1 of 192 rewards are not finite"):
+        ppo.update(batch, progress=0.0)
+
+
+def test_observations_that_are_no_numbers_stop_the_run():
+    ppo = learner()
+    batch = make_batch(ppo)
+    batch.observation["state"][3, 4, 0] = np.nan
+
+    with pytest.raises(SimulationError, match="gradients of update 1 are not finite"):
+        ppo.update(batch, progress=0.0)
+
+
+def test_another_network_s_checkpoint_is_refused():
+    meta, arrays = learner(network=NetworkSettings(mlp=(16, 8))).save()
+
+    with pytest.raises(RunError, match=r"actor\.hidden1\.weight has shape \(8, 16\)"):
+        learner().restore(meta, arrays)
+
+
+def test_another_algorithm_s_checkpoint_is_refused():
+    with pytest.raises(RunError, match="kind 'sac'"):
+        learner().restore({"kind": "sac", "format": 1}, {})
+
+
+def test_an_image_too_small_for_its_network_is_refused():
+    with pytest.raises(ConfigError, match="at least 36x36 pixels, camera has 32x24"):
+        learner(actor=("camera",), network=NetworkSettings(cnn="deepracer_shallow"))
+
+
+def test_an_unknown_observation_is_refused():
+    with pytest.raises(ConfigError, match="asked to read lidar; choose from camera, state"):
+        learner(actor=("lidar",))
+
+
+def test_crossed_deviations_are_refused():
+    with pytest.raises(ConfigError, match=r"initial_std: must lie between min_std \(0.05\)"):
+        learner(initial_std=2.0)
+
+
+def test_settings_come_from_the_command_line_s_spelling():
+    settings = resolve(PPOSettings, {"clip": 0.1, "network.mlp": [32], "network.cnn": "deepracer"})
+
+    assert settings.network == NetworkSettings(mlp=(32,), cnn="deepracer")
+    with pytest.raises(ConfigError, match="less than 1"):
+        resolve(PPOSettings, {"clip": 1.2})
