@@ -1,0 +1,596 @@
+"""Camera: grey or RGB images of the course from N cars, filtered, without a 3-D engine.
+
+The ground is flat, so a pixel's point on it is a constant in the car's frame. A coarse field of the
+course says, for the texel under that point, where the nearest line is; road, lines and dashes are
+then painted by formula, each covering as much of the pixel as the pixel's outline on the ground
+says. So images are sharp near by and do not flicker far away, whatever the size of the texels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numba import njit
+from pydantic import Field, PositiveFloat
+
+from hotlap.config import Settings
+from hotlap.errors import ConfigError
+from hotlap.sim.look import Look
+from hotlap.sim.threads import spread
+from hotlap.track import Track
+from hotlap.types import Array, Float32, Int32
+
+__all__ = ["Camera", "CameraSettings"]
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in grey. Source: ITU-R BT.601-7, sec. 2.5.1."""
+
+_MARGIN = 0.5
+"""Field beyond the borders, in road widths; farther out, distances are extrapolated linearly."""
+_TEXELS_ACROSS = 22
+"""Texels over the mean road width: 3 to 5 cm on a 1/18 course, so that a field fits the L2."""
+_TEXELS_MAX = 1 << 24
+_TILE = 16
+_CHUNK = 16
+_MIXED, _ROAD, _GROUND = 0, 1, 2
+_compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+_f4, _i4, _i8, _u8 = np.float32, np.int32, np.int64, np.uint64
+_ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
+
+
+class CameraSettings(Settings):
+    """One forward camera, fixed to the car, without roll. The defaults are DeepRacer's."""
+
+    width: int = Field(160, ge=_CHUNK, le=4096)
+    """Columns of the image."""
+
+    height: int = Field(120, ge=8, le=4096)
+    """Rows of the image."""
+
+    color: Literal["grey", "rgb"] = "grey"
+    """One channel of luminance, or three channels."""
+
+    fov_deg: float = Field(64.74, ge=5, le=170)
+    """Horizontal field of view [degrees]; pixels are square. DeepRacer: 1.13 rad."""
+
+    pitch_deg: float = Field(15.0, ge=-80, le=80)
+    """How far the camera looks down [degrees]."""
+
+    mount_height: PositiveFloat = 0.1303
+    """Height of the lens above the ground [m]."""
+
+    mount_forward: float = 0.1453
+    """Where the lens is, ahead of the point that `render` is given [m]."""
+
+
+class Camera:
+    """Draws what M cars see. The image is a pure function of pose, track and look.
+
+    Cost: 8 bytes for each texel of the tracks (about half a megabyte for a 20 m course).
+    """
+
+    shape: tuple[int, int, int]
+    """(H, W, C) of one image."""
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        tracks: Sequence[Track],
+        looks: Sequence[Look] = (Look(),),
+        *,
+        threads: int = 1,
+    ) -> None:
+        if not tracks or not looks:
+            raise ConfigError(
+                f"a camera needs at least one track and one look, got {len(tracks)} and "
+                f"{len(looks)}; pass the tracks of the simulator and, say, (Look(),)"
+            )
+        self.settings = settings
+        self.shape = (settings.height, settings.width, 3 if settings.color == "rgb" else 1)
+        self._threads = threads
+        self._rows, self._sky = _rows(settings)
+        self._chunks, self._spots = _chunks(self._rows, settings.width)
+        self._looks = np.stack([_paint(look, settings.color) for look in looks])
+        self._field, self._frames, self._sizes = _field(tracks)
+
+    def render(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, out: Array | None = None
+    ) -> Array:
+        """Draw the view of M cars.
+
+        Args:
+            x: (M,) position of the cars [m].
+            y: (M,) position of the cars [m].
+            yaw: (M,) heading [rad].
+            track: (M,) index into the tracks.
+            look: (M,) index into the looks.
+            out: where to write, (M, H, W, C) uint8 and C-contiguous; a new array if None.
+
+        Returns:
+            (M, H, W, C) uint8, `out` if it was given.
+
+        Raises:
+            ConfigError: shapes disagree, or a track or look index does not exist.
+        """
+        x, y, yaw = (np.ascontiguousarray(a, np.float32) for a in (x, y, yaw))
+        track, look = (np.ascontiguousarray(a, np.int32) for a in (track, look))
+        count = len(x)
+        if any(a.shape != (count,) for a in (x, y, yaw, track, look)):
+            shapes = ", ".join(str(a.shape) for a in (x, y, yaw, track, look))
+            raise ConfigError(f"x, y, yaw, track and look must share one shape (M,), got {shapes}")
+        for name, index, size in (
+            ("track", track, len(self._sizes)),
+            ("look", look, len(self._looks)),
+        ):
+            if count and not 0 <= index.min() <= index.max() < size:
+                raise ConfigError(
+                    f"{name} must be in 0..{size - 1}, got {index.min()}..{index.max()}"
+                )
+        if out is None:
+            out = np.empty((count, *self.shape), np.uint8)
+        elif (
+            out.shape != (count, *self.shape) or out.dtype != np.uint8 or not out.flags.c_contiguous
+        ):
+            raise ConfigError(
+                f"out must be C-contiguous uint8 of shape {(count, *self.shape)}, "
+                f"got {out.dtype} {out.shape}"
+            )
+        spread(
+            _render,
+            count,
+            *(out.reshape(-1), self.shape[1], self.shape[2], x, y, yaw, track, look),
+            *(
+                self._rows,
+                self._sky,
+                self._chunks,
+                self._spots,
+                self._looks,
+                self._field,
+                self._frames,
+                self._sizes,
+            ),
+            block=1,
+            threads=self._threads,
+        )
+        return out
+
+
+def _rows(settings: CameraSettings) -> tuple[Float32, Float32]:
+    """Return what is constant along each image row.
+
+    With the pitch p and v the tangent of a row's angle below the optical axis, the ray of the row
+    falls at sin p + v cos p and meets the ground after h / (sin p + v cos p) focal lengths.
+
+    Returns:
+        (H, 8): distance ahead of the lens of the row's ground points [m]; how far to the right the
+        first column's is [m]; from column to column [m]; how far a pixel reaches ahead [m]; share
+        of ground in the pixels; then, the same for all rows, cos p times the tangent of the first
+        column's angle to the right, and from column to column; distance of the lens ahead of the
+        car's origin [m].
+        (H,) where the sky's colour lies between horizon (0) and top (1).
+    """
+    width, height = settings.width, settings.height
+    focal = width / 2 / math.tan(math.radians(settings.fov_deg) / 2)
+    pitch = math.radians(settings.pitch_deg)
+    sine, cosine = math.sin(pitch), math.cos(pitch)
+    edge = (np.arange(height + 1) - height / 2) / focal
+    horizon = -math.tan(pitch)
+    top, bottom = np.maximum(edge[:-1], horizon), np.maximum(edge[1:], horizon)
+    share = np.round((bottom - top) * focal, 6)
+    middle = np.where(share > 0, (top + bottom) / 2, horizon + 1.0)
+    fall = sine + middle * cosine
+    depth = settings.mount_height / fall
+    first = (0.5 - width / 2) / focal
+    rows = np.zeros((height, 8))
+    rows[:, 0] = depth * (cosine - middle * sine)
+    rows[:, 1] = depth * first
+    rows[:, 2] = depth / focal
+    # Twice the way to the pixel's near edge: next to the horizon its far edge is without end.
+    near = settings.mount_height / np.where(share > 0, sine + bottom * cosine, 1.0)
+    rows[:, 3] = 2 * (rows[:, 0] - near * (cosine - bottom * sine))
+    rows[:, 4] = share
+    rows[:, 5] = cosine * first
+    rows[:, 6] = cosine / focal
+    rows[:, 7] = settings.mount_forward
+    up = np.arctan(-(edge[:-1] + edge[1:]) / 2) - pitch
+    return rows.astype(np.float32), np.clip(up / math.radians(45), 0, 1).astype(np.float32)
+
+
+def _chunks(rows: Float32, width: int) -> tuple[Int32, Float32]:
+    """Cut the rows with ground into chunks of `_CHUNK` pixels; the last may overlap the one before.
+
+    Returns:
+        (2, chunks) int32: row and first column.
+        (3, chunks) float32: distance ahead of the lens and to the right of the chunk's middle on
+        the ground [m]; the radius about it in which the outlines of all its pixels lie [m].
+    """
+    columns = np.minimum(np.arange(0, width, _CHUNK), width - _CHUNK)
+    row, column = (
+        a.ravel() for a in np.meshgrid(np.nonzero(rows[:, 4])[0], columns, indexing="ij")
+    )
+    ahead, lateral, step, long, share, tangent = rows[row, :6].T.astype(float)
+    outline = np.hypot(step, long * np.hypot(1, tangent)) / 2
+    # 1.1: across a change of the road's width the stored distance is not quite Euclidean.
+    radius = 1.1 * step * _CHUNK / 2 + outline + 0.002
+    radius[share < 1] = 1e9
+    lateral += step * (column + (_CHUNK - 1) / 2)
+    spots = np.stack([ahead, lateral, radius]).astype(np.float32)
+    return np.stack([row, column]).astype(np.int32), spots
+
+
+def _paint(look: Look, color: str) -> Float32:
+    """Return (10, 3): six colours as channels, then four lengths; grey has one channel in use."""
+    colours = np.array(
+        [look.road, look.ground, look.border, look.dash, look.sky_top, look.sky_horizon], float
+    )
+    if color == "grey":
+        colours[:, 0] = colours @ LUMINANCE
+    lengths = [look.border_width, look.dash_width, look.dash_length, look.dash_gap]
+    return np.vstack([colours, np.repeat(lengths, 3).reshape(4, 3)]).astype(np.float32)
+
+
+def _field(tracks: Sequence[Track]) -> tuple[Array, Float32, Array]:
+    """Survey the tracks.
+
+    Returns:
+        (texels,) int64, packed: see `_survey`.
+        (tracks, 7) float32: x and y of the field's corner [m], texels per metre, metres per step
+        of the line distance, of the half width, of the arc length, length of the course [m].
+        (tracks, 3) int64: first texel, columns, rows.
+    """
+    frames, sizes, first = [], [], 0
+    for track in tracks:
+        line = track.stations
+        reach = max(float(line.left.max()), float(line.right.max()))
+        width = float((line.left + line.right).mean())
+        grow = reach + _MARGIN * width
+        corners = np.array([[line.x.min(), line.y.min()], [line.x.max(), line.y.max()]], float)
+        span = corners[1] - corners[0] + 2 * grow
+        texel = max(width / _TEXELS_ACROSS, math.sqrt(span[0] * span[1] / _TEXELS_MAX))
+        columns, rows = (int(n) for n in np.ceil(span / texel))
+        # Centred, so that the field of a mirrored course is the mirrored field.
+        low = corners.mean(axis=0) - texel / 2 * np.array([columns, rows])
+        frames.append([*low, 1 / texel, 8 * width / 32767, reach / 255, track.length / 65535])
+        frames[-1].append(track.length)
+        sizes.append([first, columns, rows])
+        first += columns * rows
+    field = np.empty(first, np.int64)
+    frame, size = np.array(frames, np.float32), np.array(sizes, np.int64)
+    for index, track in enumerate(tracks):
+        line = track.stations
+        _survey(
+            field,
+            frame[index],
+            size[index],
+            np.stack([line.x, line.y, line.tx, line.ty, line.curvature, line.left, line.right]),
+            _f4(line.spacing),
+            bool(line.closed),
+        )
+    return field, frame, size
+
+
+@_compiled
+def _survey(field, frame, size, line, spacing, closed):  # type: ignore[no-untyped-def]
+    """Fill one track's texels with the nearest line at their centres.
+
+    A texel is, from its highest bits: 16 arc length, 8 half width of the road on this side, 8 flag,
+    16 signed distance d to the nearest line, 8 + 8 the normal along which d grows. The flag says
+    which line is meant: the centre line (then d is the offset to the left) or the border (then d is
+    how far outside).
+    """
+    stations = line.shape[1]
+    columns, rows = size[1], size[2]
+    texel = _ONE / frame[2]
+    near = np.empty(stations, np.float32)
+    chosen = np.empty(stations, np.int64)
+    radius = texel * _f4(_TILE * 0.7072)
+    last = _f4(stations - 1) * spacing
+    for tile_row in range(0, rows, _TILE):
+        for tile_column in range(0, columns, _TILE):
+            # Only stations this near the tile can be the nearest of one of its texels.
+            px = frame[0] + texel * _f4(tile_column + _TILE // 2)
+            py = frame[1] + texel * _f4(tile_row + _TILE // 2)
+            best = _f4(1e30)
+            for k in range(stations):
+                near[k] = (line[0, k] - px) ** 2 + (line[1, k] - py) ** 2
+                best = min(best, near[k])
+            limit = (math.sqrt(best) + _f4(2) * radius) ** 2
+            count = 0
+            for k in range(stations):
+                if near[k] <= limit:
+                    chosen[count] = k
+                    count += 1
+            for row in range(tile_row, min(tile_row + _TILE, rows)):
+                for column in range(tile_column, min(tile_column + _TILE, columns)):
+                    px = frame[0] + texel * (_f4(column) + _HALF)
+                    py = frame[1] + texel * (_f4(row) + _HALF)
+                    k = 0
+                    best = _f4(1e30)
+                    for c in range(count):
+                        d2 = (line[0, chosen[c]] - px) ** 2 + (line[1, chosen[c]] - py) ** 2
+                        if d2 < best:
+                            best = d2
+                            k = chosen[c]
+                    tx, ty, bend = line[2, k], line[3, k], line[4, k]
+                    along = tx * (px - line[0, k]) + ty * (py - line[1, k])
+                    across = tx * (py - line[1, k]) - ty * (px - line[0, k])
+                    # About the station the centre line is an arc: offset and turn are exact on it.
+                    inside = max(_ONE - bend * across, _f4(0.05))
+                    n = _f4(2) * across - bend * (along * along + across * across)
+                    n /= _ONE + math.sqrt(inside * inside + (bend * along) ** 2)
+                    turn = math.atan(bend * along / inside)
+                    ahead = turn / bend if abs(bend) > _f4(1e-4) else along / inside
+                    cosine, sine = math.cos(turn), math.sin(turn)
+                    tx, ty = tx * cosine - ty * sine, ty * cosine + tx * sine
+                    s = _f4(k) * spacing + ahead
+                    other = k + 1 if ahead > _ZERO else k - 1
+                    if closed:
+                        other = (other + stations) % stations
+                        s += last + spacing if s < _ZERO else _ZERO
+                        s -= last + spacing if s >= last + spacing else _ZERO
+                    else:
+                        other = min(max(other, 0), stations - 1)
+                    side = _ONE if n >= _ZERO else -_ONE
+                    edge = 5 if n >= _ZERO else 6
+                    slope = (line[edge, other] - line[edge, k]) / spacing
+                    half = line[edge, k] + slope * abs(ahead)
+                    slope = slope if ahead > _ZERO else -slope
+                    tilt = slope / max(_ONE - bend * side * half, _f4(0.05))
+                    level = _ONE / math.sqrt(_ONE + tilt * tilt)
+                    offset = side * n
+                    outside = (offset - half) * level
+                    fx = (-ty * side - tilt * tx) * level
+                    fy = (tx * side - tilt * ty) * level
+                    over = _f4(-1e30) if closed else max(-s, s - last)
+                    forth = -_ONE if s < last * _HALF else _ONE
+                    gx, gy = tx * forth, ty * forth
+                    flag = 1
+                    if over > _ZERO and outside > _ZERO:  # about the corner of an open course
+                        d = _f4(math.sqrt(over * over + outside * outside))
+                        nx = (fx * outside + gx * over) / d
+                        ny = (fy * outside + gy * over) / d
+                    elif over > max(outside, -half * _HALF):  # at the end of an open course
+                        d, nx, ny = _f4(over), gx, gy
+                        half = max(offset - over, _ZERO)
+                    elif offset > _HALF * half:
+                        d, nx, ny = outside, fx, fy
+                    else:
+                        flag, d, nx, ny = 0, n, -ty, tx
+                    word = _i8(min(max(s / frame[5], _ZERO), _f4(65535)))
+                    word = (word << 8) | _i8(min(max(half / frame[4] + _HALF, _ZERO), _f4(255)))
+                    word = (word << 8) | _i8(flag)
+                    d = min(max(d / frame[3], _f4(-32767)), _f4(32767))
+                    word = (word << 16) | (_i8(np.floor(d + _HALF)) & 0xFFFF)
+                    word = (word << 8) | (_i8(np.floor(nx * _f4(127) + _HALF)) & 0xFF)
+                    word = (word << 8) | (_i8(np.floor(ny * _f4(127) + _HALF)) & 0xFF)
+                    field[size[0] + row * columns + column] = word
+
+
+@_compiled
+def _render(  # type: ignore[no-untyped-def]
+    start, stop, out, width, channels, x, y, yaw, track, look,
+    rows, sky, chunks, spots, looks, field, frames, sizes,
+):  # fmt: skip
+    """Draw the images start..stop: all chunks in one colour, then those with a line in them."""
+    height = rows.shape[0]
+    count = chunks.shape[1]
+    low = np.empty(count * _CHUNK, np.int32)
+    high = np.empty(count * _CHUNK, np.int32)
+    index = np.empty(count * _CHUNK, np.int32)
+    mixed = np.empty(count, np.int32)
+    kind = np.empty(count, np.int32)
+    cover = np.empty(3 * _CHUNK, np.float32)
+    mix = np.empty((height, channels, 4), np.float32)
+    for image in range(start, stop):
+        frame, size, paint = frames[track[image]], sizes[track[image]], looks[look[image]]
+        cosine, sine = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
+        lens_x = (x[image] + cosine * rows[0, 7] - frame[0]) * frame[2]
+        lens_y = (y[image] + sine * rows[0, 7] - frame[1]) * frame[2]
+        ex, ey = cosine * frame[2], sine * frame[2]
+        first = image * height * width * channels
+        _palette(paint, rows, sky, mix)
+        _look_at_chunks(lens_x, lens_y, ex, ey, spots, size, index)
+        _fetch(count, index, field, size, low, high)
+        _classify(lens_x, lens_y, ex, ey, spots, frame, size, paint, low, high, kind)
+        many = _flood(out, first, width, mix, rows, chunks, kind, mixed)
+        _look_at_pixels(many, mixed, chunks, rows, lens_x, lens_y, ex, ey, size, index)
+        _fetch(many * _CHUNK, index, field, size, low, high)
+        _shade(
+            out, first, width, many, mixed, chunks, rows, lens_x, lens_y, ex, ey, frame, size,
+            paint, low, high, cover, mix,
+        )  # fmt: skip
+
+
+@_compiled
+def _palette(paint, rows, sky, mix):  # type: ignore[no-untyped-def]
+    """Compute what each row adds to a channel: base, line over ground, road over line, dash."""
+    for row in range(mix.shape[0]):
+        share = rows[row, 4]
+        for c in range(mix.shape[1]):
+            above = paint[5, c] + (paint[4, c] - paint[5, c]) * sky[row]
+            mix[row, c, 0] = above * (_ONE - share) + paint[1, c] * share + _HALF
+            mix[row, c, 1] = (paint[2, c] - paint[1, c]) * share
+            mix[row, c, 2] = (paint[0, c] - paint[2, c]) * share
+            mix[row, c, 3] = (paint[3, c] - paint[0, c]) * share
+
+
+@_compiled
+def _look_at_chunks(lens_x, lens_y, ex, ey, spots, size, index):  # type: ignore[no-untyped-def]
+    """Find the texels under the middles of all chunks."""
+    columns, right, top = _i4(size[1]), _f4(size[1] - 1), _f4(size[2] - 1)
+    for i in range(spots.shape[1]):
+        u = lens_x + ex * spots[0, i] + ey * spots[1, i]
+        v = lens_y + ey * spots[0, i] - ex * spots[1, i]
+        index[i] = _i4(min(max(v, _ZERO), top)) * columns + _i4(min(max(u, _ZERO), right))
+
+
+@_compiled
+def _fetch(count, index, field, size, low, high):  # type: ignore[no-untyped-def]
+    first = size[0]
+    for i in range(count):
+        word = field[_u8(first + index[i])]
+        low[i] = _i4(word)
+        high[i] = _i4(word >> 32)
+
+
+@_compiled
+def _classify(  # type: ignore[no-untyped-def]
+    lens_x, lens_y, ex, ey, spots, frame, size, paint, low, high, kind
+):
+    """Tell which chunks are all road, all ground or perhaps neither.
+
+    The distance to the nearest line grows by no more than the way walked, so one texel will do.
+    """
+    right, top = _f4(size[1] - 1), _f4(size[2] - 1)
+    step_d, reach = frame[3], _ONE / (frame[2] * _f4(127))
+    border, dash = paint[6, 0], paint[7, 0] * _HALF
+    for i in range(spots.shape[1]):
+        u = lens_x + ex * spots[0, i] + ey * spots[1, i]
+        v = lens_y + ey * spots[0, i] - ex * spots[1, i]
+        u -= _f4(_i4(min(max(u, _ZERO), right))) + _HALF
+        v -= _f4(_i4(min(max(v, _ZERO), top))) + _HALF
+        a, flag = low[i], high[i] & 1
+        d = _f4(_i4(a >> 16)) * step_d
+        d += (u * _f4(_i4(_i4(a << 16) >> 24)) + v * _f4(_i4(_i4(a << 24) >> 24))) * reach
+        clear = spots[2, i]
+        ground = _i4(_GROUND) if (flag != 0) & (d > clear) else _i4(_MIXED)
+        inside = abs(d) if flag == 0 else -d
+        clear += border if flag != 0 else dash
+        kind[i] = _i4(_ROAD) if inside > clear else ground
+
+
+@_compiled
+def _flood(out, first, width, mix, rows, chunks, kind, mixed):  # type: ignore[no-untyped-def]
+    """Paint sky and all chunks in one colour; list the chunks that need more."""
+    channels = mix.shape[1]
+    many = 0
+    for row in range(mix.shape[0]):
+        if rows[row, 4] <= _ZERO:
+            o = first + row * width * channels
+            for c in range(channels):
+                byte = np.uint8(_i4(mix[row, c, 0]))
+                for j in range(width):
+                    out[_u8(o + c + j * channels)] = byte
+    for i in range(chunks.shape[1]):
+        row = chunks[0, i]
+        o = first + (row * width + chunks[1, i]) * channels
+        road = _ONE if kind[i] == _ROAD else _ZERO
+        mixed[many] = i
+        many += 1 if kind[i] == _MIXED else 0
+        r = np.uint8(_i4(mix[row, 0, 0] + road * (mix[row, 0, 1] + mix[row, 0, 2])))
+        if channels == 1:
+            for j in range(_CHUNK):
+                out[_u8(o + j)] = r
+        else:
+            g = np.uint8(_i4(mix[row, 1, 0] + road * (mix[row, 1, 1] + mix[row, 1, 2])))
+            b = np.uint8(_i4(mix[row, 2, 0] + road * (mix[row, 2, 1] + mix[row, 2, 2])))
+            for j in range(_CHUNK):
+                k = o + 3 * j
+                out[_u8(k)] = r
+                out[_u8(k + 1)] = g
+                out[_u8(k + 2)] = b
+    return many
+
+
+@_compiled
+def _look_at_pixels(  # type: ignore[no-untyped-def]
+    many, mixed, chunks, rows, lens_x, lens_y, ex, ey, size, index
+):
+    """Find the texels under the pixels of the listed chunks."""
+    columns, right, top = _i4(size[1]), _f4(size[1] - 1), _f4(size[2] - 1)
+    for i in range(many):
+        row, left = chunks[0, mixed[i]], _f4(chunks[1, mixed[i]])
+        ahead, lateral, step = rows[row, 0], rows[row, 1], rows[row, 2]
+        u0, v0 = lens_x + ex * ahead + ey * lateral, lens_y + ey * ahead - ex * lateral
+        du, dv = ey * step, -ex * step
+        k = _u8(i * _CHUNK)
+        for j in range(_CHUNK):
+            fj = left + _f4(_i4(j))
+            u = min(max(u0 + du * fj, _ZERO), right)
+            v = min(max(v0 + dv * fj, _ZERO), top)
+            index[k + _u8(j)] = _i4(v) * columns + _i4(u)
+
+
+@_compiled
+def _shade(  # type: ignore[no-untyped-def]
+    out, first, width, many, mixed, chunks, rows, lens_x, lens_y, ex, ey, frame, size, paint,
+    low, high, cover, mix,
+):  # fmt: skip
+    """Paint the listed chunks by how much of each pixel is inside a border, a line or a dash."""
+    channels = mix.shape[1]
+    right, top = _f4(size[1] - 1), _f4(size[2] - 1)
+    step_d, step_w, step_s = frame[3], frame[4], frame[5]
+    reach = _ONE / (frame[2] * _f4(127))
+    cosine, sine = ex * reach, ey * reach
+    border, dash_width = paint[6, 0], paint[7, 0] * _HALF
+    period = paint[8, 0] + paint[9, 0]
+    duty = paint[8, 0] / period
+    # As many periods as fit best, so that the pattern closes after a lap.
+    frequency = max(np.floor(frame[6] / period + _HALF), _ONE) / frame[6]
+    for i in range(many):
+        row, column = chunks[0, mixed[i]], chunks[1, mixed[i]]
+        left = _f4(column)
+        ahead, lateral, step, long = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
+        tangent, tangent_step = rows[row, 5], rows[row, 6]
+        u0, v0 = lens_x + ex * ahead + ey * lateral, lens_y + ey * ahead - ex * lateral
+        du, dv = ey * step, -ex * step
+        t = _u8(i * _CHUNK)
+        for j in range(_CHUNK):
+            fj = left + _f4(_i4(j))
+            u = u0 + du * fj
+            v = v0 + dv * fj
+            u -= _f4(_i4(min(max(u, _ZERO), right))) + _HALF
+            v -= _f4(_i4(min(max(v, _ZERO), top))) + _HALF
+            a, b = low[t + _u8(j)], high[t + _u8(j)]
+            d = _f4(_i4(a >> 16)) * step_d
+            nx = _f4(_i4(_i4(a << 16) >> 24))
+            ny = _f4(_i4(_i4(a << 24) >> 24))
+            s = _f4(_i4((b >> 16) & 0xFFFF)) * step_s
+            half = _f4(_i4((b >> 8) & 0xFF)) * step_w
+            d += (u * nx + v * ny) * reach
+            s += (u * ny - v * nx) * reach
+            offset = half + d if (b & 1) != 0 else abs(d)
+            # The pixel's outline on the ground, across and along the line.
+            toward = cosine * nx + sine * ny
+            aside = sine * nx - cosine * ny
+            tilt = tangent + tangent_step * fj
+            p, q = step * aside, long * (toward + tilt * aside)
+            inverse = _ONE / math.sqrt(p * p + q * q + _f4(1e-12))
+            p, q = step * toward, long * (aside - tilt * toward)
+            wide = math.sqrt(p * p + q * q + _f4(1e-12)) * frequency
+            offset *= inverse
+            half *= inverse
+            edge = offset - half
+            line = border * inverse
+            middle = dash_width * inverse
+            c0 = min(max(_HALF - edge, _ZERO), _ONE) + min(offset + half, _HALF) - _HALF
+            c1 = min(max(_HALF - edge - line, _ZERO), _ONE)
+            c1 += min(offset + half - line, _HALF) - _HALF
+            c2 = min(max(middle - offset, -_HALF), _HALF) + min(middle + offset, _HALF)
+            rear = s * frequency - wide * _HALF
+            fore = rear + wide
+            b0, b1 = np.floor(rear), np.floor(fore)
+            painted = (b1 - b0) * duty + min(fore - b1, duty) - min(rear - b0, duty)
+            cover[_u8(j)] = c0
+            cover[_u8(j + _CHUNK)] = c1
+            cover[_u8(j + 2 * _CHUNK)] = c2 * painted / wide
+        o = first + (row * width + column) * channels
+        if channels == 1:
+            m0, m1, m2, m3 = mix[row, 0, 0], mix[row, 0, 1], mix[row, 0, 2], mix[row, 0, 3]
+            for j in range(_CHUNK):
+                value = m0 + m1 * cover[_u8(j)] + m2 * cover[_u8(j + _CHUNK)]
+                out[_u8(o + j)] = np.uint8(_i4(value + m3 * cover[_u8(j + 2 * _CHUNK)]))
+        else:
+            r0, r1, r2, r3 = mix[row, 0, 0], mix[row, 0, 1], mix[row, 0, 2], mix[row, 0, 3]
+            g0, g1, g2, g3 = mix[row, 1, 0], mix[row, 1, 1], mix[row, 1, 2], mix[row, 1, 3]
+            h0, h1, h2, h3 = mix[row, 2, 0], mix[row, 2, 1], mix[row, 2, 2], mix[row, 2, 3]
+            for j in range(_CHUNK):
+                f0, f1 = cover[_u8(j)], cover[_u8(j + _CHUNK)]
+                f2 = cover[_u8(j + 2 * _CHUNK)]
+                k = o + 3 * j
+                out[_u8(k)] = np.uint8(_i4(r0 + r1 * f0 + r2 * f1 + r3 * f2))
+                out[_u8(k + 1)] = np.uint8(_i4(g0 + g1 * f0 + g2 * f1 + g3 * f2))
+                out[_u8(k + 2)] = np.uint8(_i4(h0 + h1 * f0 + h2 * f1 + h3 * f2))
