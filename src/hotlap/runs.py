@@ -45,7 +45,7 @@ try:
 except ImportError:  # Windows: two writers are then not kept apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FORMAT", "Run", "default_directory", "list_runs"]
+__all__ = ["FORMAT", "Run", "default_directory", "lap_times", "list_runs"]
 
 FORMAT = 1
 """The version of the layout; a reader refuses a newer one."""
@@ -488,6 +488,24 @@ def list_runs(folder: Path | str = "runs") -> list[Run]:
         with contextlib.suppress(RunError):
             runs.append(Run.open(folder / name))
     return sorted(runs, key=lambda run: str(run.meta.get("created", "")))
+
+
+def lap_times(trace: Mapping[str, Array], length: float | None) -> Float64:
+    """Return the times [s] of the laps that a trace completes, exact between its rows.
+
+    Args:
+        trace: (T,) arrays t [s], s [m] and lap, the number of laps completed so far.
+        length: of the closed track [m]; None for an open one, whose end is not passed.
+    """
+    t, lap = trace["t"].astype(np.float64), trace["lap"].astype(np.int64)
+    before = np.flatnonzero(np.diff(lap) > 0)
+    part = np.ones(len(before))
+    if length is not None:  # a lap ends where the trace began, somewhere between two rows
+        gone = (trace["s"].astype(np.float64) - float(trace["s"][0])) % length
+        missing = length - gone[before]
+        part = missing / (missing + gone[before + 1])
+    ends = t[before] + part * (t[before + 1] - t[before])
+    return np.diff(ends, prepend=t[:1])
 
 
 def _surroundings() -> dict[str, Any]:

@@ -1,0 +1,378 @@
+"""Films of driving: the track from above, the car with its trail, its camera and its gauges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hotlap.errors import RunError
+from hotlap.runs import lap_times
+from hotlap.track import Track
+from hotlap.types import Array, Float64
+
+__all__ = ["write_film"]
+
+Colour: TypeAlias = tuple[int, int, int]
+Box: TypeAlias = tuple[int, int, int, int]
+
+_SIZE = (960, 540)
+_VIEW = (720, 540)
+"""The part that shows the track; the rest is the panel with the camera and the gauges."""
+_MARGIN, _HEADER = 24, 26
+_FINE = 2
+"""Drawn this many times larger and averaged, as Pillow's lines have hard edges."""
+_GIF_SIZE, _GIF_FPS = (640, 360), 10
+
+_GROUND: Colour = (20, 23, 29)
+_ROAD: Colour = (52, 57, 66)
+_LINE: Colour = (226, 229, 234)
+_DASH: Colour = (134, 125, 92)
+_PANEL: Colour = (30, 34, 42)
+_TEXT: Colour = (236, 238, 241)
+_FAINT: Colour = (150, 157, 168)
+_CAR: Colour = (230, 92, 30)
+_GLASS: Colour = (25, 28, 34)
+_SPEEDS = np.array(
+    [(65, 68, 135), (42, 120, 142), (34, 168, 132), (122, 209, 81), (253, 231, 37)], np.float64
+)
+"""Slow to fast: the upper part of viridis, which is told apart by any eye on a dark road."""
+
+
+def write_film(
+    path: Path | str,
+    track: Track,
+    trace: Mapping[str, Array],
+    *,
+    camera: Array | None = None,
+    fps: int = 15,
+    caption: str = "",
+) -> Path:
+    """Film a driven trace in real time, 960 by 540.
+
+    Writes MP4 (H.264, yuv420p, the index first so that browsers start at once) by PyAV. Without
+    PyAV, or when `path` ends in .gif, writes a smaller animated GIF instead. Costs about 4 ms a
+    frame.
+
+    Args:
+        path: where to; its parents must exist.
+        track: the course that was driven.
+        trace: (T,) arrays t, x, y, yaw, speed, steering, s, lap, as traces/<name>.npz holds them.
+        camera: (T, H, W, C) uint8, grey or RGB; `trace["camera"]` if not given.
+        fps: frames a second; rows of the trace are repeated or passed over to keep real time.
+        caption: one line in the top left corner; the track's name if empty.
+
+    Returns:
+        The path really written, which ends in .mp4 or .gif.
+
+    Raises:
+        RunError: the trace is empty or lacks an array, or the film cannot be written.
+    """
+    lacking = sorted({"t", "x", "y", "yaw", "speed", "steering", "s", "lap"} - set(trace))
+    if lacking or not len(trace["t"]):
+        what = f"lacks {', '.join(lacking)}" if lacking else "is empty"
+        raise RunError(f"{path}: the trace {what}, so there is nothing to film")
+    camera = trace.get("camera") if camera is None else camera
+    if camera is not None and (camera.ndim != 4 or camera.shape[3] not in (1, 3)):
+        raise RunError(
+            f"{path}: camera frames must have shape (T, H, W, 1 or 3), not {camera.shape}"
+        )
+    path = Path(path)
+    # The film grows under another name: nobody meets half of it.
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        suffix = ".gif"
+        if path.suffix.lower() != ".gif" and _can_encode():
+            suffix = ".mp4"
+            _write_mp4(temporary, _frames(track, trace, camera, fps, caption), fps)
+        else:
+            rate = min(fps, _GIF_FPS)
+            _write_gif(temporary, _frames(track, trace, camera, rate, caption), rate)
+        path = path.with_suffix(suffix)
+        temporary.replace(path)
+    except OSError as error:
+        problem = RunError(f"{path}: the film cannot be written ({error.strerror or error})")
+        problem.exit_code = 1
+        raise problem from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _can_encode() -> bool:
+    try:
+        import av
+    except ImportError:
+        return False
+    return "libx264" in av.codecs_available
+
+
+def _write_mp4(path: Path, frames: Iterator[Array], fps: int) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream(
+            "libx264", rate=fps, options={"preset": "veryfast", "crf": "21"}
+        )
+        stream.width, stream.height = _SIZE
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_numpy_buffer(frame, format="rgb24")  # copies nothing
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def _write_gif(path: Path, frames: Iterator[Array], fps: int) -> None:
+    way = Image.Resampling.BILINEAR
+    small = (Image.fromarray(frame).resize(_GIF_SIZE, way) for frame in frames)
+    first = next(small).quantize(128)
+    rest = (frame.quantize(palette=first, dither=Image.Dither.NONE) for frame in small)
+    first.save(
+        path, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0
+    )
+
+
+def _frames(
+    track: Track, trace: Mapping[str, Array], camera: Array | None, fps: int, caption: str
+) -> Iterator[Array]:
+    """Draw the film's frames, (540, 960, 3) uint8, each into the same array.
+
+    Only what changes is drawn anew: a segment of trail, the car and the panel.
+    """
+    screen = np.empty((_SIZE[1], _SIZE[0], 3), np.uint8)
+    view = _View(track, caption or track.name, screen[:, : _VIEW[0]])
+    panel = _Panel(track, trace, camera is not None)
+    t = trace["t"].astype(np.float64)
+    moments = t[0] + np.arange(max(1, round((t[-1] - t[0]) * fps) + 1)) / fps
+    rows = np.clip(np.searchsorted(t, moments - 1e-6), 0, len(t) - 1)
+    # Sooner the row before, where that is nearer.
+    rows -= (rows > 0) & (moments - t[np.maximum(rows - 1, 0)] < t[rows] - moments)
+    pixels = view.pixels(np.stack([trace["x"], trace["y"]], axis=1))
+    colours = _colours(trace["speed"], *panel.range)
+    # A car that was put back somewhere else leaves no trail on the way there.
+    stretch = np.hypot(np.diff(trace["x"]), np.diff(trace["y"]))
+    driven = stretch < np.maximum(2.0 * trace["speed"][1:] * np.diff(t), 0.0) + 0.25 * track.width
+    drawn = 0
+    for row in rows:
+        for k in range(drawn + 1, row + 1):
+            if trace["lap"][k] > trace["lap"][k - 1]:
+                view.fade()
+            if driven[k - 1]:
+                view.trail(pixels[k - 1], pixels[k], tuple(colours[k]))
+        drawn = row
+        view.put_car(pixels[row], float(trace["yaw"][row]))
+        picture = None if camera is None else camera[min(row, len(camera) - 1)]
+        screen[:, _VIEW[0] :] = np.asarray(panel.draw(row, picture))
+        yield screen
+
+
+def _colours(speed: Array, slow: float, fast: float) -> Array:
+    """(T, 3) colours of (T,) speeds."""
+    part = np.clip((speed - slow) / (fast - slow), 0.0, 1.0) * (len(_SPEEDS) - 1)
+    columns = [np.interp(part, np.arange(len(_SPEEDS)), _SPEEDS[:, i]) for i in range(3)]
+    return np.stack(columns, axis=1).astype(int)
+
+
+class _View:
+    """The track from above: a large canvas that gathers the trail, its reduced copy, the screen."""
+
+    def __init__(self, track: Track, caption: str, screen: Array) -> None:
+        self._screen = screen
+        border = np.concatenate([track.inner, track.outer])
+        low, high = border.min(axis=0), border.max(axis=0)
+        room = np.array(_VIEW) - 2 * _MARGIN - [0, _HEADER]
+        self._scale = float((room / np.maximum(high - low, 1e-6)).min()) * _FINE
+        self._middle = (low + high) / 2
+        self._car = max(0.45 * track.width * self._scale, 17.0 * _FINE)
+        self._large = Image.new("RGB", (_VIEW[0] * _FINE, _VIEW[1] * _FINE), _GROUND)
+        self._pen = ImageDraw.Draw(self._large)
+        self._draw_track(track)
+        font = ImageFont.load_default(17 * _FINE)
+        self._pen.text((16 * _FINE, 12 * _FINE), caption, _TEXT, font)
+        self._bare = self._large.copy()
+        self._small = np.array(self._large.reduce(_FINE))
+        self._car_at: Box = (0, 0, *_VIEW)
+
+    def pixels(self, xy: Array) -> Float64:
+        """(N, 2) places on the large canvas; y grows upwards in the world, downwards here."""
+        centred = (xy - self._middle) * self._scale * [1, -1]
+        return np.asarray(
+            centred + np.array([_VIEW[0], _VIEW[1] + _HEADER]) * _FINE / 2, np.float64
+        )
+
+    def _draw_track(self, track: Track) -> None:
+        inner, outer = self.pixels(track.inner), self.pixels(track.outer)
+        count = len(inner)
+        for i in range(count if track.closed else count - 1):
+            j = (i + 1) % count
+            corners = np.concatenate([inner[[i, j]], outer[[j, i]]])
+            self._pen.polygon([tuple(c) for c in corners], _ROAD, _ROAD, 2)
+        stations = track.stations
+        centre = self.pixels(np.stack([stations.x, stations.y], axis=1))
+        dash = max(2, round(0.25 * track.width / stations.spacing))
+        for i in range(0, stations.count - dash, 2 * dash):
+            points = [tuple(p) for p in centre[i : i + dash + 1]]
+            self._pen.line(points, _DASH, 2 * _FINE, joint="curve")
+        for line in (inner, outer):
+            closing = line[:1] if track.closed else line[:0]
+            points = [tuple(p) for p in np.concatenate([line, closing])]
+            self._pen.line(points, _LINE, 2 * _FINE, joint="curve")
+        ends = [tuple(inner[0]), tuple(outer[0])]
+        self._pen.line(ends, _LINE, 4 * _FINE)
+        # An arrow beside the start, in the driving direction.
+        along = np.array([stations.tx[0], -stations.ty[0]])
+        across = np.array([along[1], -along[0]])
+        size = max(0.2 * track.width * self._scale, 8.0 * _FINE)
+        tip = centre[0] + along * size * 2.2
+        back = tip - along * size
+        self._pen.polygon(
+            [tuple(tip), tuple(back + across * size * 0.6), tuple(back - across * size * 0.6)],
+            _LINE,
+        )
+
+    def trail(self, start: Array, end: Array, colour: Colour) -> None:
+        """Add a piece of trail."""
+        width = 3 * _FINE
+        self._pen.line([tuple(start), tuple(end)], colour, width)
+        radius = width / 2 - 0.5
+        self._pen.ellipse([*(end - radius), *(end + radius)], colour)
+        box = self._box(np.stack([start, end]), width)
+        _put(self._small, box, self._large.crop(_large(box)).reduce(_FINE))
+        _put(self._screen, box, _cut(self._small, box))
+
+    def fade(self) -> None:
+        """Let the laps so far step back behind the next one."""
+        self._large.paste(Image.blend(self._bare, self._large, 0.3))
+        self._small[:] = self._large.reduce(_FINE)
+        self._screen[:] = self._small
+
+    def put_car(self, place: Array, yaw: float) -> None:
+        """Move the car on the screen."""
+        _put(self._screen, self._car_at, _cut(self._small, self._car_at))
+        box = self._box(place[None], self._car)
+        patch = self._large.crop(_large(box))
+        along = np.array([np.cos(yaw), -np.sin(yaw)]) * self._car / 2
+        across = np.array([-np.sin(yaw), -np.cos(yaw)]) * self._car * 0.27
+        centre = place - np.array(box[:2]) * _FINE
+        pen = ImageDraw.Draw(patch)
+
+        def part(front: float, rear: float, half: float, colour: Colour) -> None:
+            corners = [(front, half), (front, -half), (rear, -half), (rear, half)]
+            pen.polygon([tuple(centre + a * along + b * across) for a, b in corners], colour)
+
+        part(1.12, -1.12, 1.24, _TEXT)
+        part(1.0, -1.0, 1.0, _CAR)
+        part(0.45, 0.05, 0.8, _GLASS)
+        _put(self._screen, box, patch.reduce(_FINE))
+        self._car_at = box
+
+    def _box(self, points: Array, around: float) -> Box:
+        """The box of the screen about points of the large canvas; at its edge if they lie outside.
+
+        It holds a pixel at least, as an image of none cannot be reduced.
+        """
+        low = np.floor((points.min(axis=0) - around) / _FINE).astype(int)
+        high = np.ceil((points.max(axis=0) + around) / _FINE).astype(int)
+        low = np.clip(low, 0, np.array(_VIEW) - 1)
+        high = np.maximum(np.minimum(high, _VIEW), low + 1)
+        return (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+
+
+def _large(box: Box) -> Box:
+    return (box[0] * _FINE, box[1] * _FINE, box[2] * _FINE, box[3] * _FINE)
+
+
+def _cut(pixels: Array, box: Box) -> Array:
+    return pixels[box[1] : box[3], box[0] : box[2]]
+
+
+def _put(pixels: Array, box: Box, picture: Image.Image | Array) -> None:
+    _cut(pixels, box)[:] = picture
+
+
+class _Panel:
+    """The column on the right: camera, lap, clock, speed and steering."""
+
+    def __init__(self, track: Track, trace: Mapping[str, Array], has_camera: bool) -> None:
+        self._trace = trace
+        speed = trace["speed"]
+        self.range = (float(min(speed.min(), 0.0)), float(max(speed.max(), 0.1)))
+        self._steering_max = max(0.1, float(np.abs(trace["steering"]).max()))
+        self._laps = lap_times(trace, track.length if track.closed else None)
+        self._starts = np.concatenate([[0.0], np.cumsum(self._laps)]) + float(trace["t"][0])
+        self._large, self._medium, self._little = map(ImageFont.load_default, (40, 20, 14))
+        self._left, self._width = 16, _SIZE[0] - _VIEW[0] - 32
+        top = 186 if has_camera else 24
+        self._lap_y, self._speed_y, self._steering_y = top, top + 108, top + 196
+        self._ramp = Image.fromarray(
+            np.tile(_colours(np.linspace(0, 1, self._width), 0, 1), (8, 1, 1)).astype(np.uint8)
+        )
+        self._image = Image.new("RGB", (_SIZE[0] - _VIEW[0], _SIZE[1]))
+        self._pen = ImageDraw.Draw(self._image)
+        self._lap, self._still = -1, self._image
+        self._written: dict[str, Image.Image] = {}
+
+    def draw(self, row: int, picture: Array | None) -> Image.Image:
+        """Draw the panel of one row; the same image each time."""
+        speed, steering = float(self._trace["speed"][row]), float(self._trace["steering"][row])
+        lap = min(int(self._trace["lap"][row] - self._trace["lap"][0]), len(self._laps))
+        if lap != self._lap:
+            self._lap, self._still = lap, self._draw_still(lap)
+        self._image.paste(self._still)
+        if picture is not None:
+            self._draw_camera(picture)
+        left, width, pen = self._left, self._width, self._pen
+        clock = max(0.0, float(self._trace["t"][row] - self._starts[lap]))
+        pen.text((left, self._lap_y + 22), f"{clock:.2f} s", _TEXT, self._large)
+        y = self._speed_y
+        self._write(left, y + 14, f"{speed:.1f} m/s")
+        slow, fast = self.range
+        self._image.paste(
+            self._ramp.crop((0, 0, round(width * (speed - slow) / (fast - slow)), 8)),
+            (left, y + 42),
+        )
+        y = self._steering_y
+        degrees = round(np.degrees(steering))
+        side = f"{abs(degrees)}° {'left' if degrees > 0 else 'right'}" if degrees else "straight"
+        self._write(left, y + 14, side)
+        middle = left + width // 2
+        end = middle - round(width / 2 * steering / self._steering_max)  # left is positive
+        pen.rectangle([min(middle, end), y + 42, max(middle, end), y + 49], _CAR)
+        pen.line([middle, y + 38, middle, y + 53], _TEXT, 2)
+        return self._image
+
+    def _write(self, left: int, top: int, words: str) -> None:
+        """Write words that come again: drawn once, then copied."""
+        if words not in self._written:
+            image = Image.new("RGB", (self._width, 24), _PANEL)
+            ImageDraw.Draw(image).text((0, -4), words, _TEXT, self._medium)
+            self._written[words] = image
+        self._image.paste(self._written[words], (left, top + 4))
+
+    def _draw_still(self, lap: int) -> Image.Image:
+        """Draw what stays the same for a lap."""
+        image = Image.new("RGB", self._image.size, _PANEL)
+        pen = ImageDraw.Draw(image)
+        left, right, little = self._left, self._left + self._width, self._little
+        pen.text((left, self._lap_y), f"lap {lap + 1}", _FAINT, self._medium)
+        if lap:
+            text = f"last {self._laps[lap - 1]:.2f} s    best {self._laps[:lap].min():.2f} s"
+            pen.text((left, self._lap_y + 74), text, _FAINT, little)
+        for name, y in (("speed", self._speed_y), ("steering", self._steering_y)):
+            pen.text((left, y), name, _FAINT, little)
+            pen.rectangle([left, y + 42, right - 1, y + 49], _ROAD)
+        pen.text((left, self._speed_y + 53), f"{self.range[0]:.0f}", _FAINT, little)
+        pen.text((right, self._speed_y + 53), f"{self.range[1]:.1f}", _FAINT, little, anchor="ra")
+        return image
+
+    def _draw_camera(self, picture: Array) -> None:
+        image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+        scale = min(self._width / image.width, 156 / image.height)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        way = Image.Resampling.NEAREST if scale > 3 else Image.Resampling.BILINEAR
+        left = self._left + (self._width - size[0]) // 2
+        self._image.paste(image.resize(size, way).convert("RGB"), (left, 16))

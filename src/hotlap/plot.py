@@ -1,0 +1,332 @@
+"""Pictures of a Run: how it learned, and the line it drives. By matplotlib, without a display."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hotlap.errors import RunError
+from hotlap.runs import lap_times
+from hotlap.track import Track
+from hotlap.types import Array, Float64
+
+if TYPE_CHECKING:  # loaded when the first figure is made: half a second
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["learning_curves", "reward_and_completion", "save", "track_picture"]
+
+_SIZE, _DPI = (12.0, 7.0), 100
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+_BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#6B7280"
+_CYCLE = (_BLUE, _VERMILION, _GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+_INK, _PAPER, _ROAD, _GRID = "#1F2430", "#FFFFFF", "#E4E6EA", "#E5E7EB"
+
+
+def reward_and_completion(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+    """Draw how a training went: reward, completed laps and lap times over environment steps.
+
+    Args:
+        rows: metrics of the iterations, as `Run.metrics_rows` gives them; reads steps, seconds,
+            reward, completion, lap_time, best_lap, evaluation/completion and
+            evaluation/lap_time, any of which may be missing or None.
+        title: what stands above; usually the Run's name.
+
+    Raises:
+        RunError: no row has steps.
+    """
+    x, table = _table(rows)
+    figure = _figure(title)
+    unit, name = _unit(float(x.max()))
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(5, 4, 4))
+    _line(top, x / unit, table["reward"], _BLUE, "mean reward of an episode")
+    top.set_ylabel("mean reward of an episode")
+    completion = 100.0 * table["completion"]
+    _line(middle, x / unit, completion, _GREEN, "training")
+    _dots(middle, x / unit, 100.0 * table["evaluation/completion"], "evaluation")
+    middle.set_ylabel("completed laps [%]")
+    middle.set_ylim(-4, 104)
+    _line(bottom, x / unit, table["lap_time"], _BLUE, "mean lap")
+    best = table["best_lap"]
+    bottom.step(x / unit, best, where="post", color=_VERMILION, label="best lap so far", lw=2)
+    _dots(bottom, x / unit, table["evaluation/lap_time"], "evaluation")
+    bottom.set_ylabel("lap time [s]")
+    if np.isfinite(best).any():
+        last = float(best[np.isfinite(best)][-1])
+        bottom.annotate(
+            f"{last:.2f} s",
+            (float(x[-1]) / unit, last),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=_VERMILION,
+            weight="bold",
+            annotation_clip=False,
+        )
+        # The first laps are slow; without a limit they would flatten all that follows.
+        shown = np.concatenate([table["lap_time"], best])
+        low, high = np.nanmin(shown), np.nanquantile(shown, 0.97)
+        bottom.set_ylim(low - 0.08 * (high - low) - 0.05, high + 0.08 * (high - low) + 0.05)
+    bottom.set_xlabel(f"environment steps [{name}]")
+    bottom.set_xlim(0, max(float(x.max()), 1.0) / unit)
+    for axes in (top, middle, bottom):
+        handles, _ = axes.get_legend_handles_labels()
+        if len(handles) > 1:
+            axes.legend(loc="best", frameon=False, ncols=3, fontsize=10)
+    _seconds_above(top, x / unit, table["seconds"])
+    return figure
+
+
+def learning_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], metric: str = "reward", title: str = ""
+) -> Figure:
+    """Draw one metric of several trainings over environment steps, a line each.
+
+    Args:
+        runs: rows of metrics by the name that the legend shows.
+        metric: which column.
+        title: what stands above.
+
+    Raises:
+        RunError: there is no Run, or none has the metric.
+    """
+    curves = {name: _table(rows) for name, rows in runs.items()}
+    if not any(np.isfinite(table[metric]).any() for _, table in curves.values()):
+        there = sorted({key for rows in runs.values() for row in rows for key in row})
+        raise RunError(
+            f"no Run has the metric {metric!r}: choose one of {', '.join(there) or 'none'}"
+        )
+    unit, name = _unit(max(float(x.max()) for x, _ in curves.values()))
+    figure = _figure(title)
+    axes = figure.subplots()
+    for i, (label, (x, table)) in enumerate(curves.items()):
+        # More Runs than colours: the dashes tell them apart.
+        style = ("-", "--", ":", "-.")[i // len(_CYCLE) % 4]
+        _line(axes, x / unit, table[metric], _CYCLE[i % len(_CYCLE)], label, style)
+    axes.set_xlabel(f"environment steps [{name}]")
+    axes.set_ylabel(metric.replace("_", " "))
+    axes.set_xlim(left=0)
+    axes.legend(loc="best", frameon=False)
+    return figure
+
+
+def track_picture(
+    track: Track, trace: Mapping[str, Array] | None = None, title: str = ""
+) -> Figure:
+    """Draw a track from above and, with a trace, the driven line coloured by speed.
+
+    The best lap is in front; the others stay faint behind it.
+
+    Args:
+        track: the course.
+        trace: (T,) arrays t, x, y, speed, s and lap, as traces/<name>.npz holds them.
+        title: what stands above; the track's name, and its length or the best lap, if empty.
+    """
+    from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.colors import Normalize
+
+    figure = _figure("")
+    axes = figure.subplots()
+    inner, outer = track.inner, track.outer
+    if track.closed:
+        inner, outer = (np.concatenate([border, border[:1]]) for border in (inner, outer))
+    pieces = np.stack([inner[:-1], inner[1:], outer[1:], outer[:-1]], axis=1)
+    axes.add_collection(
+        PolyCollection(list(pieces), facecolor=_ROAD, edgecolor=_ROAD, lw=0.5, zorder=1)
+    )
+    for border in (inner, outer):
+        axes.plot(border[:, 0], border[:, 1], color=_INK, lw=1.6, zorder=3)
+    stations = track.stations
+    axes.plot(stations.x, stations.y, color=_GREY, lw=1.0, dashes=(7, 7), zorder=2)
+    _draw_start(axes, track)
+    low, high = (f(np.concatenate([inner, outer]), axis=0) for f in (np.min, np.max))
+    low, high = low - 0.7 * track.width, high + 0.7 * track.width  # room for the arrow
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    flat = (high[1] - low[1]) / (high[0] - low[0]) < 1 / 3
+    if flat:  # nearly straight: no paper for empty sky
+        figure.set_size_inches(_SIZE[0], 4.2)
+    laps = np.empty(0)
+    if trace is not None and len(trace["x"]) > 1:
+        laps = lap_times(trace, track.length if track.closed else None)
+        points = np.stack([trace["x"], trace["y"]], axis=1).astype(np.float64)
+        parts = np.stack([points[:-1], points[1:]], axis=1)
+        stretch = np.hypot(*(points[1:] - points[:-1]).T)
+        # A car that was put back somewhere else drove no line on the way there.
+        there = stretch < 2.0 * trace["speed"][1:] * np.diff(trace["t"]) + 0.25 * track.width
+        done = trace["lap"][1:] - trace["lap"][0]
+        front = done == np.argmin(laps) if len(laps) else np.ones(len(there), bool)
+        speed = trace["speed"][1:]
+        for chosen, width, opacity in ((~front, 1.2, 0.35), (front, 3.4, 1.0)):
+            line = LineCollection(
+                parts[there & chosen],
+                cmap="plasma",
+                norm=Normalize(float(speed.min()), float(speed.max())),
+                linewidths=width,
+                alpha=opacity,
+                zorder=4,
+                capstyle="round",
+            )
+            line.set_array(speed[there & chosen])
+            axes.add_collection(line)
+        where, aspect = ("bottom", 50) if flat else ("right", 20)
+        bar = figure.colorbar(line, ax=axes, shrink=0.75, pad=0.02, aspect=aspect, location=where)
+        bar.set_label("speed [m/s]", fontsize=12)
+        bar.outline.set_visible(False)
+    if not title:
+        title = f"{track.name} · {track.length:.1f} m"
+        if len(laps):
+            title += f" · best of {len(laps)} laps" if len(laps) > 1 else " · lap"
+            title += f" {laps.min():.2f} s"
+    axes.set_title(title, loc="left", fontsize=15, weight="bold", color=_INK, pad=12)
+    axes.set_xlabel("x [m]")
+    axes.set_ylabel("y [m]")
+    _tidy(axes)
+    axes.grid(visible=False)
+    return figure
+
+
+def save(figure: Figure, path: Path | str) -> Path:
+    """Write a figure as PNG, 1200 by 700 pixels; nobody meets half of the file.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        figure.savefig(temporary, format="png", dpi=_DPI)
+        temporary.replace(path)
+    except OSError as error:
+        problem = RunError(f"{path}: the picture cannot be written ({error.strerror or error})")
+        problem.exit_code = 1
+        raise problem from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+class _Columns(dict[str, Float64]):
+    """Columns by name; one that no row has is all NaN."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._rows = rows
+
+    def __missing__(self, name: str) -> Float64:
+        values = [row.get(name) for row in self._rows]
+        column = [v if isinstance(v, int | float) else np.nan for v in values]
+        self[name] = np.array(column, np.float64)
+        return self[name]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[Float64, _Columns]:
+    kept = [row for row in rows if isinstance(row.get("steps"), int | float)]
+    if not kept:
+        raise RunError("there are no metrics to draw yet: train for an iteration at least")
+    table = _Columns(kept)
+    return table["steps"], table
+
+
+def _figure(title: str) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=_SIZE, dpi=_DPI, layout=layout, facecolor=_PAPER)
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=15, weight="bold", color=_INK)
+    return figure
+
+
+def _line(axes: Axes, x: Array, y: Array, colour: str, label: str, style: str = "-") -> None:
+    """Draw a noisy curve: the values faint, their running mean in front."""
+    there = np.isfinite(y)
+    x, y = x[there], y[there]
+    width = max(1, len(y) // 25)
+    if width > 1:
+        axes.plot(x, y, color=colour, lw=1.0, alpha=0.28)
+        weights = np.ones(2 * width + 1)
+        # At the ends fewer values are there to be averaged.
+        y = (
+            np.convolve(y, weights)[width:-width]
+            / np.convolve(np.ones_like(y), weights)[width:-width]
+        )
+    axes.plot(x, y, color=colour, lw=2.2, label=label, linestyle=style)
+    _tidy(axes)
+
+
+def _dots(axes: Axes, x: Array, y: Array, label: str) -> None:
+    there = np.isfinite(y)
+    if there.any():
+        axes.plot(
+            x[there],
+            y[there],
+            "o",
+            ms=6,
+            mfc=_PAPER,
+            mec=_INK,
+            mew=1.5,
+            label=label,
+            zorder=5,
+            clip_on=False,
+        )
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(color=_GRID, lw=0.9)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GREY)
+    axes.tick_params(colors=_INK, labelsize=10.5)
+    axes.xaxis.label.set_fontsize(12)
+    axes.yaxis.label.set_fontsize(12)
+
+
+def _unit(highest: float) -> tuple[float, str]:
+    for unit, name in ((1e9, "billions"), (1e6, "millions"), (1e3, "thousands")):
+        if highest >= unit:
+            return unit, name
+    return 1.0, "1"
+
+
+def _seconds_above(axes: Axes, x: Array, seconds: Array) -> None:
+    """Say above how long it took to get there."""
+    there = np.isfinite(seconds)
+    if there.sum() < 2:
+        return
+    x, seconds = x[there], seconds[there]
+    from matplotlib.ticker import MaxNLocator
+
+    wanted = MaxNLocator(8, steps=[1, 2, 3, 5, 6, 10]).tick_values(0.0, float(seconds[-1]))
+    wanted = wanted[(wanted >= seconds[0]) & (wanted <= seconds[-1])]
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(np.interp(wanted, seconds, x), [f"{tick:g}" for tick in wanted])
+    above.set_xlabel("seconds", fontsize=11, color=_GREY)
+    above.tick_params(colors=_GREY, labelsize=10)
+    above.spines["top"].set_visible(False)
+
+
+def _draw_start(axes: Axes, track: Track) -> None:
+    stations = track.stations
+    place = np.array([stations.x[0], stations.y[0]], np.float64)
+    along = np.array([stations.tx[0], stations.ty[0]], np.float64)
+    left = np.array([-along[1], along[0]])
+    ends = np.stack([place + left * stations.left[0], place - left * stations.right[0]])
+    axes.plot(ends[:, 0], ends[:, 1], color=_VERMILION, lw=3.5, zorder=6, solid_capstyle="butt")
+    # Beside the road, so that it hides no line.
+    tail = place + left * (stations.left[0] + 0.3 * track.width)
+    axes.annotate(
+        "",
+        tail + along * track.width,
+        tail,
+        arrowprops={"arrowstyle": "-|>", "color": _VERMILION, "lw": 2, "mutation_scale": 18},
+        zorder=6,
+    )
+    axes.annotate(
+        "start ", tail, color=_VERMILION, ha="right", va="center", fontsize=11, weight="bold"
+    )

@@ -1,0 +1,299 @@
+"""The training's progress on the terminal: a live block, or plain lines where nobody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+if TYPE_CHECKING:  # rich loads when a live block is shown
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+__all__ = ["Progress"]
+
+_PLAIN_FIRST, _PLAIN_EVERY = 2.0, 10.0
+_REDRAWS = 4
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class Progress:
+    """Shows how a training goes, on standard error; never a reason for it to fail.
+
+    A terminal gets a block that is repainted in place four times a second, under the events that
+    scroll by. With `plain`, without a terminal, or with NO_COLOR or CI set, it is one line after
+    two seconds and then every ten. The rows are those of `Run.log_metrics`.
+
+    Args:
+        total_seconds: the budget in seconds, None for none.
+        total_steps: the budget in environment steps, None for none.
+        plain: lines even on a terminal.
+        quiet: say nothing at all.
+        stream: where to write; standard error if None.
+        title: the name beside the bar.
+        clock: tells the seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        total_seconds: float | None,
+        total_steps: int | None,
+        plain: bool = False,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        *,
+        title: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total_seconds, self._total_steps = total_seconds, total_steps
+        self._redirect = stream is None or stream is sys.stderr
+        self._stream = _Calm(sys.stderr if stream is None else stream)
+        self._quiet = quiet
+        self._title = title
+        self._clock = clock
+        self._row: dict[str, Any] = {}
+        self._rewards: list[float] = []
+        self._times: dict[str, float] = {}
+        self._due = clock() + _PLAIN_FIRST
+        self._seen = clock()
+        self._live: Live | None = None
+        self._plain = plain or not self._stream.is_watched()
+
+    def __enter__(self) -> Self:
+        if not self._quiet and not self._plain:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(
+                console=Console(file=self._stream),  # type: ignore[arg-type]
+                get_renderable=self._block,
+                refresh_per_second=_REDRAWS,
+                # What others print meanwhile goes above the block; what is piped stays as it is.
+                redirect_stdout=self._redirect and sys.stdout.isatty(),
+                redirect_stderr=self._redirect,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        elif self._row:
+            self._write(self.line())
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """Show the metrics of an iteration; a value that is missing keeps what it was."""
+        self._seen = self._clock()
+        fresh = {name: value for name, value in row.items() if _is_number(value)}
+        self._row.update(fresh)
+        if "reward" in fresh:
+            self._rewards.append(float(fresh["reward"]))
+        for name, value in fresh.items():
+            if name.startswith("time/"):
+                self._times[name[5:]] = self._times.get(name[5:], 0.0) + float(value)
+        if self._plain and self._clock() >= self._due:
+            self._due = self._clock() + _PLAIN_EVERY
+            self._write(self.line())
+
+    def event(self, text: str) -> None:
+        """Say what happened; it stays on the screen above the block."""
+        stamp = time.strftime("%H:%M:%S")
+        if self._live is None:
+            self._write(f"{stamp}  {text}")
+        else:
+            self._live.console.print(
+                f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True
+            )
+
+    def _write(self, text: str) -> None:
+        if not self._quiet:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def line(self) -> str:
+        """Return the state as one plain line; what is not known is left out."""
+        row = self._row
+        parts = [f"{_short(row.get('steps', 0))} steps"]
+        done = self._done()
+        if done is not None:
+            parts.append(f"{100 * done:.0f}%")
+        if "steps_per_second" in row:
+            parts.append(f"{row['steps_per_second']:.0f}/s")
+        if "reward" in row:
+            parts.append(f"reward {row['reward']:.1f}")
+        if "completion" in row:
+            parts.append(f"completion {100 * row['completion']:.0f}%")
+        if "best_lap" in row:
+            parts.append(f"best lap {row['best_lap']:.2f} s")
+        left = self._left()
+        if left is not None:
+            parts.append(f"eta {_minutes(left)}")
+        return "  ".join(parts)
+
+    def _seconds(self) -> float:
+        """The training's own seconds, running on between rows."""
+        return float(self._row.get("seconds", 0.0)) + self._clock() - self._seen
+
+    def _done(self) -> float | None:
+        """The part of the budget that is spent: of time or of steps, whichever ends first."""
+        parts = []
+        if self._total_seconds:
+            parts.append(self._seconds() / self._total_seconds)
+        if self._total_steps:
+            parts.append(self._row.get("steps", 0) / self._total_steps)
+        return min(1.0, max(parts)) if parts else None
+
+    def _left(self) -> float | None:
+        ways = []
+        if self._total_seconds:
+            ways.append(self._total_seconds - self._seconds())
+        rate = self._row.get("steps_per_second")
+        if self._total_steps and rate:
+            ways.append((self._total_steps - self._row.get("steps", 0)) / rate)
+        return max(0.0, min(ways)) if ways else None
+
+    def _block(self) -> Group:
+        """Build the block, six lines at most; each line is cut at the terminal's width."""
+        from rich.console import Group
+        from rich.text import Text
+
+        # Copies: the training goes on while the thread that repaints is here.
+        row, times, rewards = dict(self._row), dict(self._times), list(self._rewards)
+        lines = [self._bar(Text())]
+
+        def add(*fields: tuple[str, str, str]) -> None:
+            line = Text(no_wrap=True, overflow="ellipsis")
+            for name, value, style in fields:
+                if value:
+                    line.append(f" {name:<10}", "dim")
+                    line.append(f"{value:<27}", style)
+            if line.plain:
+                line.rstrip()
+                lines.append(line)
+
+        def show(name: str, form: str, scale: float = 1.0) -> str:
+            return form.format(scale * row[name]) if name in row else ""
+
+        spark = _sparkline(rewards)
+        add(
+            ("steps/s", show("steps_per_second", "{:,.0f}").replace(",", " "), ""),
+            ("reward", show("reward", "{:.1f} ") + spark, "cyan"),
+        )
+        lap = show("evaluation/best_lap", "{:.2f} s") or show("evaluation/lap_time", "{:.2f} s")
+        add(
+            (
+                "best lap",
+                show("best_lap", "{:.2f} s") + (lap and f"  evaluated {lap}"),
+                "bold green",
+            ),
+            ("completed", show("completion", "{:.0f} % of laps", 100.0), ""),
+        )
+        add(
+            ("entropy", show("entropy", "{:.2f}"), "dim"),
+            ("kl", show("kl", "{:.4f}"), "dim"),
+        )
+        total = sum(times.values())
+        if total > 0:
+            shares = [f"{name} {100 * spent / total:.0f} %" for name, spent in times.items()]
+            lines.append(Text(f" {'time':<10}{'  '.join(shares)}", "dim", no_wrap=True))
+        return Group(*lines)
+
+    def _bar(self, line: Text) -> Text:
+        line.no_wrap, line.overflow = True, "ellipsis"
+        line.append(f" {self._title or 'training'}  ", "bold")
+        done, left = self._done(), self._left()
+        if done is not None:
+            room = self._live.console.width if self._live else 80
+            length = min(40, max(8, room - 52 - len(line)))
+            filled = round(length * done)
+            line.append("━" * filled, "green")
+            line.append("─" * (length - filled), "grey50")  # thin: told apart without colour
+            line.append(f"  {100 * done:3.0f} %")
+        line.append(f"  {_short(self._row.get('steps', 0))}")
+        if self._total_steps:
+            line.append(f" / {_short(self._total_steps)}")
+        line.append(" steps")
+        line.append(f"  {_minutes(self._seconds())}", "dim")
+        if left is not None:
+            line.append(f"  {_minutes(left)} left", "dim")
+        return line
+
+
+class _Calm:
+    """A stream that may close, or lack a letter, without anybody hearing of it.
+
+    The block is repainted by a thread of its own, so that its errors cannot be caught elsewhere.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+            self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream.isatty()
+        except (OSError, ValueError):
+            return False
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def is_watched(self) -> bool:
+        """Whether a person looks at a terminal that can repaint."""
+        plain = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
+        return self.isatty() and not plain and os.environ.get("TERM") != "dumb"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _short(count: float) -> str:
+    """Three digits and a unit: 950, 24.6k, 1.84M."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            value = count / unit
+            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{letter}"
+    return f"{count:.0f}"
+
+
+def _minutes(seconds: float) -> str:
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _sparkline(values: Sequence[float], width: int = 12) -> str:
+    """Draw the whole history in a few blocks, each the mean of its share."""
+    count = len(values)
+    if count < 2:
+        return ""
+    width = min(width, count)
+    edges = [count * i // width for i in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means), max(means)
+    if high == low:
+        return _BARS[0] * width
+    return "".join(_BARS[round((mean - low) / (high - low) * (len(_BARS) - 1))] for mean in means)

@@ -1,0 +1,187 @@
+"""The pictures show the numbers they were given, whatever is missing."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hotlap.errors import RunError
+from hotlap.plot import learning_curves, reward_and_completion, save, track_picture
+from hotlap.runs import lap_times
+from hotlap.track import load_track
+
+ROWS = [
+    {
+        "iteration": i,
+        "steps": 20_000 * i,
+        "seconds": 2.0 * i,
+        "reward": float(i),
+        "completion": min(1.0, i / 40),
+        "lap_time": None if i < 10 else 20.0 - i / 10,
+        "best_lap": None if i < 10 else 19.5 - i / 10,
+        **({"evaluation/completion": 0.5} if i == 50 else {}),
+    }
+    for i in range(1, 101)
+]
+
+
+def trace_on(track, laps=2.5, speed=2.0, dt=1 / 15, start=0.0):
+    t = np.arange(round(laps * track.length / speed / dt)) * dt
+    far = speed * t
+    s = (start + far) % track.length
+    xy = track.locate(s, np.zeros_like(s))
+    arrays = {"t": t, "x": xy[:, 0], "y": xy[:, 1], "speed": speed + 0 * t, "s": s}
+    trace = {name: array.astype(np.float32) for name, array in arrays.items()}
+    return trace | {"lap": (far // track.length).astype(np.int32)}
+
+
+@pytest.mark.parametrize("start", [0.0, 5.0])
+def test_lap_times_are_exact_between_the_rows(start):
+    # 17.59989 m at 2 m/s: 8.799945 s, in rows a fifteenth of a second apart
+    track = load_track("reinvent_like")
+
+    laps = lap_times(trace_on(track, start=start), track.length)
+
+    np.testing.assert_allclose(laps, track.length / 2.0, atol=1e-4)
+    assert len(laps) == 2
+
+
+def test_the_end_of_an_open_track_is_a_row():
+    trace = {
+        "t": np.array([0.5, 1.0, 1.5], np.float32),
+        "s": np.array([1.0, 2.0, 3.0], np.float32),
+        "lap": np.array([0, 0, 1], np.int32),
+    }
+
+    np.testing.assert_allclose(lap_times(trace, None), [1.0])
+
+
+def test_a_training_is_drawn_in_three_panels_with_units():
+    top, middle, bottom = reward_and_completion(ROWS, "oval-ppo-1").axes
+
+    assert bottom.get_xlabel() == "environment steps [millions]"
+    assert middle.get_ylabel() == "completed laps [%]"
+    assert bottom.get_ylabel() == "lap time [s]"
+    assert top.get_lines()[0].get_xdata()[-1] == pytest.approx(2.0)  # 100 x 20 000
+    np.testing.assert_array_equal(top.get_lines()[0].get_ydata(), np.arange(1.0, 101.0))
+    assert middle.get_lines()[0].get_ydata()[19] == pytest.approx(50.0)  # 20 / 40
+    assert [text.get_text() for text in bottom.texts] == ["9.50 s"]  # 19.5 - 10
+
+
+def test_the_smooth_curve_is_the_running_mean():
+    # 100 rows: 4 on either side. The mean of a straight line is the line; at its ends, where only
+    # 0..4 are there, it is their mean: (1 + 2 + 3 + 4 + 5) / 5.
+    top = reward_and_completion(ROWS).axes[0]
+
+    smooth = top.get_lines()[1].get_ydata()
+
+    np.testing.assert_allclose(smooth[4:-4], np.arange(5.0, 97.0))
+    assert smooth[0] == pytest.approx(3.0)
+
+
+def test_the_seconds_stand_above_the_steps_they_were_reached_at():
+    figure = reward_and_completion(ROWS)
+    figure.canvas.draw()
+    above = figure.axes[0].child_axes[0]
+    labels = zip(above.get_xticklabels(), above.get_xticks(), strict=True)
+
+    ticks = {label.get_text(): x for label, x in labels}
+
+    assert ticks["120"] == pytest.approx(1.2)  # iteration 60, 1.2 M steps
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS[:1],
+        ROWS[:5],  # no lap yet
+        [{"steps": 10, "reward": None}, {"steps": 20}],
+        [{"steps": 0, "seconds": 0.0, "reward": 1.0}],
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_missing_is_left_out(rows, tmp_path):
+    path = save(reward_and_completion(rows), tmp_path / "training.png")
+
+    with Image.open(path) as picture:
+        assert picture.size == (1200, 700)
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(RunError, match="no metrics to draw yet"):
+        reward_and_completion([])
+    with pytest.raises(RunError, match=r"no Run has the metric 'speed': choose one of best_lap"):
+        learning_curves({"a": ROWS}, "speed")
+
+
+def test_each_run_has_its_line_and_name():
+    runs = {f"seed {i}": [{"steps": 10, "reward": i}, {"steps": 20, "reward": i}] for i in range(8)}
+
+    axes = learning_curves(runs, "reward").axes[0]
+
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(runs)
+    assert len(looks) == 8
+
+
+def test_the_driven_line_is_coloured_by_speed_and_the_lap_is_named(tmp_path):
+    track = load_track("reinvent_like")
+    trace = trace_on(track)
+    trace["speed"] = np.linspace(1.0, 3.0, len(trace["t"])).astype(np.float32)
+
+    figure = track_picture(track, trace)
+
+    axes, bar = figure.axes
+    assert axes.get_title(loc="left") == "reinvent_like · 17.6 m · best of 2 laps 8.80 s"
+    assert axes.get_aspect() == 1
+    assert bar.get_ylabel() == "speed [m/s]"
+    faint, front = axes.collections[-2:]
+    assert front.get_array().min() >= 1.0
+    assert len(faint.get_segments()) + len(front.get_segments()) == len(trace["t"]) - 1
+    assert save(figure, tmp_path / "track.png").stat().st_size > 10_000
+
+
+def test_a_car_that_was_put_back_draws_no_line_on_the_way():
+    track = load_track("reinvent_like")
+    trace = trace_on(track, laps=0.5)
+    trace["x"][20:] += 3.0
+
+    axes = track_picture(track, trace).axes[0]
+
+    longest = max(np.ptp(s, axis=0).max() for s in axes.collections[-1].get_segments())
+    assert longest < 0.2  # 2 m/s for a fifteenth of a second
+
+
+def test_the_arrow_points_where_one_drives():
+    for track in (load_track("oval"), load_track("oval").reversed()):
+        arrow, _ = track_picture(track).axes[0].texts
+        towards = np.array(arrow.xy) - np.array(arrow.xyann)
+
+        assert towards @ (track.centre[1] - track.centre[0]) > 0
+
+
+@pytest.mark.parametrize("name", ["straight", "hard"])
+def test_a_track_without_a_trace_has_borders_and_no_bar(name, tmp_path):
+    figure = track_picture(load_track(name))
+
+    assert len(figure.axes) == 1
+    assert save(figure, tmp_path / "track.png").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(RunError, match=r"no/track\.png: the picture cannot be written"):
+        save(reward_and_completion(ROWS), tmp_path / "no" / "track.png")
+
+
+def test_matplotlib_is_loaded_late_and_without_pyplot():
+    code = """if True:
+        import sys
+        from hotlap.plot import reward_and_completion
+        assert "matplotlib" not in sys.modules
+        reward_and_completion([{"steps": 1, "reward": 1.0}])
+        assert "matplotlib.pyplot" not in sys.modules
+    """
+
+    subprocess.run([sys.executable, "-c", code], check=True)

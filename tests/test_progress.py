@@ -1,0 +1,185 @@
+"""The terminal shows the numbers it was given, and its end does not end the training."""
+
+import io
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from hotlap.progress import Progress
+
+ROW = {
+    "iteration": 75,
+    "steps": 1_840_000,
+    "seconds": 92.5,
+    "steps_per_second": 12480.4,
+    "reward": 41.23,
+    "completion": 0.941,
+    "best_lap": 12.612,
+    "entropy": 0.7,
+    "kl": None,
+    "time/collect": 3.0,
+    "time/learn": 1.0,
+}
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name in ("CI", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def test_a_plain_line_says_it_all():
+    # 92.5 of 250 s are 37 %, 1.84 of 5 M steps 36.8 %; left are 157.5 s by the clock, and
+    # (5 - 1.84) M / 12480.4 = 253 s by the steps: the clock ends it, after 2:37.
+    progress = Progress(250, 5_000_000, stream=io.StringIO(), clock=Clock())
+
+    progress.update(ROW)
+
+    assert progress.line() == (
+        "1.84M steps  37%  12480/s  reward 41.2  completion 94%  best lap 12.61 s  eta 2:37"
+    )
+
+
+def test_without_a_budget_or_laps_nothing_is_made_up():
+    progress = Progress(None, None, stream=io.StringIO(), clock=Clock())
+
+    progress.update({"steps": 950, "best_lap": None, "reward": float("nan")})
+
+    assert progress.line() == "950 steps"
+
+
+def test_plain_lines_come_after_two_seconds_and_then_every_ten():
+    stream, clock = io.StringIO(), Clock()
+    printed = []
+
+    with Progress(None, None, stream=stream, clock=clock) as progress:
+        for second in range(30):
+            clock.now = 100.0 + second
+            before = stream.tell()
+            progress.update({"steps": second})
+            if stream.tell() > before:
+                printed.append(second)
+
+    assert printed == [2, 12, 22]
+    assert stream.getvalue().splitlines()[-1] == "29 steps"  # the end is said too
+
+
+@pytest.mark.parametrize("how", ["plain", "NO_COLOR", "CI", "TERM"])
+def test_who_asks_for_plain_gets_no_escape_codes(monkeypatch, how):
+    if how != "plain":
+        monkeypatch.setenv(how, "dumb")
+    stream = Terminal()
+
+    with Progress(10, None, plain=how == "plain", stream=stream) as progress:
+        progress.update(ROW)
+        progress.event("new best lap")
+
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().splitlines()[0].endswith("  new best lap")
+
+
+def test_a_terminal_gets_the_block_under_the_events():
+    stream = Terminal()
+
+    with Progress(250, None, stream=stream, title="oval-ppo-17") as progress:
+        progress.update(ROW)
+        progress.update({"reward": 50.0, "evaluation/lap_time": 12.5})
+        progress.event("new best lap [12.61 s]")
+
+    shown = stream.getvalue()
+    block = shown[shown.rindex("oval-ppo-17") :]
+    for text in ("37 %", "1.84M steps", "12 480", "50.0", "▁█", "12.61 s", "94 % of laps"):
+        assert text in block
+    assert "evaluated 12.50 s" in block
+    assert "collect 75 %  learn 25 %" in block
+    assert len(block.strip().splitlines()) <= 6
+    assert "new best lap [12.61 s]" in shown[: shown.rindex("oval-ppo-17")]
+
+
+def test_quiet_says_nothing():
+    stream = Terminal()
+
+    with Progress(10, None, quiet=True, stream=stream) as progress:
+        progress.update(ROW)
+        progress.event("new best lap")
+
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_a_closed_stream_does_not_stop_the_training(kind):
+    stream, clock = kind(), Clock()
+    with Progress(10, None, stream=stream, clock=clock) as progress:
+        progress.update(ROW)
+        stream.close()
+        clock.now += 60
+
+        progress.update(ROW)
+        progress.event("still here")
+
+
+def test_a_broken_pipe_does_not_stop_the_training():
+    code = """
+        import sys, time
+        from hotlap.progress import Progress
+        sys.stdin.readline()  # until the reader is gone
+        clock = iter(range(10**6))
+        with Progress(10, None, clock=lambda: next(clock)) as progress:
+            for steps in range(100):
+                progress.update({"steps": steps})
+                progress.event("new best lap " + "x" * 100_000)
+        print("trained")
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stderr.close()
+
+    out, _ = process.communicate(b"\n", timeout=30)
+
+    assert out.decode().strip() == "trained"
+    assert process.returncode == 0
+
+
+def test_a_poor_encoding_gets_question_marks():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+
+    Progress(None, None, stream=stream).event("new best lap → saved")
+
+    assert raw.getvalue().decode().endswith(f"new best lap ? saved{os.linesep}")
+
+
+def test_rich_is_left_alone_where_nobody_watches():
+    code = """
+        import sys
+        from hotlap.progress import Progress
+        with Progress(10, None) as progress:
+            progress.update({"steps": 1})
+        print({"rich", "torch"} & set(sys.modules))
+    """
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "set()"
