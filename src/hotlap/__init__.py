@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register
@@ -43,8 +45,21 @@ register(
 )
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used, so that `import hotlap` costs little."""
-    if name in _PLACES:
-        return getattr(import_module(f"hotlap.{_PLACES[name]}"), name)
-    raise AttributeError(f"module 'hotlap' has no attribute {name!r}")
+class _Package(ModuleType):
+    """The package itself: loads a public name when it is used, so that `import hotlap` is quick.
+
+    `hotlap.train` is the verb, not the module of that name: importing a submodule would bind it
+    over the function, so those bindings are ignored.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _PLACES:
+            return getattr(import_module(f"hotlap.{_PLACES[name]}"), name)
+        return super().__getattribute__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _PLACES:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -73,9 +73,10 @@ class ObservationSettings(Settings):
 class StartSettings(Settings):
     """Where episodes begin."""
 
-    kind: Literal["random", "line", "round_robin"] = "random"
+    kind: Literal["random", "line", "round_robin", "spread"] = "random"
     """random: anywhere on the course, off the line, rolling. line: at rest on the start line.
-    round_robin: at rest on the line, a share of the lap further each time (DeepRacer)."""
+    round_robin: at rest on the line, a share of the lap further each time (DeepRacer). spread: at
+    rest, the cars evenly over the lap, the first on the start line, the others a little off it."""
     offset: float = Field(0.0, ge=0, lt=1)
     """Start line, as a share of the lap."""
     advance: float = Field(0.05, ge=0, le=1)
@@ -231,9 +232,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._lap_start = np.zeros(rows, np.float32)
         self._lap_best = np.full(rows, np.inf, np.float32)
 
-        spaces: dict[str, gymnasium.Space[Any]] = {name: self._space(name) for name in self.names}
+        self.spaces: dict[str, gymnasium.spaces.Box] = {n: self._space(n) for n in self.names}
         self.single_observation_space = (
-            spaces[self.names[0]] if len(spaces) == 1 else gymnasium.spaces.Dict(spaces)
+            self.spaces[self.names[0]]
+            if len(self.spaces) == 1
+            else gymnasium.spaces.Dict(dict(self.spaces))
         )
         self.single_action_space = (
             gymnasium.spaces.Discrete(self.actions.size)
@@ -244,6 +247,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.observation_space = batch(self.single_observation_space, rows)
         self.action_space = batch(self.single_action_space, rows)
 
+    previous: State
+    """What the last `advance` reached, before resets."""
+
     @property
     def state(self) -> State:
         """The state of all rows, after resets."""
@@ -251,7 +257,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def _space(self, name: str) -> gymnasium.spaces.Box:
         if name == "state":
-            return gymnasium.spaces.Box(-np.inf, np.inf, (self._state_features.size,), np.float32)
+            return gymnasium.spaces.Box(-1e6, 1e6, (self._state_features.size,), np.float32)
         camera = self.settings.observation.camera
         shape = (camera.height, camera.width, 3 if camera.color == "rgb" else 1)
         return gymnasium.spaces.Box(0, 255, shape, np.uint8)
@@ -272,7 +278,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         """
         before = self.simulator.state
         command = self.actions.decode(action)
-        after = self.simulator.step(command)
+        after = self.previous = self.simulator.step(command)
         judged = self._rules.judge(before, after)
         ended = judged
         if self._late:
@@ -290,7 +296,10 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             reached = self.observe(rows)
             self._start(rows)
         else:
-            reached = {name: np.empty((0, *self._space(name).shape)) for name in self.names}
+            reached = {
+                name: np.empty((0, *space.shape), space.dtype)
+                for name, space in self.spaces.items()
+            }
         return Transition(self.observe(), reward, terminated, truncated, rows, reached, episodes)
 
     def observe(self, rows: Array | None = None) -> dict[str, Array]:
@@ -381,13 +390,17 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         episode = state.episode[rows] + 1
         ids = state.row[rows]
         settings = self.settings.start
-        zero = np.zeros(len(rows), np.float32)
+        share: Array
+        zero: Array = np.zeros(len(rows), np.float32)
         draws = uniform(self._seed, ids, episode, zero.astype(np.int64), Purpose.START, 5)
         track = (ids % self._named).astype(np.int32)
         if settings.direction == "alternate":
             track = track + (self._named * (episode % 2)).astype(np.int32)
         length = self.lengths[track]
-        if settings.kind == "random":
+        if settings.kind == "spread":
+            share, speed = np.asarray((settings.offset + rows / self.rows) % 1), zero
+            heading = np.radians(5) * (2 * draws[:, 2] - 1) * (rows > 0)
+        elif settings.kind == "random":
             share, speed = draws[:, 0], np.maximum(0, draws[:, 3] * 1.43 - 0.43) * settings.speed
             heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
         else:
@@ -396,8 +409,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         closed = np.array([t.closed for t in self.simulator.tracks])[track]
         share = np.where(closed, share, share * 0.5)
         n = zero
-        if settings.kind == "random":
-            n = (2 * draws[:, 1] - 1) * settings.lateral * self._half_road(track, share)
+        if settings.kind in ("random", "spread"):
+            lateral = settings.lateral if settings.kind == "random" else 0.2 * (rows > 0)
+            n = (2 * draws[:, 1] - 1) * lateral * self._half_road(track, share)
         start = Start(
             track=track,
             s=(share * length * np.float32(1 - 1e-6)).astype(np.float32),

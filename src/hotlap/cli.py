@@ -1,0 +1,360 @@
+"""The command line: parse, call a verb, print results on standard output, the rest on error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from hotlap.errors import ConfigError, HotlapError
+
+__all__ = ["app", "main"]
+
+_EPILOG = """
+Examples:\n
+  hotlap train                                  train the quick start, about a minute\n
+  hotlap train examples/deepracer               train a DeepRacer folder as it is\n
+  hotlap train configs/camera.toml track=hard train.seconds=120\n
+  hotlap evaluate runs/latest --track oval --json\n
+  hotlap tracks show reinvent_like
+"""
+
+app = typer.Typer(
+    name="hotlap",
+    help="Train cars to race: a track, a car and a reward function in, a driver that laps out.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+tracks_app = typer.Typer(help="List, draw and add tracks.", no_args_is_help=True)
+app.add_typer(tracks_app, name="tracks")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+TrackOption = Annotated[
+    str | None, typer.Option("--track", help="Track by name or file; several with commas.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; user mistakes end in a sentence, never in a traceback."""
+    try:
+        app(standalone_mode=True)
+    except HotlapError as error:
+        for line in str(error).splitlines():
+            print(f"hotlap: {line}", file=sys.stderr)  # noqa: T201
+        _leave(error.exit_code)
+    except KeyboardInterrupt:
+        print("hotlap: stopped", file=sys.stderr)  # noqa: T201
+        _leave(130)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        _leave(0)
+    except OSError as error:
+        if os.environ.get("HOTLAP_DEBUG"):
+            raise
+        print(f"hotlap: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)  # noqa: T201
+        _leave(1)
+    except Exception as error:
+        if os.environ.get("HOTLAP_DEBUG"):
+            raise
+        print(  # noqa: T201
+            f"hotlap: internal error: {type(error).__name__}: {error}. Nothing already written is "
+            "harmed. HOTLAP_DEBUG=1 shows the traceback; please report it.",
+            file=sys.stderr,
+        )
+        _leave(1)
+    _leave(0)
+
+
+def _leave(status: int) -> NoReturn:
+    raise SystemExit(status)
+
+
+@app.command()
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG.toml | FOLDER] [KEY=VALUE]...",
+            help="A TOML file or a DeepRacer folder (nothing: the quick start), then settings "
+            "such as train.seconds=120 algorithm.learning_rate=1e-3.",
+        ),
+    ] = None,
+    track: TrackOption = None,
+    vehicle: Annotated[str | None, typer.Option(help="Parameter set of the car.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random draws.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the new run.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Continue a run exactly.")
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Start from the driver of another run."),
+    ] = None,
+    plain: Annotated[bool, typer.Option(help="Plain lines, no live display.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the complete settings and stop.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a driver; ends with its evaluation, plots and a film."""
+    from hotlap.config import overrides, to_toml
+
+    given = list(words or [])
+    source = given.pop(0) if given and not _is_setting(given[0]) else None
+    changes: dict[str, Any] = overrides(given)
+    for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
+        if value is not None:
+            changes[name] = value
+    if resume is not None and (source or from_):
+        raise ConfigError("--resume continues a run as it is: give no file, folder or --from")
+    if source is not None and not Path(source).exists():
+        raise ConfigError(
+            f"{source}: no such file or folder. Settings are written section.field=value; "
+            "shipped configurations are in configs/."
+        )
+    from hotlap.train import read_config
+    from hotlap.train import train as verb
+
+    if dry_run:
+        plan = read_config(source, changes)
+        for note in plan.notes:
+            _say(note)
+        _print(to_toml(plan.config))
+        return
+    run = verb(
+        source, changes, out=out, resume=resume, weights_from=from_, plain=plain, quiet=quiet
+    )
+    report = run.report() or {}
+    if as_json:
+        _print(json.dumps({"run": str(run.path), "report": report}, indent=2))
+        return
+    _print_report(report)
+    for folder, what in (("plots", "plots"), ("films", "film"), ("traces", "trace")):
+        for file in sorted((run.path / folder).glob("*")):
+            _print(f"{what}: {file}")
+    _print(f"run: {run.path}")
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    track: TrackOption = None,
+    trials: Annotated[int, typer.Option(min=1, max=1000, help="Starts to try.")] = 5,
+    laps: Annotated[int, typer.Option(min=1, max=100, help="Laps of each trial.")] = 3,
+    checkpoint: Annotated[str, typer.Option(help="Which driver: best or last.")] = "best",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Let a run's driver lap, alone and greedy, and report how it did."""
+    from hotlap.evaluate import evaluate as verb
+
+    if checkpoint not in ("best", "last"):
+        raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
+    which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
+    report = verb(run, track=track, trials=trials, laps=laps, checkpoint=which, seed=seed)
+    if as_json:
+        _print(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print_report(report.as_dict())
+
+
+@tracks_app.command("list")
+def tracks_list(as_json: Json = False) -> None:
+    """List the tracks that can be named."""
+    from hotlap.track import load_track, track_names
+
+    rows = []
+    for name in track_names():
+        track = load_track(name)
+        bends = track.stations.curvature
+        rows.append(
+            {
+                "name": name,
+                "length_m": round(track.length, 2),
+                "width_m": round(track.width, 3),
+                "tightest_radius_m": round(float(1 / max(abs(bends).max(), 1e-9)), 2),
+                "closed": track.closed,
+                "attribution": track.attribution,
+            }
+        )
+    if as_json:
+        _print(json.dumps(rows, indent=2))
+        return
+    _print(f"{'name':<22} {'length m':>9} {'width m':>8} {'tightest m':>11}  attribution")
+    for row in rows:
+        tight = row["tightest_radius_m"]
+        _print(
+            f"{row['name']:<22} {row['length_m']:>9} {row['width_m']:>8} "
+            f"{tight if tight < 1e4 else '-':>11}  {row['attribution']}"
+        )
+
+
+@tracks_app.command("show")
+def tracks_show(
+    name: Annotated[str, typer.Argument(metavar="TRACK", help="Name or file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write; NAME.png if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a track as a picture and print its measures."""
+    from hotlap import plot
+    from hotlap.track import load_track
+
+    track = load_track(name)
+    file = plot.save(plot.track_picture(track), out or Path(f"{track.name}.png"))
+    facts = {
+        "name": track.name,
+        "length_m": round(track.length, 3),
+        "width_m": round(track.width, 3),
+        "closed": track.closed,
+        "stations": track.stations.count,
+        "fingerprint": track.fingerprint,
+        "attribution": track.attribution,
+        "picture": str(file),
+    }
+    if as_json:
+        _print(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        _print(f"{key}: {value}")
+
+
+@tracks_app.command("add")
+def tracks_add(
+    path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help=".npy file, or a folder.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name to give it; the file's if not given.")
+    ] = None,
+    attribution: Annotated[str, typer.Option(help="Whose work it is, kept with it.")] = "",
+) -> None:
+    """Check tracks and copy them into your collection, so that they can be named."""
+    from hotlap.track import add_track, add_tracks
+
+    if path.is_dir():
+        added, refused = add_tracks(path, attribution)
+        for one, error in refused:
+            _say(f"{one}: refused: {error}")
+        _print(f"added {len(added)}: {', '.join(added)}" if added else "added none")
+        if not added:
+            raise typer.Exit(2)
+        return
+    track = add_track(path, name, attribution)
+    _print(f"added {track.name}: {track.length:.2f} m long, {track.width:.3f} m wide")
+
+
+@app.command()
+def film(run: RunArgument) -> None:
+    """Let a run's driver lap, and film its best trial."""
+    from hotlap.train import write_outcome
+
+    _print(f"film: {write_outcome(run)['film']}")
+
+
+@app.command()
+def plot(run: RunArgument) -> None:
+    """Let a run's driver lap, and draw its line and how it learned."""
+    from hotlap.train import write_outcome
+
+    written = write_outcome(run)
+    for name in ("training", "track"):
+        if name in written:
+            _print(f"plot: {written[name]}")
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List runs with their best laps."""
+    from hotlap.runs import list_runs
+
+    found = [{"run": str(run.path), **_brief(run.report() or {})} for run in list_runs(folder)]
+    if as_json:
+        _print(json.dumps(found, indent=2))
+        return
+    if not found:
+        _print(f"no runs in {folder}; start one with: hotlap train")
+        return
+    _print(f"{'run':<40} {'track':<20} {'completion':>10} {'best lap s':>10}")
+    for row in found:
+        best = "-" if row["best_lap_s"] is None else f"{row['best_lap_s']:.2f}"
+        share = "-" if row["completion"] is None else f"{row['completion']:.0%}"
+        _print(f"{row['run']:<40} {row['track']!s:<20} {share:>10} {best:>10}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, for a bug report; compile the kernels if they are not yet."""
+    from hotlap.bench import machine
+
+    facts = machine()
+    if as_json:
+        _print(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        _print(f"- {key}: {value}")
+
+
+@app.command()
+def bench(
+    seconds: Annotated[float, typer.Option(min=0.05, help="Time for each figure.")] = 1.0,
+    peers: Annotated[
+        bool, typer.Option(help="Measure other simulators that are installed.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON lines file to append the result to.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure this machine: simulator, camera, environment, beside the peers that are installed."""
+    from hotlap.bench import measure, table
+
+    result = measure(seconds=seconds, peers=peers, out=out)
+    _print(json.dumps(result, indent=2) if as_json else table(result))
+
+
+def _is_setting(word: str) -> bool:
+    return "=" in word and not Path(word).exists()
+
+
+def _brief(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: report.get(key) for key in ("track", "completion", "best_lap_s", "mean_lap_s")}
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    trials, laps = report["trials"], report["laps_per_trial"]
+    _print(
+        f"{report['track']}, {report['vehicle']}: {report['completion']:.0%} of {trials} trials "
+        f"finished {laps} clean laps"
+    )
+    if report["best_lap_s"] is not None:
+        _print(f"best lap {report['best_lap_s']:.3f} s, mean lap {report['mean_lap_s']:.3f} s")
+    else:
+        _print(f"no lap completed; the mean trial drove {report['progress']:.0%} of its laps")
+    trouble = {
+        "left the track": report["off_tracks"],
+        "stood still": report["immobilized"],
+        "went back": report["reversed"],
+    }
+    said = ", ".join(f"{count} {what}" for what, count in trouble.items() if count)
+    if said:
+        _print(f"trials that ended early: {said}")
+
+
+def _print(text: str) -> None:
+    typer.echo(text)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

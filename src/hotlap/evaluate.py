@@ -1,0 +1,233 @@
+"""Evaluation: a driver alone on a track, greedy, from several starts; its result is a Report."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hotlap.algorithms.policy import NumpyPolicy
+from hotlap.config import resolve
+from hotlap.env import EnvSettings, VectorEnv
+from hotlap.errors import RunError
+from hotlap.runs import Run, lap_times
+from hotlap.simulator import State
+from hotlap.tasks.rules import Status
+from hotlap.types import Array
+
+__all__ = ["Report", "env_settings", "evaluate", "evaluate_policy", "load_policy"]
+
+Trace = dict[str, Array]
+"""(T,) arrays t, x, y, yaw, speed, steering, command_speed, command_steering, s, n, lap."""
+
+_LAP_SECONDS_PER_METRE = 3.0
+"""A driver slower than this does not finish."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a driver did. Times in seconds; None where there is nothing to say."""
+
+    track: str
+    vehicle: str
+    trials: int
+    laps_per_trial: int
+    laps_completed: int
+    """Over all trials."""
+    completion: float
+    """Fraction of trials that finished every lap without leaving the track."""
+    progress: float
+    """Mean fraction of the laps that a trial drove."""
+    lap_times_s: tuple[tuple[float, ...], ...]
+    """Each trial's laps; the first one starts at rest."""
+    best_lap_s: float | None
+    mean_lap_s: float | None
+    """Over all completed laps."""
+    off_tracks: int
+    crashes: int
+    """Contacts with objects or cars; there are none on an empty track."""
+    immobilized: int
+    reversed: int
+    mean_reward: float | None
+    """Of an episode, where the reward was computed."""
+    limit_s: float | None = None
+    """Fastest lap that physics allows, where it is known."""
+    limit_ratio: float | None = None
+    """`best_lap_s` over `limit_s`."""
+    traces: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
+    """What each trial drove."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the traces, ready for JSON."""
+        return {k: v for k, v in asdict(self).items() if k != "traces"}
+
+    @property
+    def best_trial(self) -> int:
+        """The trial with the fastest complete lap, else the one that came furthest."""
+        fastest = [min(times, default=np.inf) for times in self.lap_times_s]
+        if np.isfinite(min(fastest, default=np.inf)):
+            return int(np.argmin(fastest))
+        return int(np.argmax([len(trace["t"]) for trace in self.traces]))
+
+
+def env_settings(run: Run) -> EnvSettings:
+    """Rebuild the environment's settings of a run.
+
+    Raises:
+        ConfigError: the run's config.toml does not describe an environment.
+    """
+    tree = tomllib.loads(run.config_toml)
+    return resolve(EnvSettings, {k: v for k, v in tree.items() if k in EnvSettings.model_fields})
+
+
+def load_policy(path: str | Path, checkpoint: Literal["best", "last"] = "best") -> NumpyPolicy:
+    """Load the driver of a run; `policy.act(observation) -> action`. Needs no torch."""
+    return NumpyPolicy(*Run.open(path).read_policy(checkpoint))
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    track: str | None = None,
+    trials: int = 5,
+    laps: int = 3,
+    checkpoint: Literal["best", "last"] = "best",
+    seed: int = 0,
+    threads: int | None = None,
+) -> Report:
+    """Let a run's driver lap.
+
+    Args:
+        run: the Run or its directory.
+        track: name or file of another track; the run's first one if None.
+        trials: from how many starts. The first is on the start line, at rest; the others are
+            spread over the lap, and a little off the line as `seed` decides.
+        laps: how many laps each trial is to finish.
+        checkpoint: which driver of the run.
+        seed: of the starts.
+        threads: how many threads the world uses.
+
+    Raises:
+        RunError: this is not a Run, or it has no such checkpoint.
+        TrackError: there is no such track.
+    """
+    opened = run if isinstance(run, Run) else Run.open(run)
+    policy = NumpyPolicy(*opened.read_policy(checkpoint))
+    settings = env_settings(opened)
+    if track is not None:
+        settings = settings.model_copy(update={"track": track})
+    size = (policy.action.kind == "discrete", policy.action.size)
+    env = evaluation_env(settings, trials=trials, laps=laps, seed=seed, threads=threads)
+    if size != (env.actions.discrete, env.actions.size):
+        raise RunError(
+            f"{opened.path}: the driver answers {policy.action.kind} actions of size "
+            f"{policy.action.size}, but config.toml describes {env.actions.size}; "
+            "the file was changed after training"
+        )
+    return evaluate_policy(env, policy.act)
+
+
+def evaluation_env(
+    settings: EnvSettings,
+    *,
+    trials: int,
+    laps: int,
+    seed: int = 0,
+    rewarded: bool = False,
+    threads: int | None = None,
+) -> VectorEnv:
+    """Build the environment that evaluates: spread starts at rest, a number of laps, no randomness.
+
+    With `rewarded`, the run's own reward is computed too; a user's file may be slow.
+    """
+    first = settings.track.split(",")[0]
+    direction = "reversed" if settings.start.direction == "reversed" else "forward"
+    changes: dict[str, Any] = {
+        "track": first,
+        "observation.critic": list(settings.observation.actor),
+        "start": {"kind": "spread", "direction": direction, "offset": settings.start.offset},
+        "rules.laps": laps,
+    }
+    if not rewarded:
+        changes["reward"] = "progress"
+    plain = settings.model_dump(
+        mode="json", exclude_none=True, include=set(EnvSettings.model_fields)
+    )
+    built = resolve(EnvSettings, plain, changes)
+    limit = max(30.0, built.tracks()[0].length * laps * _LAP_SECONDS_PER_METRE)
+    built = resolve(EnvSettings, plain, changes, {"rules.time_limit": limit})
+    return VectorEnv(built, trials, seed=seed, threads=threads)
+
+
+def evaluate_policy(env: VectorEnv, act: Callable[[Mapping[str, Array]], Array]) -> Report:
+    """Drive every row of an evaluation environment through one episode."""
+    rows, laps = env.rows, env.settings.rules.laps
+    track = env.simulator.tracks[0]
+    observation = env.begin()
+    running = np.ones(rows, bool)
+    status = np.zeros(rows, np.int32)
+    reward = np.zeros(rows, np.float32)
+    log: list[tuple[State, Array, Array]] = []
+    steps = np.zeros(rows, int)
+    first = env.state
+    while running.any():
+        action = act(observation)
+        command = env.actions.decode(action)
+        step = env.advance(action)
+        steps[running] += 1
+        log.append((env.previous, command.speed, command.steering))
+        for k, row in enumerate(step.ended):
+            if running[row]:
+                running[row] = False
+                status[row] = step.episodes.status[k]
+                reward[row] = step.episodes.reward[k]
+        observation = step.observation
+    columns = _columns(first, log, env.dt)
+    traces = tuple(
+        {name: column[: steps[row] + 1, row] for name, column in columns.items()}
+        for row in range(rows)
+    )
+    for trace in traces:
+        trace["lap"] = np.floor(trace["travelled"] / np.float32(track.length)).astype(np.int32)
+    length = track.length if track.closed else None
+    times = tuple(tuple(float(t) for t in lap_times(trace, length))[:laps] for trace in traces)
+    finished = status == Status.LAP_COMPLETE
+    every = [t for trial in times for t in trial]
+    driven = [min(1.0, float(t["travelled"][-1]) / (laps * track.length)) for t in traces]
+    return Report(
+        track=track.name,
+        vehicle=env.settings.vehicle,
+        trials=rows,
+        laps_per_trial=laps,
+        laps_completed=len(every),
+        completion=float(finished.mean()),
+        progress=float(np.clip(np.mean(driven), 0, 1)),
+        lap_times_s=times,
+        best_lap_s=min(every, default=None),
+        mean_lap_s=float(np.mean(every)) if every else None,
+        off_tracks=int((status == Status.OFF_TRACK).sum()),
+        crashes=0,
+        immobilized=int((status == Status.IMMOBILIZED).sum()),
+        reversed=int((status == Status.REVERSED).sum()),
+        mean_reward=float(reward.mean()) if env.settings.reward.kind != "progress" else None,
+        traces=traces,
+    )
+
+
+def _columns(first: State, log: list[tuple[State, Array, Array]], dt: float) -> dict[str, Array]:
+    """Stack the states of all steps, (T + 1, N) an array; the first row is the start."""
+    states = [first, *(state for state, _, _ in log)]
+    found = {
+        name: np.stack([getattr(state, name) for state in states])
+        for name in ("x", "y", "yaw", "steering", "s", "n", "travelled")
+    }
+    found["speed"] = np.stack([np.hypot(state.vx, state.vy) for state in states])
+    found["command_speed"] = np.stack([log[0][1], *(speed for _, speed, _ in log)])
+    found["command_steering"] = np.stack([log[0][2], *(steering for _, _, steering in log)])
+    t = (np.arange(len(states)) * dt).astype(np.float32)
+    found["t"] = np.broadcast_to(t[:, None], found["x"].shape)
+    return found

@@ -1,0 +1,118 @@
+"""Runner: drives a VectorEnv with a policy and hands over what happened as a Batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Protocol
+
+import numpy as np
+
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.draws import Purpose, uniform
+from hotlap.env import Episodes, VectorEnv
+from hotlap.types import Array, Float32
+
+__all__ = ["Runner", "Sampler", "action_spec", "observation_specs"]
+
+
+class Sampler(Protocol):
+    """What a Runner needs of a policy: the learner itself, in training."""
+
+    def act(self, observation: Mapping[str, Array], uniform: Array) -> tuple[Array, Float32]:
+        """Sample actions and their log-probabilities, decided by uniform numbers (N, A)."""
+
+
+class Runner:
+    """Collects experience from one VectorEnv, step after step, across calls.
+
+    The draws of the policy depend on the row, its episode and its step alone: two runners with half
+    the rows each collect what one with all rows would.
+    """
+
+    def __init__(self, env: VectorEnv, *, seed: int) -> None:
+        self.env = env
+        self._seed = seed
+        self._observation = env.begin()
+
+    def collect(self, policy: Sampler, steps: int) -> tuple[Batch, Episodes]:
+        """Drive every row for `steps` steps; return the experience and the episodes that ended."""
+        env = self.env
+        draws = 1 if env.actions.discrete else env.actions.size
+        seen = {
+            name: np.empty((steps, *first.shape), first.dtype)
+            for name, first in self._observation.items()
+        }
+        action: Array | None = None
+        shape = (steps, env.rows)
+        log_prob, reward = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        terminated, truncated = np.empty(shape, bool), np.empty(shape, bool)
+        reached: list[dict[str, Array]] = []
+        episodes: list[Episodes] = []
+        for t in range(steps):
+            for name, array in seen.items():
+                array[t] = self._observation[name]
+            state = env.state
+            chance = uniform(
+                self._seed, state.row, state.episode, state.steps, Purpose.ACTION, draws
+            )
+            chosen, log_prob[t] = policy.act(self._observation, chance)
+            if action is None:
+                action = np.empty((steps, *chosen.shape), chosen.dtype)
+            action[t] = chosen
+            transition = env.advance(chosen)
+            reward[t] = transition.reward
+            terminated[t], truncated[t] = transition.terminated, transition.truncated
+            if len(transition.ended):
+                reached.append(transition.reached)
+                episodes.append(transition.episodes)
+            self._observation = transition.observation
+        assert action is not None
+        batch = Batch(
+            observation=seen,
+            last_observation=self._observation,
+            action=action,
+            log_prob=log_prob,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            reached={
+                name: np.concatenate([one[name] for one in reached])
+                if reached
+                else np.empty((0, *array.shape[2:]), array.dtype)
+                for name, array in seen.items()
+            },
+        )
+        return batch, _joined(episodes)
+
+    def save(self) -> dict[str, Array]:
+        """Return everything needed to continue exactly."""
+        return self.env.save()
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from what `save` returned."""
+        self.env.restore(arrays)
+        self._observation = self.env.observe()
+
+
+def _joined(episodes: list[Episodes]) -> Episodes:
+    """Put the episodes of several steps into one record."""
+    names = [field.name for field in fields(Episodes)]
+    if not episodes:
+        return Episodes(**{name: np.empty(0, np.float32) for name in names})
+    return Episodes(
+        **{name: np.concatenate([getattr(one, name) for one in episodes]) for name in names}
+    )
+
+
+def observation_specs(env: VectorEnv) -> dict[str, ObservationSpec]:
+    """Say what one row of each observation of an environment looks like."""
+    return {
+        name: ObservationSpec(tuple(space.shape), str(space.dtype))
+        for name, space in env.spaces.items()
+    }
+
+
+def action_spec(env: VectorEnv) -> ActionSpec:
+    """Say what a policy for this environment answers."""
+    return ActionSpec("discrete" if env.actions.discrete else "continuous", env.actions.size)
