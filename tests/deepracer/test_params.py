@@ -275,17 +275,38 @@ def test_an_episode_that_begins_in_one_row_leaves_the_others_alone():
     np.testing.assert_allclose(columns.progress, [100 * 1.14 / 16, 100 * 0.14 / 16], atol=1e-5)
 
 
-def test_each_row_has_its_own_track():
-    params = Params([straight(), square()])
-    at = state([1.0, 1.0], [1.1, 0.1])
-    at = State(**{**vars(at), "track": np.array([0, 1], np.int32)})
-    params.begin(np.arange(2), at)
+def test_a_new_episode_forgets_the_progress_of_the_last():
+    params = Params([square()])
+    drive(params, [5, 9, 13, 14.8], start=2)  # 80 percent
 
-    first, second = params.rows(params.compute(at, still(2), np.full(2, 2)))
+    # without forgetting, 0 after 80 would read as over the finish line: 100
+    assert drive(params, [2, 3], start=2) == pytest.approx([0, 6.25], abs=1e-4)
+
+
+def test_each_row_has_its_own_track():
+    params = Params([straight(), square(half=0.45)])  # borders off the lines of the search grid
+    at = state([1.0, 1.0, 2.0, 2.0], [1.1, 0.1, 0.45, 1.1])
+    at = State(**{**vars(at), "track": np.array([0, 1, 1, 0], np.int32)})
+    params.begin(np.arange(4), at)
+
+    first, second, astride, on = params.rows(params.compute(at, still(4), np.full(4, 2)))
 
     assert (first["track_length"], second["track_length"]) == (5.0, 16.0)
     assert (len(first["waypoints"]), len(second["waypoints"])) == (11, 33)
     assert first["distance_from_center"] == pytest.approx(0.1)
+    assert (astride["all_wheels_on_track"], astride["is_offtrack"]) == (False, False)
+    assert (on["all_wheels_on_track"], on["is_offtrack"]) == (True, False)
+
+
+def test_outside_the_corner_where_the_loop_closes_the_place_is_zero_not_the_length():
+    params = Params([square()])
+    at = state([-0.24], [-0.1])  # the nose is at (-0.1, -0.1), nearest to (0, 0)
+    params.begin(np.array([0]), at)
+
+    row = params.row(params.compute(at, still(1), np.array([2])), 0)
+
+    assert row["projection_distance"] == 0.0
+    assert row["closest_waypoints"] == [0, 1]
 
 
 def test_a_user_may_change_what_it_is_given():

@@ -71,6 +71,13 @@ def test_each_load_has_its_own_globals_and_the_check_has_too(write, track):
     assert [first({}), first({}), second({})] == [1.0, 2.0, 1.0]
 
 
+def test_the_file_is_compiled_as_it_would_be_alone(write):
+    # our own `from __future__ import annotations` would make this the text "int"
+    reward = RewardFile(write("def reward_function(params: int):\n    return 1\n"))
+
+    assert reward.function.__annotations__ == {"params": int}
+
+
 def test_modules_beside_the_file_are_found_and_not_shared(tmp_path):
     found = []
     for value in (1, 2):
