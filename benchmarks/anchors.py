@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,12 +150,12 @@ class Anchor:
 
 ANCHORS = {
     "CartPole-v1": Anchor(
-        rows=8,
+        rows=16,
         steps=100_000,
         settings=PPOSettings(
-            horizon=32,
+            horizon=64,
             minibatch=256,
-            epochs=20,
+            epochs=10,
             learning_rate=1e-3,
             schedule="linear",
             gamma=0.98,
@@ -164,11 +166,11 @@ ANCHORS = {
         at_least=475.0,
     ),
     "Pendulum-v1": Anchor(
-        rows=4,
+        rows=16,
         steps=100_000,
         settings=PPOSettings(
-            horizon=256,
-            minibatch=64,
+            horizon=64,
+            minibatch=128,
             epochs=10,
             learning_rate=1e-3,
             schedule="linear",
@@ -217,7 +219,8 @@ def main() -> None:
             line = run(task, seed) | {
                 "command": " ".join(["python", "benchmarks/anchors.py", *sys.argv[1:]]),
                 "date": time.strftime("%Y-%m-%d"),
-                "machine": platform.processor() or platform.machine(),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                "versions": {name: version(name) for name in ("torch", "numpy", "gymnasium")},
                 "settings": ANCHORS[task].settings.model_dump(mode="json"),
             }
             with RESULTS.open("a", encoding="utf-8") as file:

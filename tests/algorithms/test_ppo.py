@@ -238,6 +238,19 @@ def test_threads_do_not_change_the_bytes():
     assert_same(alone, together)
 
 
+def test_cutting_a_minibatch_into_shards_changes_only_the_last_bits():
+    whole, cut = learner(epochs=1, minibatch=192), learner(epochs=1, minibatch=192)
+    cut._shard = 50
+
+    found = [ppo.update(make_batch(ppo), progress=0.0) for ppo in (whole, cut)]
+
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    before = learner().save()[1]["actor.hidden0.weight"]
+    one, other = (ppo.save()[1]["actor.hidden0.weight"] for ppo in (whole, cut))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.abs(one - before).max() > 1e-3
+
+
 def test_the_critic_alone_sees_what_only_it_may_see():
     ppo = learner(actor=("camera",), critic=("state",))
     ppo.update(make_batch(ppo), progress=0.0)

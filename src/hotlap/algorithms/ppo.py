@@ -389,8 +389,8 @@ class PPO:
 
         def gradients(part: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
             index, advantage_B = part
-            seen = {name: values[index] for name, values in inputs.items()}
-            mine = {name: values[index] for name, values in rows.items()}
+            seen = {name: values.index_select(0, index) for name, values in inputs.items()}
+            mine = {name: values.index_select(0, index) for name, values in rows.items()}
             output = self._forward("actor", seen)
             log_prob, entropy_B = self._log_prob(output, mine["action"])
             log_ratio = log_prob - mine["log_prob"]
