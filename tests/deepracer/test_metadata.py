@@ -100,13 +100,13 @@ MISTAKES = {
     ),
     "backwards": (_action(speed=-0.1), "must be 0 to 10 m/s (got -0.1)"),
     "rocket": (_action(speed=10.1), "must be 0 to 10 m/s (got 10.1)"),
-    "lock": (_action(steering_angle=91), "must be -90 to 90 degrees (got 91)"),
+    "lock": (_action(steering_angle=61), "must be -60 to 60 degrees (got 61)"),
     "order": (
         _range("speed", low=2, high=2),
         "action_space.speed: low must be less than high (got 2",
     ),
     "no high": (_range("steering_angle", low=2), "action_space.steering_angle: lacks high"),
-    "range of lock": (_range("steering_angle", low=-95, high=0), "steering_angle.low: must be -90"),
+    "range of lock": (_range("steering_angle", low=-61, high=0), "steering_angle.low: must be -60"),
     "range of speed": (_range("speed", low=-1, high=2), "action_space.speed.low: must be 0 to 10"),
     "no range": ({"action_space": {"speed": RANGES["speed"]}}, 'must be {"low": ..., "high": ...}'),
     "type": (

@@ -46,7 +46,7 @@ KEYS = (
     "lidar_config",
 )
 
-STEERING_MOST, SPEED_MOST = 90.0, 10.0
+STEERING_MOST, SPEED_MOST = 60.0, 10.0
 """Beyond these [degrees, m/s] an action is a mistake. What the car obeys is less: 30 and 4."""
 
 DEFAULT_ACTIONS = tuple((steering, 0.6) for steering in (-30.0, -15.0, 0.0, 15.0, 30.0))
