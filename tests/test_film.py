@@ -76,6 +76,17 @@ def test_the_frames_a_second_do_not_change_how_long_it_lasts(track, fps):
     assert len(frames) == round(29 / 15 * fps) + 1
 
 
+def test_a_frame_shows_the_row_nearest_in_time(track):
+    trace = drive(track, 1.0)
+    camera = np.broadcast_to(np.arange(15, dtype=np.uint8)[:, None, None, None], (15, 30, 40, 1))
+
+    shown = [int(frame[90, 840, 0]) for frame in frames_of(track, trace, camera, fps=40)]
+
+    # Frame k is at k/40 s, which is 15 k / 40 rows: 0, 0.375, 0.75, 1.125, ...
+    assert shown[:4] == [0, 0, 1, 1]
+    assert shown[-1] == 14
+
+
 def test_the_car_moves_as_on_the_map_with_y_upwards(track):
     trace = drive(track, 8.0)
     frames = frames_of(track, trace)

@@ -9,7 +9,6 @@ from PIL import Image
 
 from hotlap.errors import RunError
 from hotlap.plot import learning_curves, reward_and_completion, save, track_picture
-from hotlap.runs import lap_times
 from hotlap.track import load_track
 
 ROWS = [
@@ -35,27 +34,6 @@ def trace_on(track, laps=2.5, speed=2.0, dt=1 / 15, start=0.0):
     arrays = {"t": t, "x": xy[:, 0], "y": xy[:, 1], "speed": speed + 0 * t, "s": s}
     trace = {name: array.astype(np.float32) for name, array in arrays.items()}
     return trace | {"lap": (far // track.length).astype(np.int32)}
-
-
-@pytest.mark.parametrize("start", [0.0, 5.0])
-def test_lap_times_are_exact_between_the_rows(start):
-    # 17.59989 m at 2 m/s: 8.799945 s, in rows a fifteenth of a second apart
-    track = load_track("reinvent_like")
-
-    laps = lap_times(trace_on(track, start=start), track.length)
-
-    np.testing.assert_allclose(laps, track.length / 2.0, atol=1e-4)
-    assert len(laps) == 2
-
-
-def test_the_end_of_an_open_track_is_a_row():
-    trace = {
-        "t": np.array([0.5, 1.0, 1.5], np.float32),
-        "s": np.array([1.0, 2.0, 3.0], np.float32),
-        "lap": np.array([0, 0, 1], np.int32),
-    }
-
-    np.testing.assert_allclose(lap_times(trace, None), [1.0])
 
 
 def test_a_training_is_drawn_in_three_panels_with_units():

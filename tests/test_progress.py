@@ -56,6 +56,15 @@ def test_a_plain_line_says_it_all():
     )
 
 
+def test_the_budget_that_is_spent_first_counts():
+    # Of the time 10 s of 100 are gone, of the steps 30 of 40: 75 %; 10 steps at 5/s are 2 s.
+    progress = Progress(100, 40, stream=io.StringIO(), clock=Clock())
+
+    progress.update({"steps": 30, "seconds": 10.0, "steps_per_second": 5})
+
+    assert progress.line() == "30 steps  75%  5/s  eta 0:02"
+
+
 def test_without_a_budget_or_laps_nothing_is_made_up():
     progress = Progress(None, None, stream=io.StringIO(), clock=Clock())
 
@@ -99,7 +108,7 @@ def test_a_terminal_gets_the_block_under_the_events():
 
     with Progress(250, None, stream=stream, title="oval-ppo-17") as progress:
         progress.update(ROW)
-        progress.update({"reward": 50.0, "evaluation/lap_time": 12.5})
+        progress.update({"reward": 50.0, "evaluation/lap_time": 12.5, "time/learn": 2.0})
         progress.event("new best lap [12.61 s]")
 
     shown = stream.getvalue()
@@ -107,7 +116,7 @@ def test_a_terminal_gets_the_block_under_the_events():
     for text in ("37 %", "1.84M steps", "12 480", "50.0", "▁█", "12.61 s", "94 % of laps"):
         assert text in block
     assert "evaluated 12.50 s" in block
-    assert "collect 75 %  learn 25 %" in block
+    assert "collect 50 %  learn 50 %" in block
     assert len(block.strip().splitlines()) <= 6
     assert "new best lap [12.61 s]" in shown[: shown.rindex("oval-ppo-17")]
 

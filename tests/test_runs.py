@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hotlap.errors import RunError
-from hotlap.runs import Run, default_directory, list_runs
+from hotlap.runs import Run, default_directory, lap_times, list_runs
 
 POLICY = ({"kind": "mlp"}, {"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
 STATE = ({"iteration": 1}, {"n": np.array(7, np.int64)})
@@ -484,6 +484,20 @@ def test_a_run_is_written_without_torch_or_tensorflow(tmp_path):
     done = in_child(code, tmp_path / "run")
 
     assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize("start", [0.0, 4.0])
+def test_lap_times_are_exact_between_the_rows(start):
+    # 10 m around. After 2 s 2 m are missing, a second later 2 m too many were driven: the lap ended
+    # at 2.5 s. The next rows are 1 m before and 3 m after its end: 4.25 s, which is 1.75 s later.
+    trace = {
+        "t": np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], np.float32),
+        "s": np.float32((np.array([0.0, 4.0, 8.0, 12.0, 19.0, 23.0]) + start) % 10.0),
+        "lap": np.array([0, 0, 0, 1, 1, 2], np.int32),
+    }
+
+    np.testing.assert_allclose(lap_times(trace, 10.0), [2.5, 1.75], rtol=1e-6)
+    np.testing.assert_allclose(lap_times(trace, None), [3.0, 2.0])  # open: the row is the end
 
 
 def test_the_next_free_directory_follows_the_highest_number(tmp_path):

@@ -55,7 +55,7 @@ def write_film(
     """Film a driven trace in real time, 960 by 540.
 
     Writes MP4 (H.264, yuv420p, the index first so that browsers start at once) by PyAV. Without
-    PyAV, or when `path` ends in .gif, writes a smaller animated GIF instead. Costs about 4 ms a
+    PyAV, or when `path` ends in .gif, writes a smaller animated GIF instead. Costs about 6 ms a
     frame.
 
     Args:
