@@ -12,27 +12,46 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from hotlap.errors import SimulationError
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.look import Look
 from hotlap.sim.threads import available, spread
 from hotlap.sim.vehicle import (
-    BLOCK,
+    CARRY,
+    GAIN,
+    MOTOR_LAG_INVERSE,
+    PARAMETERS,
+    SPEED_GAIN,
+    SPEED_MAX,
+    SPEED_MIN,
+    STAGES,
+    STEERING_LAG_INVERSE,
+    STEERING_MAX,
+    STEERING_RATE,
     SUBSTEP_MAX,
-    Parameter,
+    WHEEL_FRONT,
+    WHEEL_REAR,
+    WHEEL_SIDE,
     Vehicle,
+    atan_positive,
+    cos_small,
     motor_force,
-    rk4,
-    sin_small,
+    rates,
+    sin_cos,
+    sin_quarter,
     wrap,
 )
 from hotlap.simulator import Command, Start, State
 from hotlap.track import Track
 from hotlap.types import Array, Float32, Int32
 
-__all__ = ["NativeSimulator"]
+__all__ = ["BLOCK", "NativeSimulator"]
+
+BLOCK = 64
+"""Cars that share one pass of the kernel: all that it reads fits the first-level cache."""
 
 _FLOATS = (
     "x",
@@ -54,6 +73,8 @@ _FLOATS = (
     "travelled",
 )
 _INTS = ("station", "wheels_off", "steps")
+_SKEW = 80
+"""Unused columns: rows that lie a power of two apart would evict each other from the cache."""
 
 
 class NativeSimulator:
@@ -88,19 +109,21 @@ class NativeSimulator:
         self.threads = threads or available()
         self._substeps = max(1, round(np.ceil(dt / SUBSTEP_MAX - 1e-9)))
         vehicles = [vehicle] * rows if isinstance(vehicle, Vehicle) else list(vehicle)
-        vectors = {car: car.parameters(dt / self._substeps) for car in set(vehicles)}
+        vectors = {car: car.parameters() for car in set(vehicles)}
         # The kernel handles whole blocks: the last one is filled up with cars that nobody sees.
         self._padded = -(-rows // BLOCK) * BLOCK
         columns = [vectors[car] for car in vehicles]
         columns += columns[-1:] * (self._padded - rows)
-        self._parameters = np.ascontiguousarray(np.stack(columns, 1))
+        blocks = np.stack(columns).reshape(-1, BLOCK, PARAMETERS)
+        self._parameters = np.ascontiguousarray(blocks.transpose(0, 2, 1))
         self._bank = _Bank(self.tracks)
-        self._floats = np.zeros((len(_FLOATS), self._padded), np.float32)
-        self._ints = np.zeros((len(_INTS), self._padded), np.int32)
+        self._floats = np.zeros((len(_FLOATS), self._padded + _SKEW), np.float32)
+        self._ints = np.zeros((len(_INTS), self._padded + _SKEW), np.int32)
         self._track = np.zeros(self._padded, np.int32)
         self._episode = np.full(rows, -1, np.int32)
         self._row = first_row + np.arange(rows, dtype=np.int64)
         self._world = np.arange(rows, dtype=np.int32)
+        self._state = self._view()
         self._look = (np.arange(rows) % len(looks)).astype(np.int32)
         self.camera = (
             None if camera is None else Camera(camera, self.tracks, looks, threads=self.threads)
@@ -115,11 +138,13 @@ class NativeSimulator:
     @property
     def state(self) -> State:
         """The state after the last `reset` or `step`."""
-        floats = {name: self._floats[i, : self.rows] for i, name in enumerate(_FLOATS)}
-        ints = {name: self._ints[i, : self.rows] for i, name in enumerate(_INTS)}
+        return self._state
+
+    def _view(self) -> State:
+        named: dict[str, Any] = dict(zip(_FLOATS, self._floats[:, : self.rows], strict=True))
+        named.update(zip(_INTS, self._ints[:, : self.rows], strict=True))
         return State(
-            **floats,
-            **ints,
+            **named,
             episode=self._episode,
             row=self._row,
             track=self._track[: self.rows],
@@ -137,13 +162,14 @@ class NativeSimulator:
         self._floats[:, rows] = np.stack([placed.get(name, placed["zero"]) for name in _FLOATS])
         self._ints[:, rows] = 0
         self._ints[_INTS.index("station"), rows] = placed["station"]
-        return self.state
+        self._state = self._view()
+        return self._state
 
     def step(self, command: Command) -> State:
         """Advance every car by `dt`.
 
         Raises:
-            SimulationError: a command or a state is not finite.
+            SimulationError: a command is not finite.
         """
         wanted = np.zeros((2, self._padded), np.float32)
         wanted[0, : self.rows], wanted[1, : self.rows] = command.steering, command.speed
@@ -158,12 +184,12 @@ class NativeSimulator:
         spread(
             _step,
             self._padded,
-            self._floats.reshape(-1),
-            floats.reshape(-1),
-            self._ints.reshape(-1),
-            ints.reshape(-1),
-            wanted.reshape(-1),
-            self._parameters.reshape(-1),
+            self._floats,
+            floats,
+            self._ints,
+            ints,
+            wanted,
+            self._parameters,
             self._track,
             bank.stations,
             bank.first,
@@ -172,12 +198,12 @@ class NativeSimulator:
             bank.closed,
             np.float32(self.dt / self._substeps),
             self._substeps,
-            self._padded,
             block=BLOCK,
             threads=self.threads if self.rows >= 8 * BLOCK else 1,
         )
         self._floats, self._ints = floats, ints
-        return self.state
+        self._state = self._view()
+        return self._state
 
     def sense(self, sensor: str, rows: Array | None = None) -> Array:
         """Read a sensor of the given rows (all if None): (M, H, W, C) for the camera."""
@@ -193,20 +219,23 @@ class NativeSimulator:
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
         return {
-            "floats": self._floats.copy(),
-            "ints": self._ints.copy(),
-            "track": self._track.copy(),
+            "floats": self._floats[:, : self.rows].copy(),
+            "ints": self._ints[:, : self.rows].copy(),
+            "track": self._track[: self.rows].copy(),
             "episode": self._episode.copy(),
         }
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Continue from what `save` returned."""
-        self._floats, self._ints = arrays["floats"].copy(), arrays["ints"].copy()
-        self._track, self._episode = arrays["track"].copy(), arrays["episode"].copy()
+        self._floats, self._ints = self._floats.copy(), self._ints.copy()
+        self._track, self._episode = self._track.copy(), arrays["episode"].copy()
+        self._floats[:, : self.rows], self._ints[:, : self.rows] = arrays["floats"], arrays["ints"]
+        self._track[: self.rows] = arrays["track"]
+        self._state = self._view()
 
 
 class _Bank:
-    """The stations of all tracks in one flat array, eight numbers a station.
+    """The stations of all tracks in one flat array, eight numbers a station, the last one unused.
 
     A closed track repeats its first station at the end, so that the kernel reads station k + 1
     without asking.
@@ -217,14 +246,14 @@ class _Bank:
         for track in tracks:
             st = track.stations
             table = np.stack(
-                [st.x, st.y, st.tx, st.ty, st.heading, st.curvature, st.left, st.right], axis=1
+                [st.x, st.y, st.tx, st.ty, st.curvature, st.left, st.right, 0 * st.x], axis=1
             )
             if st.closed:
                 table = np.concatenate([table, table[:1]])
             tables.append(table)
             first.append(count)
             count += len(table)
-        self.stations: Float32 = np.concatenate(tables).astype(np.float32).reshape(-1)
+        self.stations: Float32 = np.concatenate(tables).astype(np.float32)
         self.first: Int32 = np.array(first, np.int32)
         self.segments: Int32 = np.array([len(t) - 1 for t in tables], np.int32)
         self.spacing: Float32 = np.array([t.stations.spacing for t in tracks], np.float32)
@@ -236,13 +265,12 @@ class _Bank:
         at = start.s / spacing
         station = np.clip(np.floor(at), 0, segments - 1).astype(np.int32)
         t = (at - station).astype(np.float32)
-        table = self.stations.reshape(-1, 8)
+        table = self.stations
         here = table[self.first[start.track] + station].astype(np.float64)
         there = table[self.first[start.track] + station + 1].astype(np.float64)
-        turn = (there[:, 4] - here[:, 4] + np.pi) % (2 * np.pi) - np.pi
         mixed = here + t[:, None] * (there - here)
         size = np.hypot(mixed[:, 2], mixed[:, 3])
-        heading = here[:, 4] + t * turn + start.heading_error
+        heading = np.arctan2(mixed[:, 3], mixed[:, 2]) + start.heading_error
         placed = {
             "x": mixed[:, 0] - start.n * mixed[:, 3] / size,
             "y": mixed[:, 1] + start.n * mixed[:, 2] / size,
@@ -252,227 +280,137 @@ class _Bank:
             "s": start.s,
             "n": start.n,
             "heading_error": start.heading_error,
-            "curvature": mixed[:, 5],
-            "left": mixed[:, 6],
-            "right": mixed[:, 7],
+            "curvature": mixed[:, 4],
+            "left": mixed[:, 5],
+            "right": mixed[:, 6],
             "zero": np.zeros(len(t)),
         }
         return {k: v.astype(np.float32) for k, v in placed.items()} | {"station": station}
 
 
-_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-_PI, _HALF_PI = np.float32(np.pi), np.float32(np.pi / 2)
-_TENTH = np.float32(0.1)
+_ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+_PI, _TENTH, _TINY = np.float32(np.pi), np.float32(0.1), np.float32(1e-30)
 _LEAP = np.int32(24)
 """Most stations that a car may be thought to have passed in one control step."""
 _SETTLE = 8
 """Most single steps that correct the leap."""
-_B = BLOCK
-_PARAMETERS = len(Parameter)
-_inline = njit(fastmath=True, error_model="numpy", forceinline=True)
+_MOVING = 7
+"""States that the integrator advances, from `_DX` on; its increments lie as many rows further."""
+_intrinsic: Any = intrinsic
+_inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 
-# Rows of the scratch: the eight of the motion, then these.
-_X0, _Y0, _YAW0, _STEER, _SPEED, _S0, _N0, _ERROR0, _BEND0 = range(8, 17)
-_SCRATCH = 17
+# Rows of the scratch; the parameters come first. Position and turn count from the substep's start,
+# in its own frame, so that float32 loses nothing and the series for small angles serve.
+(
+    _DX, _DY, _PSI, _VX, _VY, _R, _DELTA, _REFERENCE, _TARGET, _AIM,
+    _X, _Y, _COS, _SIN, _YAW, _S, _N, _STATION, _COUNT, _GAP, _LOOP, _ROWS,
+) = range(PARAMETERS, PARAMETERS + 22)  # fmt: skip
+_MORE = _ROWS
+_HERE = _MORE + 8
+_SCRATCH = _HERE + 16
+
+
+@_intrinsic
+def _prefer_512_bits(typingctx):  # type: ignore[no-untyped-def]
+    """Let LLVM use the widest vectors in the kernel that calls this; alone it stops at 256 bits."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        # llvmlite's own `add` knows no attributes with values.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 @_inline
-def _sin(angle):  # type: ignore[no-untyped-def]
-    size = abs(angle)
-    folded = sin_small(_PI - size if size > _HALF_PI else size)
-    return -folded if angle < _ZERO else folded
+def _stage(m, j, carry, gain, h):  # type: ignore[no-untyped-def]
+    """Run one stage of the integrator for car j: dy = carry dy + h f(y), y = y + gain dy."""
+    psi, vx, vy, r = m[_PSI, j], m[_VX, j], m[_VY, j], m[_R, j]
+    delta, reference = m[_DELTA, j], m[_REFERENCE, j]
+    limit = m[STEERING_RATE, j]
+    delta_rate = (m[_TARGET, j] - delta) * m[STEERING_LAG_INVERSE, j]
+    delta_rate = min(max(delta_rate, -limit), limit)
+    reference_rate = (m[_AIM, j] - reference) * m[MOTOR_LAG_INVERSE, j]
+    vx_rate, vy_rate, r_rate = rates(vx, vy, r, delta, delta_rate, reference, m, j)
+    c, s = cos_small(psi), sin_quarter(psi)
+
+    dx = carry * m[_MORE, j] + h * (vx * c - vy * s)
+    dy = carry * m[_MORE + 1, j] + h * (vx * s + vy * c)
+    d_psi = carry * m[_MORE + 2, j] + h * r
+    d_vx = carry * m[_MORE + 3, j] + h * vx_rate
+    d_vy = carry * m[_MORE + 4, j] + h * vy_rate
+    d_r = carry * m[_MORE + 5, j] + h * r_rate
+    d_delta = carry * m[_MORE + 6, j] + h * delta_rate
+    d_reference = carry * m[_MORE + 7, j] + h * reference_rate
+    m[_MORE, j], m[_MORE + 1, j], m[_MORE + 2, j], m[_MORE + 3, j] = dx, dy, d_psi, d_vx
+    m[_MORE + 4, j], m[_MORE + 5, j], m[_MORE + 6, j] = d_vy, d_r, d_delta
+    m[_MORE + 7, j] = d_reference
+    m[_DX, j] += gain * dx
+    m[_DY, j] += gain * dy
+    m[_PSI, j] = psi + gain * d_psi
+    m[_VX, j] = vx + gain * d_vx
+    m[_VY, j] = vy + gain * d_vy
+    m[_R, j] = r + gain * d_r
+    m[_DELTA, j] = delta + gain * d_delta
+    m[_REFERENCE, j] = reference + gain * d_reference
 
 
 @_inline
-def _cos(angle):  # type: ignore[no-untyped-def]
-    return sin_small(_HALF_PI - abs(angle))
+def _ahead(x, y, stations, k):  # type: ignore[no-untyped-def]
+    """How far a point lies beyond the normal of station k [m]."""
+    k = np.uint64(k)
+    return (x - stations[k, 0]) * stations[k, 2] + (y - stations[k, 1]) * stations[k, 3]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _step(  # type: ignore[no-untyped-def]
-    start, stop, floats, floats_out, ints, ints_out, command, parameters, track,
-    stations, first, segments, spacing, closed, h, substeps, columns,
-):  # fmt: skip
-    """Advance the cars start..stop by one control step, and find them on their tracks."""
-    u = np.uint64
-    n64, b64 = u(columns), u(_B)
-    m = np.empty(_SCRATCH * _B, np.float32)
-    p = np.empty(_PARAMETERS * _B, np.float32)
-    g = np.empty(16 * _B, np.float32)
-    k_at = np.empty(_B, np.int32)
-    count_at = np.empty(_B, np.int32)
-    loop_at = np.empty(_B, np.float32)
-    gap_at = np.empty(_B, np.float32)
+@_inline
+def _locate(m, j):  # type: ignore[no-untyped-def]
+    """Find car j between its two stations; the results replace the first of them in the scratch."""
+    gap = m[_GAP, j]
+    # Where the interpolated normal passes through the car: a0 + a1 t + a2 t^2 = 0, falling.
+    tx, ty = m[_HERE + 2, j], m[_HERE + 3, j]
+    turn_x, turn_y = m[_HERE + 10, j] - tx, m[_HERE + 11, j] - ty
+    px, py = m[_X, j] - m[_HERE, j], m[_Y, j] - m[_HERE + 1, j]
+    dx, dy = m[_HERE + 8, j] - m[_HERE, j], m[_HERE + 9, j] - m[_HERE + 1, j]
+    a0 = px * tx + py * ty
+    a1 = px * turn_x + py * turn_y - dx * tx - dy * ty
+    a2 = -(dx * turn_x + dy * turn_y)
+    root = math.sqrt(max(a1 * a1 - _TWO * _TWO * a0 * a2, _TINY))
+    t = _TWO * a0 / max(root - a1, _TINY)
+    t = min(max(t, _ZERO), _ONE)
+    fx, fy = tx + t * turn_x, ty + t * turn_y
+    rx, ry = px - t * dx, py - t * dy
+    unit = _ONE / math.sqrt(fx * fx + fy * fy)
+    offset = (fx * ry - fy * rx) * unit
+    s = (m[_STATION, j] + t) * gap
+    bend = m[_HERE + 4, j] + t * (m[_HERE + 12, j] - m[_HERE + 4, j])
+    left_rise = m[_HERE + 13, j] - m[_HERE + 5, j]
+    right_rise = m[_HERE + 14, j] - m[_HERE + 6, j]
+    left, right = m[_HERE + 5, j] + t * left_rise, m[_HERE + 6, j] + t * right_rise
 
-    for block in range(start, stop, _B):
-        base = u(block)
-        for field in range(_PARAMETERS):
-            for j in range(_B):
-                p[u(field) * b64 + u(j)] = parameters[u(field) * n64 + base + u(j)]
-        for field in range(8):
-            for j in range(_B):
-                m[u(field) * b64 + u(j)] = floats[u(field) * n64 + base + u(j)]
-        for field in range(9, 13):
-            for j in range(_B):
-                m[u(field + _S0 - 9) * b64 + u(j)] = floats[u(field) * n64 + base + u(j)]
-        for j in range(_B):
-            q = u(j)
-            for field in range(3):
-                m[u(field + _X0) * b64 + q] = m[u(field) * b64 + q]
-                m[u(field) * b64 + q] = _ZERO
-            limit = p[u(26) * b64 + q]
-            m[u(_STEER) * b64 + q] = min(max(command[base + q], -limit), limit)
-            speed = min(max(command[n64 + base + q], p[u(27) * b64 + q]), p[u(28) * b64 + q])
-            speed = speed * p[u(29) * b64 + q]
-            m[u(_SPEED) * b64 + q] = speed
-            # Without a lag the controller aims at the new speed from the first moment.
-            lagged = p[u(25) * b64 + q] > _ZERO
-            m[u(7) * b64 + q] = m[u(7) * b64 + q] if lagged else speed
+    length = m[_COUNT, j] * gap
+    won = s - m[_S, j]
+    lap = length * m[_LOOP, j]
+    won = won - lap if won > _HALF * length else won
+    won = won + lap if won < -_HALF * length else won
 
-        for _ in range(substeps):
-            for j in range(_B):
-                q = u(j)
-                motion = (
-                    m[q], m[q + b64], m[q + u(2) * b64], m[q + u(3) * b64], m[q + u(4) * b64],
-                    m[q + u(5) * b64], m[q + u(6) * b64], m[q + u(7) * b64],
-                )  # fmt: skip
-                car = (
-                    p[q], p[q + b64], p[q + u(2) * b64], p[q + u(3) * b64], p[q + u(4) * b64],
-                    p[q + u(5) * b64], p[q + u(6) * b64], p[q + u(7) * b64], p[q + u(8) * b64],
-                    p[q + u(9) * b64], p[q + u(10) * b64], p[q + u(11) * b64],
-                    p[q + u(12) * b64], p[q + u(13) * b64], p[q + u(14) * b64],
-                    p[q + u(15) * b64], p[q + u(16) * b64], p[q + u(17) * b64],
-                    p[q + u(18) * b64], p[q + u(19) * b64], p[q + u(20) * b64],
-                    p[q + u(21) * b64],
-                )  # fmt: skip
-                actuators = (
-                    p[q + u(22) * b64], p[q + u(23) * b64], p[q + u(24) * b64],
-                    p[q + u(25) * b64],
-                )  # fmt: skip
-                moved = rk4(
-                    motion, m[q + u(_STEER) * b64], m[q + u(_SPEED) * b64], h, actuators, car
-                )
-                m[q], m[q + b64], m[q + u(2) * b64] = moved[0], moved[1], moved[2]
-                m[q + u(3) * b64], m[q + u(4) * b64] = moved[3], moved[4]
-                m[q + u(5) * b64], m[q + u(6) * b64] = moved[5], moved[6]
-                m[q + u(7) * b64] = moved[7]
+    # Heading error by the cross and the dot product of the car's direction and the line's.
+    c = (m[_COS, j] * fx + m[_SIN, j] * fy) * unit
+    sn = (m[_SIN, j] * fx - m[_COS, j] * fy) * unit
+    error = atan_positive(abs(sn) / max(abs(c), _TINY))
+    error = error if c > _ZERO else _PI - error
+    error = error if sn > _ZERO else -error
 
-        # Guess how many stations were passed, and go from the step's own frame into the world.
-        for j in range(_B):
-            q = u(j)
-            error, yaw = m[q + u(_ERROR0) * b64], m[q + u(_YAW0) * b64]
-            x, y = m[q], m[q + b64]
-            along = x * _cos(error) - y * _sin(error)
-            shrink = max(_ONE - m[q + u(_N0) * b64] * m[q + u(_BEND0) * b64], _TENTH)
-            m[q + u(_N0) * b64] = m[q + u(_S0) * b64] + along / shrink
-            c, s = _cos(yaw), _sin(yaw)
-            m[q] = m[q + u(_X0) * b64] + x * c - y * s
-            m[q + b64] = m[q + u(_Y0) * b64] + x * s + y * c
-            m[q + u(2) * b64] = wrap(yaw + m[q + u(2) * b64])
-
-        # Settle on the station behind the car by single steps. Leap and steps are bounded, so that
-        # a car beside another leg of the track stays on its own: a hop is no progress.
-        for j in range(_B):
-            q = u(j)
-            which = track[base + q]
-            count, gap, loop = segments[which], spacing[which], closed[which]
-            origin = u(first[which])
-            k = ints[base + q]
-            guess = np.int32(np.floor(m[q + u(_N0) * b64] / gap)) - k
-            k = _into(k + min(max(guess, -_LEAP), _LEAP), count, loop)
-            x, y = m[q], m[q + b64]
-            for _ in range(_SETTLE):
-                at = (origin + u(k)) * u(8)
-                px, py = x - stations[at], y - stations[at + u(1)]
-                if px * stations[at + u(2)] + py * stations[at + u(3)] < _ZERO:
-                    step = -1
-                else:
-                    px, py = x - stations[at + u(8)], y - stations[at + u(9)]
-                    if px * stations[at + u(10)] + py * stations[at + u(11)] < _ZERO:
-                        break
-                    step = 1
-                moved_to = _into(k + step, count, loop)
-                if moved_to == k:
-                    break
-                k = moved_to
-            at = (origin + u(k)) * u(8)
-            for field in range(16):
-                g[u(field) * b64 + q] = stations[at + u(field)]
-            k_at[j] = k
-            count_at[j] = count
-            gap_at[j] = gap
-            loop_at[j] = np.float32(loop)
-
-        for j in range(_B):
-            q = u(j)
-            gap = gap_at[j]
-            # Where the interpolated normal passes through the car: a0 + a1 t + a2 t^2 = 0.
-            tx, ty = g[q + u(2) * b64], g[q + u(3) * b64]
-            turn_x, turn_y = g[q + u(10) * b64] - tx, g[q + u(11) * b64] - ty
-            px, py = m[q] - g[q], m[q + b64] - g[q + b64]
-            dx, dy = g[q + u(8) * b64] - g[q], g[q + u(9) * b64] - g[q + b64]
-            a0 = px * tx + py * ty
-            a1 = px * turn_x + py * turn_y - dx * tx - dy * ty
-            a2 = -(dx * turn_x + dy * turn_y)
-            t = -a0 / a1
-            t = t - (a0 + t * (a1 + t * a2)) / (a1 + (t + t) * a2)
-            t = t - (a0 + t * (a1 + t * a2)) / (a1 + (t + t) * a2)
-            fx, fy = tx + t * turn_x, ty + t * turn_y
-            rx, ry = px - t * dx, py - t * dy
-            offset = (fx * ry - fy * rx) / math.sqrt(fx * fx + fy * fy)
-            s = (np.float32(k_at[j]) + t) * gap
-            heading = g[q + u(4) * b64]
-            heading = heading + t * wrap(g[q + u(12) * b64] - heading)
-            error = wrap(m[q + u(2) * b64] - heading)
-            bend = g[q + u(5) * b64] + t * (g[q + u(13) * b64] - g[q + u(5) * b64])
-            left_rise = g[q + u(14) * b64] - g[q + u(6) * b64]
-            right_rise = g[q + u(15) * b64] - g[q + u(7) * b64]
-            left = g[q + u(6) * b64] + t * left_rise
-            right = g[q + u(7) * b64] + t * right_rise
-
-            length = np.float32(count_at[j]) * gap
-            won = s - m[q + u(_S0) * b64]
-            lap = length * loop_at[j]
-            won = won - lap if won > _HALF * length else won
-            won = won + lap if won < -_HALF * length else won
-
-            # Wheels outside: their offset on the circle of curvature through the car's foot point.
-            c, sn = _cos(error), _sin(error)
-            left_slope, right_slope = left_rise / gap, right_rise / gap
-            side = p[q + u(32) * b64]
-            front, rear = p[q + u(30) * b64], p[q + u(31) * b64]
-            off = (
-                _outside(front, side, c, sn, offset, bend, left, right, left_slope, right_slope)
-                + _outside(front, -side, c, sn, offset, bend, left, right, left_slope, right_slope)
-                + _outside(rear, side, c, sn, offset, bend, left, right, left_slope, right_slope)
-                + _outside(rear, -side, c, sn, offset, bend, left, right, left_slope, right_slope)
-            )
-            g[q] = s
-            g[q + b64] = offset
-            g[q + u(2) * b64] = error
-            g[q + u(3) * b64] = bend
-            g[q + u(4) * b64] = left
-            g[q + u(5) * b64] = right
-            g[q + u(6) * b64] = won
-            count_at[j] = off
-
-        for field in range(8):
-            for j in range(_B):
-                floats_out[u(field) * n64 + base + u(j)] = m[u(field) * b64 + u(j)]
-        for field in range(7):
-            for j in range(_B):
-                floats_out[u(field + 9) * n64 + base + u(j)] = g[u(field) * b64 + u(j)]
-        for j in range(_B):
-            q = u(j)
-            floats_out[u(8) * n64 + base + q] = motor_force(
-                m[q + u(3) * b64], m[q + u(7) * b64], p[q + u(13) * b64], p[q + u(14) * b64],
-                p[q + u(15) * b64],
-            )  # fmt: skip
-            won = g[q + u(6) * b64]
-            floats_out[u(16) * n64 + base + q] = floats[u(16) * n64 + base + q] + won
-            ints_out[base + q] = k_at[j]
-            ints_out[n64 + base + q] = count_at[j]
-            ints_out[u(2) * n64 + base + q] = ints[u(2) * n64 + base + q] + np.int32(1)
+    # Wheels outside: their offset on the circle of curvature through the car's foot point.
+    left_slope, right_slope = left_rise / gap, right_rise / gap
+    side, front, rear = m[WHEEL_SIDE, j], m[WHEEL_FRONT, j], m[WHEEL_REAR, j]
+    off = (
+        _outside(front, side, c, sn, offset, bend, left, right, left_slope, right_slope)
+        + _outside(front, -side, c, sn, offset, bend, left, right, left_slope, right_slope)
+        + _outside(rear, side, c, sn, offset, bend, left, right, left_slope, right_slope)
+        + _outside(rear, -side, c, sn, offset, bend, left, right, left_slope, right_slope)
+    )
+    m[_HERE, j], m[_HERE + 1, j], m[_HERE + 2, j], m[_HERE + 3, j] = s, offset, error, bend
+    m[_HERE + 4, j], m[_HERE + 5, j], m[_HERE + 6, j], m[_HERE + 7, j] = left, right, won, off
 
 
 @_inline
@@ -481,14 +419,129 @@ def _outside(ahead, side, c, sn, offset, bend, left, right, left_slope, right_sl
     along, across = ahead * c - side * sn, offset + ahead * sn + side * c
     at_wheel = across - _HALF * bend * along * along / max(_ONE - bend * across, _TENTH)
     room = min(left + left_slope * along - at_wheel, right + right_slope * along + at_wheel)
-    return np.int32(1) if room < _ZERO else np.int32(0)
+    return _ONE if room < _ZERO else _ZERO
 
 
 @_inline
 def _into(k, count, loop):  # type: ignore[no-untyped-def]
-    """Bring a station index back into 0..count-1: round a closed track, to the end of an open one."""
+    """Bring a station index back into 0..count-1: round a loop, to the end of an open track."""
     if k >= count:
         return np.int32(k - count) if loop == 1 else np.int32(count - 1)
     if k < 0:
         return np.int32(k + count) if loop == 1 else np.int32(0)
     return np.int32(k)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _step(  # type: ignore[no-untyped-def]
+    start, stop, floats, floats_out, ints, ints_out, command, parameters, track,
+    stations, first, segments, spacing, closed, h, substeps,
+):  # fmt: skip
+    """Advance the cars start..stop by one control step, and find them on their tracks."""
+    _prefer_512_bits()
+    # One array with constant rows, because LLVM can then see that no two rows overlap.
+    m = np.empty((_SCRATCH, BLOCK), np.float32)
+
+    for block in range(start // BLOCK, -(-stop // BLOCK)):
+        base = block * BLOCK
+        for j in range(BLOCK):
+            for row in range(PARAMETERS):
+                m[row, j] = parameters[block, row, j]
+        for j in range(BLOCK):
+            m[_X, j], m[_Y, j], m[_YAW, j] = (
+                floats[0, np.uint64(base + j)],
+                floats[1, np.uint64(base + j)],
+                floats[2, np.uint64(base + j)],
+            )
+            m[_VX, j], m[_VY, j], m[_R, j] = (
+                floats[3, np.uint64(base + j)],
+                floats[4, np.uint64(base + j)],
+                floats[5, np.uint64(base + j)],
+            )
+            m[_DELTA, j], m[_REFERENCE, j] = (
+                floats[6, np.uint64(base + j)],
+                floats[7, np.uint64(base + j)],
+            )
+            m[_S, j] = floats[9, np.uint64(base + j)]
+            m[_N, j] = floats[10, np.uint64(base + j)]
+        for j in range(BLOCK):
+            limit = m[STEERING_MAX, j]
+            m[_TARGET, j] = min(max(command[0, np.uint64(base + j)], -limit), limit)
+            speed = min(max(command[1, np.uint64(base + j)], m[SPEED_MIN, j]), m[SPEED_MAX, j])
+            m[_AIM, j] = speed * m[SPEED_GAIN, j]
+            # Without a lag the controller aims at the new speed from the first moment.
+            lagged = m[MOTOR_LAG_INVERSE, j] > _ZERO
+            m[_REFERENCE, j] = m[_REFERENCE, j] if lagged else m[_AIM, j]
+            m[_SIN, j], m[_COS, j] = sin_cos(m[_YAW, j])
+            for row in range(_MORE, _HERE):
+                m[row, j] = _ZERO
+
+        for _ in range(substeps):
+            for j in range(BLOCK):
+                m[_DX, j], m[_DY, j], m[_PSI, j] = _ZERO, _ZERO, _ZERO
+            for stage in range(STAGES):
+                carry, gain = CARRY[stage], GAIN[stage]
+                for j in range(BLOCK):
+                    _stage(m, j, carry, gain, h)
+            # Leave the substep's frame for the world's, and turn along with the car.
+            for j in range(BLOCK):
+                c, s = m[_COS, j], m[_SIN, j]
+                m[_X, j] += c * m[_DX, j] - s * m[_DY, j]
+                m[_Y, j] += s * m[_DX, j] + c * m[_DY, j]
+                turn_c, turn_s = cos_small(m[_PSI, j]), sin_quarter(m[_PSI, j])
+                m[_COS, j], m[_SIN, j] = c * turn_c - s * turn_s, s * turn_c + c * turn_s
+                m[_YAW, j] += m[_PSI, j]
+
+        # Guess the station behind the car, and settle on it by single steps. Leap and steps are
+        # bounded, so that a car beside another leg of the track stays on its own: a hop is no
+        # progress.
+        for j in range(BLOCK):
+            which = track[np.uint64(base + j)]
+            count, gap, loop, origin = segments[which], spacing[which], closed[which], first[which]
+            k = ints[0, np.uint64(base + j)]
+            x, y = m[_X, j], m[_Y, j]
+            ahead = _ahead(x, y, stations, origin + k)
+            shrink = max(_ONE - m[_N, j] * stations[np.uint64(origin + k), 4], _TENTH)
+            # Clip the integer, not the quotient: a NaN would pass and point outside of the bank.
+            leap = min(max(np.int32(np.floor(ahead / (gap * shrink))), -_LEAP), _LEAP)
+            k = _into(k + leap, count, loop)
+            for _ in range(_SETTLE):
+                if _ahead(x, y, stations, origin + k) < _ZERO:
+                    step = -1
+                elif _ahead(x, y, stations, origin + k + 1) >= _ZERO:
+                    step = 1
+                else:
+                    break
+                moved = _into(k + step, count, loop)
+                if moved == k:
+                    break
+                k = moved
+            for i in range(16):
+                m[_HERE + i, j] = stations[np.uint64(origin + k + (i >> 3)), i & 7]
+            ints_out[0, np.uint64(base + j)] = k
+            m[_STATION, j] = np.float32(k)
+            m[_COUNT, j], m[_GAP, j], m[_LOOP, j] = np.float32(count), gap, np.float32(loop)
+
+        for j in range(BLOCK):
+            _locate(m, j)
+        for j in range(BLOCK):
+            floats_out[0, np.uint64(base + j)], floats_out[1, np.uint64(base + j)] = (
+                m[_X, j],
+                m[_Y, j],
+            )
+            floats_out[2, np.uint64(base + j)] = wrap(m[_YAW, j])
+            floats_out[3, np.uint64(base + j)], floats_out[4, np.uint64(base + j)] = (
+                m[_VX, j],
+                m[_VY, j],
+            )
+            floats_out[5, np.uint64(base + j)], floats_out[6, np.uint64(base + j)] = (
+                m[_R, j],
+                m[_DELTA, j],
+            )
+            floats_out[7, np.uint64(base + j)] = m[_REFERENCE, j]
+            floats_out[8, np.uint64(base + j)] = motor_force(m[_VX, j], m[_REFERENCE, j], m, j)
+            for i in range(7):
+                floats_out[9 + i, np.uint64(base + j)] = m[_HERE + i, j]
+            floats_out[16, np.uint64(base + j)] = floats[16, np.uint64(base + j)] + m[_HERE + 6, j]
+            ints_out[1, np.uint64(base + j)] = np.int32(m[_HERE + 7, j])
+            ints_out[2, np.uint64(base + j)] = ints[2, np.uint64(base + j)] + np.int32(1)
