@@ -50,18 +50,19 @@ class PPOSettings(Settings):
     """Rows of one gradient step; a batch is cut into equal parts of about this size."""
 
     learning_rate: PositiveFloat = 2e-3
-    """Step size of Adam at the start."""
+    """Step size of Adam at the start, and the largest there will be."""
 
     critic_learning_rate: PositiveFloat | None = None
     """The critic's own step size at the start; the KL schedule leaves it alone. None: the actor's,
     always."""
 
     schedule: Literal["kl", "linear", "constant"] = "kl"
-    """How the step size changes: so that the policy moves by `target_kl`, linearly to zero over the
-    budget, or not."""
+    """How the step size changes: `kl` brakes when the policy moves too far and lets go again,
+    `linear` falls to zero over the budget, `constant` stays."""
 
     target_kl: PositiveFloat = 0.01
-    """Change of the policy in one update that the `kl` schedule aims at [nat]."""
+    """Change of the policy in one update [nat]: above twice this the `kl` schedule brakes, below
+    half of it it lets go."""
 
     gamma: float = Field(0.98, ge=0, lt=1)
     """Discount of one step."""
@@ -437,9 +438,10 @@ class PPO:
     def _adapt(self, kl: float) -> None:
         """Slow down when the policy moved too far, hurry when it hardly moved."""
         if kl > 2.0 * self.settings.target_kl:
-            self._learning_rate = max(self._learning_rate / 1.5, 1e-5)
+            self._learning_rate = max(self._learning_rate / 1.5, self.settings.learning_rate / 100)
         elif kl < 0.5 * self.settings.target_kl:
-            self._learning_rate = min(self._learning_rate * 1.5, 1e-2)
+            # Never above the start: the critic shares the step size, and does not bear 1e-2.
+            self._learning_rate = min(self._learning_rate * 1.5, self.settings.learning_rate)
 
     def _log_prob(self, output: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities (B,) and entropies (B,)."""
