@@ -1,6 +1,7 @@
 """The camera against similar triangles, symmetry, and a slow picture of the exact geometry."""
 
 import math
+import platform
 import re
 
 import numpy as np
@@ -280,6 +281,7 @@ def test_images_are_near_the_mean_of_many_points_of_the_exact_course():
     assert abs(np.mean(images - exact)) < 0.5
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 code")
 def test_the_inner_loops_are_vectorised():
     fresh = njit(nogil=True, fastmath=True, error_model="numpy")(module._shade.py_func)
     camera = Camera(CameraSettings(), [kidney()])

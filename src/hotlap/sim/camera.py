@@ -35,6 +35,7 @@ _TEXELS_ACROSS = 16
 _TEXELS_MAX = 1 << 24
 _TILE = 16
 _CHUNK = 16
+"""Pixels painted together. With 8, LLVM unrolls the loop over them and does not vectorise it."""
 _MIXED, _ROAD, _GROUND = 0, 1, 2
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _f4, _i4, _i8, _u8 = np.float32, np.int32, np.int64, np.uint64
