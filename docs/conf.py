@@ -40,6 +40,7 @@ def _section(model: dict[str, Any], groups: dict[str, Any], path: tuple[str, ...
         if "$ref" in field:
             group = groups[field["$ref"].rpartition("/")[2]]
             below.append((group, (*path, name)))
+            meaning = meaning or _cell(group.get("description", ""))  # pydantic drops equal ones
             rows.append(f"| `{dotted}` | {meaning} | | a section, below |")
         elif "discriminator" in field:
             kinds = field["discriminator"]["mapping"]
