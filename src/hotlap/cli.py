@@ -14,12 +14,12 @@ from hotlap.errors import ConfigError, HotlapError
 
 __all__ = ["app", "main"]
 
-_EPILOG = """
-Examples:\n
-  hotlap train                                  train the quick start, about a minute\n
-  hotlap train examples/deepracer               train a DeepRacer folder as it is\n
-  hotlap train configs/camera.toml track=hard train.seconds=120\n
-  hotlap evaluate runs/latest --track oval --json\n
+_EPILOG = """\b
+Examples:
+  hotlap train                           the quick start, about a minute
+  hotlap train examples/deepracer        a DeepRacer folder, as it is
+  hotlap train configs/camera.toml track=hard train.seconds=120
+  hotlap evaluate runs/latest --track oval --json
   hotlap tracks show reinvent_like
 """
 
@@ -175,13 +175,13 @@ def tracks_list(as_json: Json = False) -> None:
     rows = []
     for name in track_names():
         track = load_track(name)
-        bends = track.stations.curvature
+        tight = abs(track.stations.curvature).max()
         rows.append(
             {
                 "name": name,
                 "length_m": round(track.length, 2),
                 "width_m": round(track.width, 3),
-                "tightest_radius_m": round(float(1 / max(abs(bends).max(), 1e-9)), 2),
+                "tightest_radius_m": round(float(1 / tight), 2) if tight > 1e-3 else None,
                 "closed": track.closed,
                 "attribution": track.attribution,
             }
@@ -191,10 +191,10 @@ def tracks_list(as_json: Json = False) -> None:
         return
     _print(f"{'name':<22} {'length m':>9} {'width m':>8} {'tightest m':>11}  attribution")
     for row in rows:
-        tight = row["tightest_radius_m"]
+        radius = row["tightest_radius_m"]
         _print(
             f"{row['name']:<22} {row['length_m']:>9} {row['width_m']:>8} "
-            f"{tight if tight < 1e4 else '-':>11}  {row['attribution']}"
+            f"{radius or '-':>11}  {row['attribution']}"
         )
 
 

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
@@ -27,7 +27,7 @@ from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run, default_directory
 from hotlap.sim.camera import Camera, CameraSettings
-from hotlap.tasks.rewards import FileReward
+from hotlap.tasks.rewards import FileReward, FunctionReward
 from hotlap.track import load_track
 from hotlap.types import Array
 
@@ -48,12 +48,12 @@ class TrainSettings(Settings):
 
     cars: PositiveInt = 256
     """Cars that drive at once."""
-    seconds: PositiveFloat | None = 60.0
-    """Wall-clock budget from the start of the process; `none` for no limit."""
-    steps: PositiveInt | None = None
-    """Budget in control steps over all cars."""
-    episodes: PositiveInt | None = None
-    """Budget in episodes over all cars."""
+    seconds: NonNegativeFloat = 60.0
+    """Wall-clock budget [s], counted from the start of the process; 0: no limit."""
+    steps: NonNegativeInt = 0
+    """Budget in control steps over all cars; 0: no limit."""
+    episodes: NonNegativeInt = 0
+    """Budget in episodes over all cars; 0: no limit. Whichever limit comes first ends it."""
     checkpoint_seconds: PositiveFloat = 20.0
     """Time between two checkpoints, besides those of better drivers."""
     keep: PositiveInt = 3
@@ -71,7 +71,7 @@ class EvaluationSettings(Settings):
     """Laps of each trial."""
     best_by: Literal["lap_time", "progress", "reward"] = "lap_time"
     """What makes a driver the best: completion, then mean lap time; progress; or reward."""
-    share: float = 0.1
+    share: float = Field(0.1, gt=0, le=1)
     """Share of the time that evaluations during training may take."""
     every: NonNegativeInt = 0
     """Updates between two evaluations; 0: as often as `share` allows."""
@@ -113,7 +113,7 @@ def read_config(source: str | Path | None, overrides: Mapping[str, Any] | None =
                 f"{path} is a Run. To continue it: hotlap train --resume {path}; "
                 f"to start anew from its driver: hotlap train --from {path}"
             )
-        plan = read_folder(path)
+        plan = read_folder(path, track=(overrides or {}).get("track"))
         return Plan(resolve(TrainConfig, plan.settings, overrides or {}), tuple(plan.notes))
     return Plan(resolve(TrainConfig, read_toml(path), overrides or {}))
 
@@ -147,12 +147,15 @@ def train(
     """
     if resume is not None:
         run = Run.open(resume)
+        run.claim()
         config = resolve(TrainConfig, tomllib.loads(run.config_toml), _budget_only(overrides))
         notes: tuple[str, ...] = ()
     else:
         plan = Plan(source) if isinstance(source, TrainConfig) else read_config(source, overrides)
         config, notes = plan.config, plan.notes
-    if isinstance(config.reward, FileReward) and resume is None:
+    if isinstance(config.reward, FunctionReward):
+        notes = (*notes, f"reward: {config.reward.function} is executed")
+    if isinstance(config.reward, FileReward):
         notes = (*notes, *_check_reward(config))
     training = _Training(config, run if resume is not None else None, plain=plain, quiet=quiet)
     for note in notes:
@@ -278,7 +281,7 @@ class _Training:
                 self._log(metrics, episodes, learnt - start, batch.reward.size)
 
                 every = config.evaluation.every
-                due = learnt - last_trial >= trial_cost / max(config.evaluation.share, 1e-3)
+                due = learnt - last_trial >= trial_cost / config.evaluation.share
                 if self.iteration % every == 0 if every else due:
                     better = self._try()
                     last_trial = time.perf_counter()
@@ -308,14 +311,14 @@ class _Training:
             "reward": _mean([e.reward for e in recent]),
             "completion": _mean([np.minimum(e.completion, 1) for e in recent]),
             "episode_seconds": _mean([e.steps * self.env.dt for e in recent]),
-            "training_lap_s": best_lap if np.isfinite(best_lap) else None,
+            "lap_time": best_lap if np.isfinite(best_lap) else None,
             **metrics,
             **{f"time/{name}": round(spent, 3) for name, spent in self.spent.items()},
         }
         if self.report is not None:
-            row["evaluation_completion"] = self.report.completion
-            row["evaluation_lap_s"] = self.report.mean_lap_s
-            row["best_lap_s"] = self.report.best_lap_s
+            row["evaluation/completion"] = self.report.completion
+            row["evaluation/lap_time"] = self.report.mean_lap_s
+            row["evaluation/best_lap"] = self.report.best_lap_s
         self.run.log_metrics(row)
         self.progress.update(row)
 

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from hotlap.algorithms.batch import ObservationSpec
-from hotlap.algorithms.networks import NetworkSettings, forward, initial_weights, make_plan
+from hotlap.algorithms.networks import forward, initial_weights, make_plan
+from hotlap.algorithms.settings import NetworkSettings
 
 OBSERVATION = {
     "camera": ObservationSpec((32, 48, 3), "uint8"),

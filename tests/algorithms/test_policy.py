@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
-from hotlap.algorithms.networks import NetworkSettings
 from hotlap.algorithms.policy import NumpyPolicy, choose, normal_quantile
-from hotlap.algorithms.ppo import PPO, PPOSettings
+from hotlap.algorithms.ppo import PPO
+from hotlap.algorithms.settings import NetworkSettings, PPOSettings
 from hotlap.errors import MissingFieldError, RunError
 
 STATE = {"state": ObservationSpec((11,), "float32")}

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
-from hotlap.algorithms.networks import Adam, NetworkSettings, initial_weights, make_plan
+from hotlap.algorithms.networks import Adam, initial_weights, make_plan
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.algorithms.ppo import PPO, PPOSettings, clipped_objective
+from hotlap.algorithms.ppo import PPO, clipped_objective, value_error
+from hotlap.algorithms.settings import NetworkSettings, PPOSettings
 from hotlap.config import resolve
 from hotlap.errors import ConfigError, RunError, SimulationError
 
@@ -431,3 +432,11 @@ def test_settings_come_from_the_command_line_s_spelling():
     assert settings.network == NetworkSettings(mlp=(32,), cnn="deepracer")
     with pytest.raises(ConfigError, match="less than 1"):
         resolve(PPOSettings, {"clip": 1.2})
+
+
+def test_the_huber_loss_is_squared_near_zero_and_linear_far_away():
+    off = torch.tensor([0.5, -3.0])
+
+    # Huber with threshold 1: 0.5 * 0.5^2 = 0.125 near; 3 - 0.5 = 2.5 far
+    assert value_error(off, "huber").tolist() == [0.125, 2.5]
+    assert value_error(off, "mse").tolist() == [0.25, 9.0]

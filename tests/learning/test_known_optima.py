@@ -5,8 +5,8 @@ import pytest
 from anchors import learn
 
 from hotlap.algorithms.batch import ActionSpec, ObservationSpec
-from hotlap.algorithms.networks import NetworkSettings
-from hotlap.algorithms.ppo import PPO, PPOSettings
+from hotlap.algorithms.ppo import PPO
+from hotlap.algorithms.settings import NetworkSettings, PPOSettings
 
 
 class Echo:

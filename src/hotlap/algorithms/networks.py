@@ -4,35 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
 from hotlap.algorithms.batch import ObservationSpec
 from hotlap.algorithms.policy import ImagePlan, Plan
-from hotlap.config import Settings
+from hotlap.algorithms.settings import NetworkSettings
 from hotlap.errors import ConfigError
 from hotlap.types import Float32
 
-__all__ = ["Adam", "NetworkSettings", "forward", "initial_weights", "make_plan"]
-
-
-class NetworkSettings(Settings):
-    """Layers of the actor and, separately, of the critic.
-
-    Who sees a camera goes through `cnn`; who sees only numbers goes through `mlp`.
-    """
-
-    mlp: tuple[PositiveInt, ...] = (64, 64)
-    """Widths of the tanh layers over numbers."""
-
-    cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep"] = "small"
-    """ReLU layers over a camera: `small` for images of about 48x32 to 64x48, the others as on the
-    AWS DeepRacer, for 160x120."""
+__all__ = ["Adam", "forward", "initial_weights", "make_plan"]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
+from torch.nn import functional
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.networks import (
     Adam,
-    NetworkSettings,
     forward,
     initial_weights,
     make_plan,
@@ -23,94 +22,15 @@ from hotlap.algorithms.networks import (
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
 from hotlap.algorithms.returns import gae
-from hotlap.config import Settings
+from hotlap.algorithms.settings import PPOSettings
 from hotlap.errors import ConfigError, RunError, SimulationError
 from hotlap.types import Array, Float32
 
-__all__ = ["PPO", "PPOSettings", "clipped_objective", "worth_bfloat16"]
+__all__ = ["PPO", "clipped_objective", "value_error", "worth_bfloat16"]
 
 
 X = TypeVar("X")
 Y = TypeVar("Y")
-
-
-class PPOSettings(Settings):
-    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
-
-    kind: Literal["ppo"] = "ppo"
-    """Which algorithm."""
-
-    horizon: PositiveInt = 16
-    """Steps of every car between two updates."""
-
-    epochs: PositiveInt = 4
-    """How often an update goes through its experience."""
-
-    minibatch: PositiveInt = 2048
-    """Rows of one gradient step; a batch is cut into equal parts of about this size."""
-
-    learning_rate: PositiveFloat = 2e-3
-    """Step size of Adam at the start, and the largest there will be."""
-
-    critic_learning_rate: PositiveFloat | None = None
-    """The critic's own step size at the start; the KL schedule leaves it alone. None: the actor's,
-    always."""
-
-    schedule: Literal["kl", "linear", "constant"] = "kl"
-    """How the step size changes: `kl` brakes when the policy moves too far and lets go again,
-    `linear` falls to zero over the budget, `constant` stays."""
-
-    target_kl: PositiveFloat = 0.01
-    """Change of the policy in one update [nat]: above twice this the `kl` schedule brakes, below
-    half of it it lets go."""
-
-    gamma: float = Field(0.98, ge=0, lt=1)
-    """Discount of one step."""
-
-    lam: float = Field(0.95, ge=0, le=1)
-    """Lambda of the advantage estimate: 0 trusts the critic, 1 the rewards."""
-
-    clip: float = Field(0.2, gt=0, lt=1)
-    """Half-width of the allowed probability ratio, eq. 7."""
-
-    entropy: float = Field(0.0, ge=0)
-    """Weight of the entropy bonus."""
-
-    value_coef: PositiveFloat = 0.5
-    """Weight of the value loss where both losses share one gradient norm."""
-
-    value_clip: PositiveFloat | None = None
-    """How far a value may move in one update before its loss stops to fall; None: no limit."""
-
-    max_grad_norm: PositiveFloat = 1.0
-    """Longer gradients, of actor and critic together, are shortened to this."""
-
-    initial_std: PositiveFloat = 0.5
-    """Standard deviation of continuous actions at the start."""
-
-    min_std: PositiveFloat = 0.05
-    """It never falls below this,"""
-
-    max_std: PositiveFloat = 1.0
-    """nor rises above this."""
-
-    normalize_observations: bool = True
-    """Whether numbers (not images) are brought to mean 0 and deviation 1 as seen so far."""
-
-    normalize_rewards: bool = True
-    """Whether rewards are divided by the deviation of the return as seen so far."""
-
-    normalize_advantages: bool = True
-    """Whether each minibatch's advantages are brought to mean 0 and deviation 1."""
-
-    network: NetworkSettings = NetworkSettings()
-    """Layers of the actor and of the critic."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the layers. `auto`: bfloat16 for cameras where the processor has it."""
-
-    threads: int = Field(0, ge=0)
-    """Threads that share a minibatch; 0: one a core. The result does not depend on it."""
 
 
 class PPO:
@@ -397,10 +317,11 @@ class PPO:
             log_ratio = log_prob - mine["log_prob"]
             objective, clipped = clipped_objective(log_ratio, advantage_B, settings.clip)
             value = self._forward("critic", seen)[:, 0]
-            error = (value - mine["target"]).square()
+            error = value_error(value - mine["target"], settings.value_loss)
             if settings.value_clip is not None:
                 near = (value - mine["value"]).clamp(-settings.value_clip, settings.value_clip)
-                error = torch.maximum(error, (mine["value"] + near - mine["target"]).square())
+                moved = value_error(mine["value"] + near - mine["target"], settings.value_loss)
+                error = torch.maximum(error, moved)
             policy_loss, value_loss, entropy = -objective.sum(), error.sum(), entropy_B.sum()
             loss = policy_loss + settings.value_coef * value_loss - settings.entropy * entropy
             found = torch.autograd.grad(loss / count, list(self._weights.values()))
@@ -520,6 +441,13 @@ def clipped_objective(log_ratio: Tensor, advantage: Tensor, clip: float) -> tupl
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
     return torch.minimum(ratio * advantage, clipped * advantage), (ratio - 1.0).abs() > clip
+
+
+def value_error(difference: Tensor, kind: Literal["mse", "huber"]) -> Tensor:
+    """Return the loss (B,) of value estimates that are off by `difference`."""
+    if kind == "mse":
+        return difference.square()
+    return functional.huber_loss(difference, torch.zeros_like(difference), reduction="none")
 
 
 def worth_bfloat16(device: torch.device) -> bool:

@@ -52,7 +52,7 @@ class ProgressReward(_Reward):
 
     kind: Literal["progress"] = "progress"
     """Which reward."""
-    off_track_fine: NonNegativeFloat = 2.0
+    off_track_fine: NonNegativeFloat = 1.0
     """Taken off when the episode ends off the track, reversed or standing [m]."""
 
     def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32:
