@@ -319,7 +319,7 @@ def test_a_car_alone_drives_as_in_company():
 
 
 def test_two_threads_change_no_bit():
-    rows = 40 * BLOCK + 3
+    rows = 80 * BLOCK + 3  # enough for two threads
     one = world([course("hard")], rows, threads=1)
     two = world([course("hard")], rows, threads=2)
 

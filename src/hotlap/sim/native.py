@@ -50,7 +50,7 @@ from hotlap.types import Array, Float32, Int32
 
 __all__ = ["BLOCK", "NativeSimulator"]
 
-BLOCK = 64
+BLOCK = 32
 """Cars that share one pass of the kernel: all that it reads fits the first-level cache."""
 
 _FLOATS = (
@@ -73,6 +73,8 @@ _FLOATS = (
     "travelled",
 )
 _INTS = ("station", "wheels_off", "steps")
+_SHARED = 512
+"""Fewer cars are stepped before another thread has woken up."""
 _SKEW = 80
 """Unused columns: rows that lie a power of two apart would evict each other from the cache."""
 
@@ -114,8 +116,12 @@ class NativeSimulator:
         self._padded = -(-rows // BLOCK) * BLOCK
         columns = [vectors[car] for car in vehicles]
         columns += columns[-1:] * (self._padded - rows)
-        blocks = np.stack(columns).reshape(-1, BLOCK, PARAMETERS)
-        self._parameters = np.ascontiguousarray(blocks.transpose(0, 2, 1))
+        blocks = np.stack(columns).reshape(-1, BLOCK * PARAMETERS)
+        # Blocks of equal cars share their parameters, which then stay in the cache.
+        unique, which = np.unique(blocks, axis=0, return_inverse=True)
+        unique = unique.reshape(-1, BLOCK, PARAMETERS).transpose(0, 2, 1)
+        self._parameters = np.ascontiguousarray(unique)
+        self._parameters_of = which.reshape(-1).astype(np.int32)
         self._bank = _Bank(self.tracks)
         self._floats = np.zeros((len(_FLOATS), self._padded + _SKEW), np.float32)
         self._ints = np.zeros((len(_INTS), self._padded + _SKEW), np.int32)
@@ -190,6 +196,7 @@ class NativeSimulator:
             ints,
             wanted,
             self._parameters,
+            self._parameters_of,
             self._track,
             bank.stations,
             bank.first,
@@ -199,7 +206,7 @@ class NativeSimulator:
             np.float32(self.dt / self._substeps),
             self._substeps,
             block=BLOCK,
-            threads=self.threads if self.rows >= 8 * BLOCK else 1,
+            threads=self.threads if self.rows >= _SHARED else 1,
         )
         self._floats, self._ints = floats, ints
         self._state = self._view()
@@ -434,19 +441,23 @@ def _into(k, count, loop):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _step(  # type: ignore[no-untyped-def]
-    start, stop, floats, floats_out, ints, ints_out, command, parameters, track,
-    stations, first, segments, spacing, closed, h, substeps,
+    start, stop, floats, floats_out, ints, ints_out, command, parameters,
+    parameters_of, track, stations, first, segments, spacing, closed, h, substeps,
 ):  # fmt: skip
     """Advance the cars start..stop by one control step, and find them on their tracks."""
     _prefer_512_bits()
     # One array with constant rows, because LLVM can then see that no two rows overlap.
     m = np.empty((_SCRATCH, BLOCK), np.float32)
 
+    held = np.int32(-1)
     for block in range(start // BLOCK, -(-stop // BLOCK)):
         base = block * BLOCK
-        for j in range(BLOCK):
-            for row in range(PARAMETERS):
-                m[row, j] = parameters[block, row, j]
+        wanted = parameters_of[block]
+        if wanted != held:
+            held = wanted
+            for j in range(BLOCK):
+                for row in range(PARAMETERS):
+                    m[row, j] = parameters[held, row, j]
         for j in range(BLOCK):
             m[_X, j], m[_Y, j], m[_YAW, j] = (
                 floats[0, np.uint64(base + j)],
