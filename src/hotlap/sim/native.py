@@ -301,18 +301,16 @@ _LEAP = np.int32(24)
 """Most stations that a car may be thought to have passed in one control step."""
 _SETTLE = 8
 """Most single steps that correct the leap."""
-_MOVING = 7
-"""States that the integrator advances, from `_DX` on; its increments lie as many rows further."""
 _intrinsic: Any = intrinsic
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 
-# Rows of the scratch; the parameters come first. Position and turn count from the substep's start,
-# in its own frame, so that float32 loses nothing and the series for small angles serve.
+# Rows of the scratch: the parameters, then the motion in the order of the State, then the rest.
+# Within a substep position and turn count from its start, in its own frame, so that float32 loses
+# nothing and the series for small angles serve.
 (
-    _DX, _DY, _PSI, _VX, _VY, _R, _DELTA, _REFERENCE, _TARGET, _AIM,
-    _X, _Y, _COS, _SIN, _YAW, _S, _N, _STATION, _COUNT, _GAP, _LOOP, _ROWS,
+    _X, _Y, _YAW, _VX, _VY, _R, _DELTA, _REFERENCE, _DX, _DY, _PSI, _COS, _SIN, _TARGET, _AIM,
+    _S, _N, _STATION, _COUNT, _GAP, _LOOP, _MORE,
 ) = range(PARAMETERS, PARAMETERS + 22)  # fmt: skip
-_MORE = _ROWS
 _HERE = _MORE + 8
 _SCRATCH = _HERE + 16
 
@@ -459,26 +457,15 @@ def _step(  # type: ignore[no-untyped-def]
                 for row in range(PARAMETERS):
                     m[row, j] = parameters[held, row, j]
         for j in range(BLOCK):
-            m[_X, j], m[_Y, j], m[_YAW, j] = (
-                floats[0, np.uint64(base + j)],
-                floats[1, np.uint64(base + j)],
-                floats[2, np.uint64(base + j)],
-            )
-            m[_VX, j], m[_VY, j], m[_R, j] = (
-                floats[3, np.uint64(base + j)],
-                floats[4, np.uint64(base + j)],
-                floats[5, np.uint64(base + j)],
-            )
-            m[_DELTA, j], m[_REFERENCE, j] = (
-                floats[6, np.uint64(base + j)],
-                floats[7, np.uint64(base + j)],
-            )
-            m[_S, j] = floats[9, np.uint64(base + j)]
-            m[_N, j] = floats[10, np.uint64(base + j)]
+            i = np.uint64(base + j)  # unsigned: a signed index could count from the end
+            for row in range(8):
+                m[_X + row, j] = floats[row, i]
+            m[_S, j], m[_N, j] = floats[9, i], floats[10, i]
         for j in range(BLOCK):
+            i = np.uint64(base + j)
             limit = m[STEERING_MAX, j]
-            m[_TARGET, j] = min(max(command[0, np.uint64(base + j)], -limit), limit)
-            speed = min(max(command[1, np.uint64(base + j)], m[SPEED_MIN, j]), m[SPEED_MAX, j])
+            m[_TARGET, j] = min(max(command[0, i], -limit), limit)
+            speed = min(max(command[1, i], m[SPEED_MIN, j]), m[SPEED_MAX, j])
             m[_AIM, j] = speed * m[SPEED_GAIN, j]
             # Without a lag the controller aims at the new speed from the first moment.
             lagged = m[MOTOR_LAG_INVERSE, j] > _ZERO
@@ -527,8 +514,8 @@ def _step(  # type: ignore[no-untyped-def]
                 if moved == k:
                     break
                 k = moved
-            for i in range(16):
-                m[_HERE + i, j] = stations[np.uint64(origin + k + (i >> 3)), i & 7]
+            for n in range(16):
+                m[_HERE + n, j] = stations[np.uint64(origin + k + (n >> 3)), n & 7]
             ints_out[0, np.uint64(base + j)] = k
             m[_STATION, j] = np.float32(k)
             m[_COUNT, j], m[_GAP, j], m[_LOOP, j] = np.float32(count), gap, np.float32(loop)
@@ -536,23 +523,13 @@ def _step(  # type: ignore[no-untyped-def]
         for j in range(BLOCK):
             _locate(m, j)
         for j in range(BLOCK):
-            floats_out[0, np.uint64(base + j)], floats_out[1, np.uint64(base + j)] = (
-                m[_X, j],
-                m[_Y, j],
-            )
-            floats_out[2, np.uint64(base + j)] = wrap(m[_YAW, j])
-            floats_out[3, np.uint64(base + j)], floats_out[4, np.uint64(base + j)] = (
-                m[_VX, j],
-                m[_VY, j],
-            )
-            floats_out[5, np.uint64(base + j)], floats_out[6, np.uint64(base + j)] = (
-                m[_R, j],
-                m[_DELTA, j],
-            )
-            floats_out[7, np.uint64(base + j)] = m[_REFERENCE, j]
-            floats_out[8, np.uint64(base + j)] = motor_force(m[_VX, j], m[_REFERENCE, j], m, j)
-            for i in range(7):
-                floats_out[9 + i, np.uint64(base + j)] = m[_HERE + i, j]
-            floats_out[16, np.uint64(base + j)] = floats[16, np.uint64(base + j)] + m[_HERE + 6, j]
-            ints_out[1, np.uint64(base + j)] = np.int32(m[_HERE + 7, j])
-            ints_out[2, np.uint64(base + j)] = ints[2, np.uint64(base + j)] + np.int32(1)
+            i = np.uint64(base + j)
+            m[_YAW, j] = wrap(m[_YAW, j])
+            for row in range(8):
+                floats_out[row, i] = m[_X + row, j]
+            floats_out[8, i] = motor_force(m[_VX, j], m[_REFERENCE, j], m, j)
+            for row in range(7):
+                floats_out[9 + row, i] = m[_HERE + row, j]
+            floats_out[16, i] = floats[16, i] + m[_HERE + 6, j]
+            ints_out[1, i] = np.int32(m[_HERE + 7, j])
+            ints_out[2, i] = ints[2, i] + np.int32(1)
