@@ -118,6 +118,8 @@ def test_the_place_on_the_track_is_the_tracks_own_projection(name, backwards):
 def test_heading_error_is_measured_from_the_interpolated_tangent():
     track = course("hard")
     sim = world([track], 300)
+    every_way = np.linspace(-3.1, 3.1, 300, dtype=np.float32)
+    sim.reset(np.arange(300), replace(Start.on_line(300, s=2.0), heading_error=every_way))
     state = sim.step(follow(sim.state, 1.5))
     table = track.stations
 
