@@ -1,0 +1,294 @@
+"""Writes the newest results of benchmarks/results/*.jsonl into the README's tables.
+
+    python benchmarks/report.py            rewrites README.md between its markers
+    python benchmarks/report.py --check    changes nothing; exit status 1 where README.md differs
+
+The markers are `<!-- results:speed -->` to `<!-- /results:speed -->`, and the same for `learning`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+OTHERS = 0.2
+"""Share of the cores that other processes may have had; see first_laps.py."""
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A line of the speed table; the last row whose name begins so: the one with all threads."""
+
+    group: str
+    begins: str
+    says: str
+    target: float | None
+    elsewhere: str
+
+
+SPEEDS = (
+    Speed("world", "kernel, 16,384 cars", "full physics, nothing seen, 16,384 cars", 12e6, ""),
+    Speed("world", "kernel, 256 cars", "the same, 256 cars", None, ""),
+    Speed(
+        "environment",
+        "state, 16,384 cars",
+        "environment from state: observation, reward, rules, restarts, 16,384 cars",
+        4e6,
+        "690,000 [deepracer-genesis][genesis], RTX 4060 Ti; 6,360 [F1TENTH gym][f1tenth]",
+    ),
+    Speed("environment", "state, 256 cars", "the same, 256 cars", None, ""),
+    Speed("environment", "camera", "environment from the camera, 96x96 rgb, 256 cars", None, ""),
+    Speed(
+        "camera",
+        "160x120 grey",
+        "camera 160x120 grey, filtered",
+        100e3,
+        "52,800 [deepracer-genesis][genesis], RTX 4060 Ti",
+    ),
+    Speed("camera", "160x120 rgb", "camera 160x120 rgb, filtered", None, ""),
+    Speed("camera", "48x32 grey", "camera 48x32 grey, filtered", None, ""),
+    Speed("reward", "user's Python", "user's reward function, unmodified Python", 15e6, ""),
+    Speed("policy", "NumPy", "saved driver, 2 x 64, without PyTorch", None, ""),
+)
+
+LINKS = (
+    "[genesis]: https://github.com/Luna-v0/deepracer-genesis",
+    "[f1tenth]: https://github.com/f1tenth/f1tenth_gym",
+)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A line of the learning table."""
+
+    task: str
+    says: str
+    target: float | None
+    elsewhere: str
+
+
+LEARNINGS = (
+    Learning(
+        "state", "from state", 3.0, "about 15 min to a first lap, AWS DeepRacer at re:Invent 2018"
+    ),
+    Learning(
+        "camera",
+        "from camera pixels",
+        6.0,
+        "20 h robotini-ddpg; 6 h to 5 days AirSim cookbook (their own READMEs)",
+    ),
+    Learning("deepracer", "a DeepRacer folder, unmodified", None, ""),
+)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Read all result lines, oldest first; a half line that a killed writer left is passed over."""
+    rows = []
+    for file in sorted(folder.glob("*.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                print(f"{file}: passed over what is no JSON: {line[:40]}", file=sys.stderr)
+    return sorted(rows, key=lambda row: row["date"])
+
+
+def speed(rows: Sequence[Row]) -> str:
+    """Write the speed table of the newest measurement."""
+    found = [row for row in rows if row.get("kind") == "speed"]
+    if not found:
+        return "not measured yet: `make bench`, then `python benchmarks/report.py`"
+    newest = found[-1]
+    figures = newest["rows"]
+    peers = {row["name"]: row for row in figures if row["group"] == "peers"}
+    table = [
+        "| a second, on this machine | target | measured | times the peers, same run | elsewhere |",
+        "|---|---:|---:|---|---|",
+    ]
+    for asked in SPEEDS:
+        named = [
+            row
+            for row in figures
+            if row["group"] == asked.group and row["name"].startswith(asked.begins)
+        ]
+        if not named:
+            continue
+        row = named[-1]
+        target = "" if asked.target is None else f"{asked.target:,.0f}"
+        measured = f"**{figure(row['value'])}** {row['unit'].removesuffix('/s')}"
+        cells = (asked.says, target, measured, ", ".join(ratios(row, peers)), asked.elsewhere)
+        table.append(f"| {' | '.join(cells)} |")
+    for row in peers.values():
+        measured = "not installed here" if row["value"] is None else f"{figure(row['value'])} steps"
+        table.append(f"| {row['name']}: {row['note']} | | {measured} | | |")
+    facts = newest["machine"]
+    table += [
+        "",
+        f"Medians of {figures[0]['repeats']} rounds, {newest['date'][:10]}, "
+        f"commit {newest['commit'] or 'unknown'}, {where(facts)}, numba {facts['numba']}. "
+        "Each peer is one copy on one thread and simulates something else: ratios count steps, "
+        "to MuJoCo and PyBullet simulated seconds. Reproduce every row: `hotlap bench`.",
+    ]
+    if newest["conditions"]["warning"]:
+        table.append(f"**{newest['conditions']['warning']}**")
+    return "\n".join([*table, "", *LINKS])
+
+
+def ratios(row: Row, peers: Mapping[str, Row]) -> list[str]:
+    """Say how many times a peer's rate this is."""
+    said = []
+    for name in row.get("beside", ()):
+        peer = peers.get(name)
+        if peer is not None and peer["value"] is not None:
+            key = "value" if peer["ratio_by"] == "steps" else "simulated_seconds_per_second"
+            said.append(f"{figure(row[key] / peer[key], 2)} {name}")
+    return said
+
+
+def learning(rows: Sequence[Row]) -> str:
+    """Write the learning table: of each task its newest session."""
+    table, notes = [], []
+    for asked in LEARNINGS:
+        runs = [r for r in rows if r.get("kind") == "first_laps" and r["task"] == asked.task]
+        target = "" if asked.target is None else f"{asked.target:g} s"
+        if not runs:
+            cells = (asked.says, target, "not measured yet", "", asked.elsewhere, "")
+            table.append(f"| {' | '.join(cells)} |")
+            continue
+        session = [row for row in runs if row["session"] == runs[-1]["session"]]
+        last = session[-1]
+        by_seed = {row["seed"]: row for row in session}
+        times = [by_seed[seed]["seconds"] if seed in by_seed else None for seed in last["seeds"]]
+        laps = [
+            (by_seed[s]["report"] or {}).get("best_lap_s") for s in last["seeds"] if s in by_seed
+        ]
+        each = ", ".join("never" if time is None else f"{time:.2f}" for time in times)
+        measured = f"**{seconds(median(times))}** ({each})"
+        when = f"{last['date'][:10]}, {last['commit'] or 'unknown commit'}: `{last['script']}`"
+        lap = median(laps) if laps else None
+        best = "none" if lap is None else seconds(lap)
+        table.append(
+            f"| {asked.says} | {target} | {measured} | {best} | {asked.elsewhere} | {when} |"
+        )
+        note = f"on {where(last['machine'])}, PyTorch {last['machine']['torch']}"
+        notes += [note] if note not in notes else []
+        notes += [f"**{asked.task}: {doubt}**" for doubt in doubts(session)]
+    head = [
+        "| first clean laps | target | median (each seed) | best lap | elsewhere | measured |",
+        "|---|---:|---:|---:|---|---|",
+    ]
+    below = ["", f"Measured {'; '.join(notes)}."] if notes else []
+    return "\n".join([*head, *table, *below, *anchors(rows)])
+
+
+def doubts(session: Sequence[Row]) -> list[str]:
+    """Say why these times are not to be trusted."""
+    said = []
+    if any(row["conditions"]["warning"] for row in session):
+        said.append("the machine was busy before the start")
+    if any((row["others"] or 0) > OTHERS for row in session):
+        said.append("other processes took a good part of the cores")
+    if any(row["honest"] is False for row in session):
+        said.append("the run's own clock differs from ours")
+    return said
+
+
+def anchors(rows: Sequence[Row]) -> list[str]:
+    """Write how PPO does on the tasks of others, next to what they publish."""
+    found = [row for row in rows if "published" in row and row.get("algorithm") == "ppo"]
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in found):
+        newest = {row["seed"]: row for row in found if row["task"] == task}
+        last = list(newest.values())[-1]
+        middle = statistics.median(row["return_mean"] for row in newest.values())
+        lines.append(
+            f"| {task} | {last['published']:g} | **{middle:.1f}** ({len(newest)} seeds) "
+            f"| {last['steps']:,} | {last['date']}: `{last['command']}` |"
+        )
+    if not lines:
+        return []
+    head = [
+        "",
+        "The same PPO elsewhere, greedy return of 100 episodes:",
+        "",
+        "| task | published (Stable-Baselines3 Zoo) | median | steps | measured |",
+        "|---|---:|---:|---:|---|",
+    ]
+    return head + lines
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """Return the median where None is longer than anything; None if that is the median."""
+    middle = statistics.median(math.inf if value is None else value for value in values)
+    return middle if math.isfinite(middle) else None
+
+
+def seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.2f} s"
+
+
+def where(facts: Row) -> str:
+    """Say on what machine."""
+    return f"{facts['cpu']}, {facts['cores'].split()[0]} cores, {facts['memory']}"
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """Round to significant digits and group the thousands."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if rounded >= 10 ** (digits - 1) else f"{rounded:,g}"
+
+
+def rewrite(text: str, tables: Mapping[str, str]) -> str:
+    """Put each table between its markers.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    for name, table in tables.items():
+        opening, closing = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+        before, found, rest = text.partition(opening)
+        _, found_end, after = rest.partition(closing)
+        if not found or not found_end:
+            raise ValueError(f"{opening} ... {closing} are missing")
+        text = f"{before}{opening}\n{table}\n{closing}{after}"
+    return text
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing, compare")
+    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of .jsonl files")
+    asked = parser.parse_args(words)
+    rows = read(asked.results)
+    text = asked.readme.read_text(encoding="utf-8")
+    try:
+        written = rewrite(text, {"speed": speed(rows), "learning": learning(rows)})
+    except ValueError as error:
+        parser.error(f"{asked.readme}: {error}")
+    if written == text:
+        return 0
+    if asked.check:
+        print(
+            f"{asked.readme} differs from the results: python benchmarks/report.py", file=sys.stderr
+        )
+        return 1
+    asked.readme.write_text(written, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
