@@ -404,7 +404,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             share, speed = draws[:, 0], np.maximum(0, draws[:, 3] * 1.43 - 0.43) * settings.speed
             heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
         else:
-            turn = episode * settings.advance if settings.kind == "round_robin" else 0
+            # each car begins one advance behind the next, so that a batch sees the whole lap
+            turn = (episode + ids) * settings.advance if settings.kind == "round_robin" else 0
             share, speed, heading = (settings.offset + zero + turn) % 1, zero, zero
         closed = np.array([t.closed for t in self.simulator.tracks])[track]
         share = np.where(closed, share, share * 0.5)

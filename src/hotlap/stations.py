@@ -1,4 +1,4 @@
-"""The stations of many tracks in one flat array, as the kernels read them."""
+"""The stations of many tracks in one array, as the kernels read them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from hotlap.simulator import Start
 from hotlap.track import Track
 from hotlap.types import Array, Float32, Int32
 
-__all__ = ["WIDTH", "StationTable"]
-
-WIDTH = 8
-"""Numbers a station: x, y, tangent x, tangent y, heading, curvature, left, right."""
+__all__ = ["StationTable"]
 
 
 class StationTable:
-    """Stations of `tracks`, one after the other.
+    """Stations of `tracks`, one track after the other.
 
-    A closed track repeats its first station at the end, so that a kernel reads station k + 1
-    without asking. Row r of track i is `stations[(first[i] + r) * WIDTH :]`.
+    A row holds x, y, tangent x, tangent y, curvature, left, right, and a zero that fills the cache
+    line. A closed track repeats its first station at the end, so that a kernel reads station k + 1
+    without asking. Station k of track i is row `first[i] + k`.
     """
 
     def __init__(self, tracks: Sequence[Track]) -> None:
@@ -28,32 +26,31 @@ class StationTable:
         for track in tracks:
             st = track.stations
             table = np.stack(
-                [st.x, st.y, st.tx, st.ty, st.heading, st.curvature, st.left, st.right], axis=1
+                [st.x, st.y, st.tx, st.ty, st.curvature, st.left, st.right, 0 * st.x], axis=1
             )
             if st.closed:
                 table = np.concatenate([table, table[:1]])
             tables.append(table)
             first.append(count)
             count += len(table)
-        self.stations: Float32 = np.concatenate(tables).astype(np.float32).reshape(-1)
+        self.stations: Float32 = np.concatenate(tables).astype(np.float32)
         self.first: Int32 = np.array(first, np.int32)
         self.segments: Int32 = np.array([len(t) - 1 for t in tables], np.int32)
         self.spacing: Float32 = np.array([t.stations.spacing for t in tracks], np.float32)
         self.closed: Int32 = np.array([t.stations.closed for t in tracks], np.int32)
 
     def place(self, start: Start) -> dict[str, Array]:
-        """Turn starts into the fields of resting or rolling cars, as float32 arrays (M,)."""
+        """Turn starts into the fields of resting or rolling cars, float32 arrays (M,)."""
         spacing, segments = self.spacing[start.track], self.segments[start.track]
         at = start.s / spacing
         station = np.clip(np.floor(at), 0, segments - 1).astype(np.int32)
         t = (at - station).astype(np.float32)
-        table = self.stations.reshape(-1, WIDTH)
+        table = self.stations
         here = table[self.first[start.track] + station].astype(np.float64)
         there = table[self.first[start.track] + station + 1].astype(np.float64)
-        turn = (there[:, 4] - here[:, 4] + np.pi) % (2 * np.pi) - np.pi
         mixed = here + t[:, None] * (there - here)
         size = np.hypot(mixed[:, 2], mixed[:, 3])
-        heading = here[:, 4] + t * turn + start.heading_error
+        heading = np.arctan2(mixed[:, 3], mixed[:, 2]) + start.heading_error
         placed = {
             "x": mixed[:, 0] - start.n * mixed[:, 3] / size,
             "y": mixed[:, 1] + start.n * mixed[:, 2] / size,
@@ -63,8 +60,9 @@ class StationTable:
             "s": start.s,
             "n": start.n,
             "heading_error": start.heading_error,
-            "curvature": mixed[:, 5],
-            "left": mixed[:, 6],
-            "right": mixed[:, 7],
+            "curvature": mixed[:, 4],
+            "left": mixed[:, 5],
+            "right": mixed[:, 6],
+            "zero": np.zeros(len(t)),
         }
         return {k: v.astype(np.float32) for k, v in placed.items()} | {"station": station}

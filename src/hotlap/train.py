@@ -46,7 +46,7 @@ AlgorithmSettings: TypeAlias = PPOSettings
 class TrainSettings(Settings):
     """How long to train, and on how many cars."""
 
-    cars: PositiveInt = 256
+    cars: PositiveInt = 128
     """Cars that drive at once."""
     seconds: NonNegativeFloat = 60.0
     """Wall-clock budget [s], counted from the start of the process; 0: no limit."""

@@ -37,7 +37,7 @@ class PPOSettings(Settings):
     epochs: PositiveInt = 4
     """How often an update goes through its experience."""
 
-    minibatch: PositiveInt = 2048
+    minibatch: PositiveInt = 512
     """Rows of one gradient step; a batch is cut into equal parts of about this size."""
 
     learning_rate: PositiveFloat = 2e-3
@@ -55,7 +55,7 @@ class PPOSettings(Settings):
     """Change of the policy in one update [nat]: above twice this the `kl` schedule brakes, below
     half of it it lets go."""
 
-    gamma: float = Field(0.98, ge=0, lt=1)
+    gamma: float = Field(0.95, ge=0, lt=1)
     """Discount of one step."""
 
     lam: float = Field(0.95, ge=0, le=1)

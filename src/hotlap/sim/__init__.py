@@ -1,0 +1,1 @@
+"""Our own world: vehicles, cameras, and the kernels that step and render them."""

@@ -45,8 +45,9 @@ from hotlap.sim.vehicle import (
     wrap,
 )
 from hotlap.simulator import Command, Start, State
+from hotlap.stations import StationTable
 from hotlap.track import Track
-from hotlap.types import Array, Float32, Int32
+from hotlap.types import Array
 
 __all__ = ["BLOCK", "NativeSimulator"]
 
@@ -122,7 +123,7 @@ class NativeSimulator:
         unique = unique.reshape(-1, BLOCK, PARAMETERS).transpose(0, 2, 1)
         self._parameters = np.ascontiguousarray(unique)
         self._parameters_of = which.reshape(-1).astype(np.int32)
-        self._bank = _Bank(self.tracks)
+        self._bank = StationTable(self.tracks)
         self._floats = np.zeros((len(_FLOATS), self._padded + _SKEW), np.float32)
         self._ints = np.zeros((len(_INTS), self._padded + _SKEW), np.int32)
         self._track = np.zeros(self._padded, np.int32)
@@ -239,60 +240,6 @@ class NativeSimulator:
         self._floats[:, : self.rows], self._ints[:, : self.rows] = arrays["floats"], arrays["ints"]
         self._track[: self.rows] = arrays["track"]
         self._state = self._view()
-
-
-class _Bank:
-    """The stations of all tracks in one flat array, eight numbers a station, the last one unused.
-
-    A closed track repeats its first station at the end, so that the kernel reads station k + 1
-    without asking.
-    """
-
-    def __init__(self, tracks: Sequence[Track]) -> None:
-        tables, first, count = [], [], 0
-        for track in tracks:
-            st = track.stations
-            table = np.stack(
-                [st.x, st.y, st.tx, st.ty, st.curvature, st.left, st.right, 0 * st.x], axis=1
-            )
-            if st.closed:
-                table = np.concatenate([table, table[:1]])
-            tables.append(table)
-            first.append(count)
-            count += len(table)
-        self.stations: Float32 = np.concatenate(tables).astype(np.float32)
-        self.first: Int32 = np.array(first, np.int32)
-        self.segments: Int32 = np.array([len(t) - 1 for t in tables], np.int32)
-        self.spacing: Float32 = np.array([t.stations.spacing for t in tracks], np.float32)
-        self.closed: Int32 = np.array([t.stations.closed for t in tracks], np.int32)
-
-    def place(self, start: Start) -> dict[str, Array]:
-        """Turn starts into the state of resting or rolling cars."""
-        spacing, segments = self.spacing[start.track], self.segments[start.track]
-        at = start.s / spacing
-        station = np.clip(np.floor(at), 0, segments - 1).astype(np.int32)
-        t = (at - station).astype(np.float32)
-        table = self.stations
-        here = table[self.first[start.track] + station].astype(np.float64)
-        there = table[self.first[start.track] + station + 1].astype(np.float64)
-        mixed = here + t[:, None] * (there - here)
-        size = np.hypot(mixed[:, 2], mixed[:, 3])
-        heading = np.arctan2(mixed[:, 3], mixed[:, 2]) + start.heading_error
-        placed = {
-            "x": mixed[:, 0] - start.n * mixed[:, 3] / size,
-            "y": mixed[:, 1] + start.n * mixed[:, 2] / size,
-            "yaw": (heading + np.pi) % (2 * np.pi) - np.pi,
-            "vx": start.speed,
-            "reference": start.speed,
-            "s": start.s,
-            "n": start.n,
-            "heading_error": start.heading_error,
-            "curvature": mixed[:, 4],
-            "left": mixed[:, 5],
-            "right": mixed[:, 6],
-            "zero": np.zeros(len(t)),
-        }
-        return {k: v.astype(np.float32) for k, v in placed.items()} | {"station": station}
 
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)

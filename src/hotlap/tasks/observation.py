@@ -11,7 +11,7 @@ from pydantic import PositiveFloat
 
 from hotlap.config import Settings
 from hotlap.simulator import State
-from hotlap.stations import WIDTH, StationTable
+from hotlap.stations import StationTable
 from hotlap.track import Track
 from hotlap.types import Array, Float32
 
@@ -96,9 +96,9 @@ def _features(  # type: ignore[no-untyped-def]
                 station, share = np.int64(count - 1), np.float32(1)
             elif station < 0:
                 station, share = np.int64(0), np.float32(0)
-            a = (first[which] + station) * WIDTH
-            px = stations[a] + share * (stations[a + WIDTH] - stations[a]) - x[i]
-            py = stations[a + 1] + share * (stations[a + WIDTH + 1] - stations[a + 1]) - y[i]
+            a = first[which] + station
+            px = stations[a, 0] + share * (stations[a + 1, 0] - stations[a, 0]) - x[i]
+            py = stations[a, 1] + share * (stations[a + 1, 1] - stations[a, 1]) - y[i]
             far = np.float32(1) / distance
             out[j, _OWN + 2 * k] = (c * px + sn * py) * far
             out[j, _OWN + 2 * k + 1] = (c * py - sn * px) * far
