@@ -121,6 +121,7 @@ def train(
             f"{source}: no such file or folder. Settings are written section.field=value; "
             "shipped configurations are in configs/."
         )
+    from hotlap.bench import is_warm, warm
     from hotlap.train import read_config
     from hotlap.train import train as verb
 
@@ -130,6 +131,8 @@ def train(
             _say(note)
         _print(to_toml(plan.config))
         return
+    if not is_warm():
+        warm()
     run = verb(
         source, changes, out=out, resume=resume, weights_from=from_, plain=plain, quiet=quiet
     )

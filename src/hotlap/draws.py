@@ -51,7 +51,7 @@ def uniform(
         (N, count) float32 inside the open interval (0, 1): 23 random bits, never 0 and never 1.
     """
     with np.errstate(over="ignore"):
-        key = _mix(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + _GOLDEN)
+        key = _mix(np.asarray(seed & 0xFFFFFFFFFFFFFFFF, np.uint64) + _GOLDEN)
         key = _mix(key ^ np.asarray(row).astype(np.uint64))
         key = _mix(key ^ np.asarray(episode).astype(np.uint64))
         key = _mix(key ^ np.asarray(step).astype(np.uint64))

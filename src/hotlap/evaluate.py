@@ -24,7 +24,7 @@ __all__ = ["Report", "env_settings", "evaluate", "evaluate_policy", "load_policy
 Trace = dict[str, Array]
 """(T,) arrays t, x, y, yaw, speed, steering, command_speed, command_steering, s, n, lap."""
 
-_LAP_SECONDS_PER_METRE = 3.0
+_LAP_SECONDS_PER_METRE = 2.0
 """A driver slower than this does not finish."""
 
 

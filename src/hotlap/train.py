@@ -42,6 +42,9 @@ __all__ = [
 
 AlgorithmSettings: TypeAlias = PPOSettings
 
+_FILM_SECONDS = 40.0
+"""Longest film; a standing and a flying lap of most tracks."""
+
 
 class TrainSettings(Settings):
     """How long to train, and on how many cars."""
@@ -434,11 +437,17 @@ def write_outcome(run: Run | str | Path) -> dict[str, Path]:
     written["track"] = plot.save(figure, opened.folder("plots") / "track.png")
     seen = config.observation
     settings = seen.camera if "camera" in seen.actor else CameraSettings(color="rgb")
-    x, y, yaw = (np.ascontiguousarray(trace[name]) for name in ("x", "y", "yaw"))
+    # the standing lap and a flying one: who wants all of it has the trace
+    frames = min(
+        int(np.searchsorted(trace["lap"], 2)) + 1, round(_FILM_SECONDS * config.control_rate)
+    )
+    scene = {name: column[:frames] for name, column in trace.items()}
+    x, y, yaw = (np.ascontiguousarray(scene[name]) for name in ("x", "y", "yaw"))
     which = np.zeros(len(x), np.int32)
     view = Camera(settings, (track,), (config.look,)).render(x, y, yaw, which, which)
     film = opened.folder("films") / "evaluation.mp4"
-    written["film"] = write_film(film, track, trace, camera=view)
+    rate = round(config.control_rate)
+    written["film"] = write_film(film, track, scene, camera=view, fps=rate)
     return written
 
 

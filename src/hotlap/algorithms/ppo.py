@@ -29,6 +29,9 @@ from hotlap.types import Array, Float32
 __all__ = ["PPO", "clipped_objective", "value_error", "worth_bfloat16"]
 
 
+_LARGE_IMAGE = 8192
+"""Pixels from which 64 rows fill the cache as 128 of a smaller image do."""
+
 X = TypeVar("X")
 Y = TypeVar("Y")
 
@@ -105,7 +108,8 @@ class PPO:
         )
         # Rows that are computed together. Fixed, so that sums do not depend on the threads; small
         # for images, whose activations must stay in the core's cache.
-        self._shard = 128 if images else 1024
+        pixels = max((math.prod(o.shape) for o in observation.values() if o.is_image), default=0)
+        self._shard = 1024 if not images else 128 if pixels < _LARGE_IMAGE else 64
         if self._device.type != "cpu":
             self._shard = settings.minibatch
 

@@ -22,6 +22,9 @@ from hotlap.track import track_names
 
 __all__ = ["FolderPlan", "read_folder"]
 
+CARS, SECONDS = 64, 180
+"""Cars at once, and seconds of training: what suits a 160x120 network on a laptop."""
+
 STEPS_A_SECOND = 15
 STEPS_MOST = 10_000
 """DeepRacer ends an episode after this many steps."""
@@ -86,7 +89,13 @@ class _Plan:
             "rules.immobilized_steps": 15,
             "rules.laps": 1,
             "rules.time_limit": round(STEPS_MOST / STEPS_A_SECOND, 1),
+            "train.cars": CARS,
+            "train.seconds": SECONDS,
         }
+        self.notes.append(
+            f"{CARS} cars drive at once (train.cars) for {SECONDS} s (train.seconds); settings "
+            "given on the command line win over all that the folder says"
+        )
 
     def read_reward(self) -> None:
         path = self._find("reward_function.py")

@@ -124,7 +124,8 @@ RewardSettings: TypeAlias = Annotated[
 
 
 def _failed(ended: Ended) -> Float32:
-    return (ended.terminated & (ended.status != Status.LAP_COMPLETE)).astype(np.float32)
+    failed = ended.terminated & (ended.status != Status.LAP_COMPLETE)
+    return np.asarray(failed, np.float32)
 
 
 def array_reward(settings: FunctionReward) -> ArrayReward:

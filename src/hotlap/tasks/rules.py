@@ -56,7 +56,7 @@ class Ended:
     def terminated(self) -> Array:
         """(N,) True where the task itself ended: nothing follows."""
         running = (self.status == Status.IN_PROGRESS) | (self.status == Status.TIME_UP)
-        return np.logical_not(running)
+        return np.asarray(~running)
 
     @property
     def truncated(self) -> Array:
