@@ -39,6 +39,7 @@ from hotlap.tasks.observation import StateObservation, StateSettings
 from hotlap.tasks.rewards import FileReward, FunctionReward, ProgressReward, RewardSettings
 from hotlap.tasks.rewards import array_reward as load_array_reward
 from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
+from hotlap.threads import available
 from hotlap.track import Track, load_track
 from hotlap.types import Array, Float32
 
@@ -219,7 +220,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         tracks = self.simulator.tracks
         self.lengths = np.array([track.length for track in tracks], np.float32)
         self.actions = Actions(_plain_actions(settings.actions))
-        self._state_features = StateObservation(settings.observation.state, tracks)
+        self._state_features = StateObservation(
+            settings.observation.state, tracks, threads=threads or available()
+        )
         self._rules = Rules(settings.rules, self.lengths, rows=rows, dt=self.dt)
         self._reward, self._late = _make_reward(settings.reward, tracks, self.dt)
         self._seed = seed

@@ -19,7 +19,7 @@ from pydantic import Field, PositiveFloat
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
 from hotlap.sim.look import Look
-from hotlap.sim.threads import spread
+from hotlap.threads import spread
 from hotlap.track import Track
 from hotlap.types import Array, Float32, Int32
 

@@ -18,7 +18,6 @@ from numba.extending import intrinsic
 from hotlap.errors import SimulationError
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.look import Look
-from hotlap.sim.threads import available, spread
 from hotlap.sim.vehicle import (
     CARRY,
     GAIN,
@@ -46,6 +45,7 @@ from hotlap.sim.vehicle import (
 )
 from hotlap.simulator import Command, Start, State
 from hotlap.stations import StationTable
+from hotlap.threads import available, spread
 from hotlap.track import Track
 from hotlap.types import Array
 

@@ -120,8 +120,10 @@ class Actions:
         self.settings = settings
         self.discrete = not isinstance(settings, ContinuousActions)
         if isinstance(settings, ContinuousActions):
-            self._low = np.array([np.radians(settings.steering_low_deg), settings.speed_low])
-            self._high = np.array([np.radians(settings.steering_high_deg), settings.speed_high])
+            low = np.array([np.radians(settings.steering_low_deg), settings.speed_low])
+            high = np.array([np.radians(settings.steering_high_deg), settings.speed_high])
+            self._middle: Float32 = ((low + high) / 2).astype(np.float32)
+            self._half: Float32 = ((high - low) / 2).astype(np.float32)
             self.size = 2
         else:
             if len(settings.pairs) > _ACTIONS_MAX:
@@ -144,8 +146,8 @@ class Actions:
         if self.discrete:
             chosen = self._table[np.asarray(action, np.int64)]
         else:
-            share = (np.clip(np.asarray(action, np.float64), -1, 1) + 1) / 2
-            chosen = (self._low + share * (self._high - self._low)).astype(np.float32)
+            share = np.clip(np.asarray(action, np.float32), -1, 1)
+            chosen = self._middle + share * self._half
         return Command(
             steering=np.ascontiguousarray(chosen[:, 0]), speed=np.ascontiguousarray(chosen[:, 1])
         )

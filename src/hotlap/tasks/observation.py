@@ -12,6 +12,7 @@ from pydantic import PositiveFloat
 from hotlap.config import Settings
 from hotlap.simulator import State
 from hotlap.stations import StationTable
+from hotlap.threads import spread
 from hotlap.track import Track
 from hotlap.types import Array, Float32
 
@@ -27,6 +28,9 @@ class StateSettings(Settings):
     """Slower cars look ahead as if they drove this fast [m/s]."""
 
 
+_SHARE = 1024
+"""Rows that are worth a thread of their own."""
+
 _OWN = 11
 """Features before the look-ahead points."""
 
@@ -40,34 +44,38 @@ class StateObservation:
     line, forward and left of the car [m], over the distance looked ahead.
     """
 
-    def __init__(self, settings: StateSettings, tracks: Sequence[Track]) -> None:
+    def __init__(
+        self, settings: StateSettings, tracks: Sequence[Track], *, threads: int = 1
+    ) -> None:
         self.size = _OWN + 2 * len(settings.lookahead)
         self._times = np.array(settings.lookahead, np.float32)
         self._speed_min = np.float32(settings.speed_min)
         self._table = StationTable(tracks)
+        self._threads = threads
 
     def __call__(self, state: State, rows: Array | None = None) -> Float32:
         """Compute the features of the given rows (all if None)."""
         picked = np.arange(len(state.x)) if rows is None else np.asarray(rows)
         out = np.empty((len(picked), self.size), np.float32)
         table = self._table
-        _features(
-            picked, out, self._times, self._speed_min,
+        spread(
+            _features, len(picked), picked, out, self._times, self._speed_min,
             state.x, state.y, state.yaw, state.vx, state.vy, state.yaw_rate, state.steering,
             state.reference, state.s, state.n, state.heading_error, state.curvature, state.left,
             state.right, state.track,
             table.stations, table.first, table.segments, table.spacing, table.closed,
+            block=_SHARE, threads=self._threads,
         )  # fmt: skip
         return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _features(  # type: ignore[no-untyped-def]
-    rows, out, times, speed_min,
+    start, stop, rows, out, times, speed_min,
     x, y, yaw, vx, vy, yaw_rate, steering, reference, s, n, heading_error, curvature, left, right,
     track, stations, first, segments, spacing, closed,
 ):  # fmt: skip
-    for j in range(len(rows)):
+    for j in range(start, stop):
         i = rows[j]
         out[j, 0] = vx[i]
         out[j, 1] = vy[i]
@@ -91,7 +99,8 @@ def _features(  # type: ignore[no-untyped-def]
             station = np.int64(math.floor(at))
             share = at - np.float32(station)
             if closed[which] == 1:
-                station %= count
+                while station >= count:  # faster than a remainder: it is one lap at most
+                    station -= count
             elif station >= count:
                 station, share = np.int64(count - 1), np.float32(1)
             elif station < 0:

@@ -86,23 +86,24 @@ class Rules:
         """Apply every rule to the step from `before` to `after`."""
         rules = self.settings
         moved = np.hypot(after.x - before.x, after.y - before.y)
-        self._still = np.where(moved <= rules.immobilized_distance, self._still + 1, 0)
-        self._back = np.where(after.advance < 0, self._back + 1, 0)
-        status = np.where(after.steps >= self._deadline, Status.TIME_UP, Status.IN_PROGRESS)
+        self._still = (self._still + 1) * (moved <= rules.immobilized_distance)
+        self._back = (self._back + 1) * (after.advance < 0)
+        # The later of two reasons counts.
+        status = np.zeros(len(moved), np.int32)
+        status[after.steps >= self._deadline] = Status.TIME_UP
         if rules.immobilized_steps:
-            status = np.where(self._still >= rules.immobilized_steps, Status.IMMOBILIZED, status)
+            status[self._still >= rules.immobilized_steps] = Status.IMMOBILIZED
         if rules.reversed_steps:
-            status = np.where(self._back >= rules.reversed_steps, Status.REVERSED, status)
+            status[self._back >= rules.reversed_steps] = Status.REVERSED
         if rules.laps:
             goal = rules.laps * self._lengths[after.track]
-            status = np.where(after.travelled >= goal, Status.LAP_COMPLETE, status)
+            status[after.travelled >= goal] = Status.LAP_COMPLETE
         if rules.off_track == "centre":
-            off = (after.n > after.left) | (-after.n > after.right)
+            status[(after.n > after.left) | (-after.n > after.right)] = Status.OFF_TRACK
         elif rules.off_track != "never":
-            off = after.wheels_off >= (4 if rules.off_track == "all_wheels" else 1)
-        else:
-            off = np.zeros(len(status), bool)
-        return Ended(np.where(off, Status.OFF_TRACK, status).astype(np.int32))
+            most = 4 if rules.off_track == "all_wheels" else 1
+            status[after.wheels_off >= most] = Status.OFF_TRACK
+        return Ended(status)
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly."""

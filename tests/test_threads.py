@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from hotlap.sim.threads import available, spread
+from hotlap.threads import available, spread
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
