@@ -40,7 +40,7 @@ def test_a_training_is_drawn_in_three_panels_with_units():
     top, middle, bottom = reward_and_completion(ROWS, "oval-ppo-1").axes
 
     assert bottom.get_xlabel() == "environment steps [millions]"
-    assert middle.get_ylabel() == "completed laps [%]"
+    assert middle.get_ylabel() == "completion [%]"
     assert bottom.get_ylabel() == "lap time [s]"
     assert top.get_lines()[0].get_xdata()[-1] == pytest.approx(2.0)  # 100 x 20 000
     np.testing.assert_array_equal(top.get_lines()[0].get_ydata(), np.arange(1.0, 101.0))

@@ -43,12 +43,12 @@ def reward_and_completion(rows: Sequence[Mapping[str, Any]], title: str = "") ->
     figure = _figure(title)
     unit, name = _unit(float(x.max()))
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(5, 4, 4))
-    _line(top, x / unit, table["reward"], _BLUE, "mean reward of an episode")
-    top.set_ylabel("mean reward of an episode")
+    _line(top, x / unit, table["reward"], _BLUE, "episode reward")
+    top.set_ylabel("episode reward")
     completion = 100.0 * table["completion"]
     _line(middle, x / unit, completion, _GREEN, "training")
     _dots(middle, x / unit, 100.0 * table["evaluation/completion"], "evaluation")
-    middle.set_ylabel("completed laps [%]")
+    middle.set_ylabel("completion [%]")
     middle.set_ylim(-4, 104)
     _line(bottom, x / unit, table["lap_time"], _BLUE, "mean lap")
     best = table["best_lap"]
