@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from hotlap.sim.camera import Camera, CameraSettings
-from hotlap.sim.threads import available
+from hotlap.threads import available
 from hotlap.track import load_track
 
 ROWS = 256

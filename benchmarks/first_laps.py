@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hotlap.bench import append, machine, stamp
-from hotlap.sim.threads import available
+from hotlap.threads import available
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "first_laps.jsonl"

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.threads import available, spread
+from hotlap.threads import available, spread
 from hotlap.sim.vehicle import load_vehicle
 from hotlap.simulator import Command, Start
 from hotlap.track import load_track

@@ -31,10 +31,10 @@ from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
 from hotlap.errors import ConfigError
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.threads import available
 from hotlap.sim.vehicle import load_vehicle
 from hotlap.simulator import Command, Start
 from hotlap.tasks.rewards import FileReward
+from hotlap.threads import available
 from hotlap.track import load_track
 from hotlap.types import Array
 

@@ -67,7 +67,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, unreadable or not TOML; the message names the line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors may put a mark first
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -93,12 +93,17 @@ def resolve(model: type[Model], *layers: Mapping[str, Any]) -> Model:
     """
     tree: dict[str, Any] = {}
     for layer in layers:
-        for name, value in layer.items():
-            _merge(model, tree, name.split("."), value, name)
+        for name in sorted(layer, key=_depth):
+            _merge(model, tree, name.split("."), layer[name], name)
     try:
         return model.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(model, error, tree))) from None
+
+
+def _depth(name: str) -> int:
+    """Order the names of a layer: a section and its kind come before what is inside of it."""
+    return name.removesuffix(".kind").count(".")
 
 
 def _merge(
@@ -116,17 +121,22 @@ def _merge(
         value = {".".join(rest): value}
     elif isinstance(value, str) and variants and "kind" in variants[0].model_fields:
         value = variants[0].from_word(value)
+    elif isinstance(value, Settings):
+        value = value.model_dump()
     if not (isinstance(value, Mapping) and variants):
         tree[name] = value
         return
     default = model.model_fields[name].get_default(call_default_factory=True)
     branch = tree.setdefault(name, {"kind": default.kind} if hasattr(default, "kind") else {})
+    if not isinstance(branch, dict):
+        return  # an earlier word put something else in its place, which the check will name
     if "kind" in value and value["kind"] != branch.get("kind"):
-        branch.clear()
+        if len(variants) > 1:
+            branch.clear()
         branch["kind"] = value["kind"]
     chosen = next((v for v in variants if _kind(v) == branch.get("kind")), variants[0])
-    for key, item in value.items():
-        _merge(chosen, branch, key.split("."), item, f"{name}.{key}")
+    for key in sorted(value, key=_depth):
+        _merge(chosen, branch, key.split("."), value[key], f"{name}.{key}")
 
 
 def _variants(model: type[Settings], name: str) -> list[type[Settings]]:
@@ -155,16 +165,23 @@ def _nearest(name: str, model: type[Settings]) -> str:
 
 def _sentences(model: type[Settings], error: ValidationError, tree: dict[str, Any]) -> list[str]:
     lines = []
-    for problem in error.errors():
-        owner, words = model, list[str]()
-        for part in problem["loc"]:
-            if part == _kind(owner):  # pydantic names the chosen variant as a step of the path
+    problems = error.errors()
+    for problem in problems:
+        place = problem["loc"]
+        deeper = any(p["loc"][: len(place)] == place != p["loc"] for p in problems)
+        if problem["type"] == "too_short" and deeper:
+            continue  # pydantic does not count the entries that are wrong
+        owner, words, chosen = model, list[str](), False
+        for part in place:
+            if chosen and part == _kind(owner):  # pydantic names the variant, as a step of the path
+                chosen = False
                 continue
             words.append(str(part))
             variants = _variants(owner, str(part))
             if variants:
                 kind = _branch(tree, words).get("kind")
                 owner = next((v for v in variants if _kind(v) == kind), variants[0])
+            chosen = len(variants) > 1
         spelled = ".".join(words)
         if problem["type"] == "extra_forbidden":
             allowed = ", ".join(owner.model_fields)
@@ -174,6 +191,8 @@ def _sentences(model: type[Settings], error: ValidationError, tree: dict[str, An
             kinds = ", ".join(str(_kind(v)) for v in variants)
             given = _branch(tree, words).get("kind")
             lines.append(f"{spelled}.kind: choose from {kinds} (got {json.dumps(given)})")
+        elif problem["type"] == "missing":
+            lines.append(f"{spelled}: is missing; give it a value")
         else:
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
             given = json.dumps(problem["input"], default=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
@@ -63,8 +64,15 @@ class GridActions(_Ranges):
     """Step of the speed scale [m/s]; both ends always belong to it."""
 
     @property
+    def size(self) -> int:
+        """How many actions."""
+        turn = self.steering_high_deg - self.steering_low_deg
+        steering = _points(turn, self.steering_interval_deg)
+        return steering * _points(self.speed_high - self.speed_low, self.speed_interval)
+
+    @property
     def pairs(self) -> tuple[tuple[float, float], ...]:
-        """(steering [degrees], speed [m/s]) of each action, slowest turns first."""
+        """(steering [degrees], speed [m/s]) of each action, rightmost and slowest first."""
         steering = _scale(self.steering_low_deg, self.steering_high_deg, self.steering_interval_deg)
         speeds = _scale(self.speed_low, self.speed_high, self.speed_interval)
         return tuple((angle, speed) for angle in steering for speed in speeds)
@@ -77,6 +85,11 @@ class ListActions(Settings):
     """Which actions."""
     list: tuple[tuple[Degrees, Speed], ...] = Field(min_length=1)
     """[steering in degrees, speed in m/s] of each action."""
+
+    @property
+    def size(self) -> int:
+        """How many actions."""
+        return len(self.list)
 
     @property
     def pairs(self) -> tuple[tuple[float, float], ...]:
@@ -100,10 +113,13 @@ ActionSettings: TypeAlias = Annotated[
 _ACTIONS_MAX = 1000
 
 
+def _points(span: float, interval: float) -> int:
+    # The span may be a hair more than its intervals; and it may be too many intervals to count.
+    return max(1, math.ceil(min(span / interval, 1e9) - 1e-6)) + 1
+
+
 def _scale(low: float, high: float, interval: float) -> list[float]:
-    count = int((high - low) / interval + 1e-6)
-    scale = [low + interval * i for i in range(count + 1)]
-    return scale if high - scale[-1] < 1e-6 * interval else [*scale, high]
+    return [*(low + interval * i for i in range(_points(high - low, interval) - 1)), high]
 
 
 class Actions:
@@ -126,10 +142,14 @@ class Actions:
             self._half: Float32 = ((high - low) / 2).astype(np.float32)
             self.size = 2
         else:
-            if len(settings.pairs) > _ACTIONS_MAX:
-                raise ConfigError(
-                    f"actions: {len(settings.pairs)} actions; at most {_ACTIONS_MAX} are allowed. "
+            if settings.size > _ACTIONS_MAX:
+                remedy = (
                     "Widen steering_interval_deg or speed_interval."
+                    if isinstance(settings, GridActions)
+                    else "List fewer."
+                )
+                raise ConfigError(
+                    f"actions: {settings.size} actions; at most {_ACTIONS_MAX} are allowed. {remedy}"
                 )
             pairs = np.array(settings.pairs, np.float64)
             self._table: Float32 = np.stack([np.radians(pairs[:, 0]), pairs[:, 1]], axis=1).astype(

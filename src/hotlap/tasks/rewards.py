@@ -141,6 +141,9 @@ def array_reward(settings: FunctionReward) -> ArrayReward:
             if spec is None or spec.loader is None or not Path(place).is_file():
                 raise RewardError(f"reward.function: no file {place}")
             module = importlib.util.module_from_spec(spec)
+            # Its dataclasses look for their module by name; a name of its own hides no other.
+            module.__name__ = spec.name = f"hotlap_reward_{next(_SERIAL)}"
+            sys.modules[module.__name__] = module
             spec.loader.exec_module(module)
         else:
             sys.path.insert(0, str(Path.cwd()))
@@ -150,7 +153,7 @@ def array_reward(settings: FunctionReward) -> ArrayReward:
                 sys.path.pop(0)
     except RewardError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RewardError(
             f"reward.function: {place} cannot be loaded: {type(error).__name__}: {error}"
         ) from None

@@ -15,6 +15,8 @@ from hotlap.types import Array, Float32, Int32
 
 __all__ = ["Ended", "Rules", "RulesSettings", "Status"]
 
+_STEPS_MAX = int(np.iinfo(np.int32).max)
+
 
 class Status(IntEnum):
     """How an episode stands."""
@@ -70,7 +72,7 @@ class Rules:
     def __init__(self, settings: RulesSettings, lengths: Float32, *, rows: int, dt: float) -> None:
         self.settings = settings
         self._lengths = lengths
-        self._steps_max = max(1, round(settings.time_limit / dt))
+        self._steps_max = min(max(1, round(settings.time_limit / dt)), _STEPS_MAX)
         self._deadline = np.full(rows, self._steps_max, np.int32)
         self._still = np.zeros(rows, np.int32)
         self._back = np.zeros(rows, np.int32)
@@ -107,7 +109,11 @@ class Rules:
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly."""
-        return {"deadline": self._deadline, "still": self._still, "back": self._back}
+        return {
+            "deadline": self._deadline.copy(),
+            "still": self._still.copy(),
+            "back": self._back.copy(),
+        }
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Continue from what `save` returned."""
