@@ -149,7 +149,8 @@ class Actions:
                     else "List fewer."
                 )
                 raise ConfigError(
-                    f"actions: {settings.size} actions; at most {_ACTIONS_MAX} are allowed. {remedy}"
+                    f"actions: {settings.size} actions; at most {_ACTIONS_MAX} are allowed. "
+                    + remedy
                 )
             pairs = np.array(settings.pairs, np.float64)
             self._table: Float32 = np.stack([np.radians(pairs[:, 0]), pairs[:, 1]], axis=1).astype(

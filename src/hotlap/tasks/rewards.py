@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,9 @@ RewardSettings: TypeAlias = Annotated[
 ]
 
 
+_SERIAL = itertools.count()
+
+
 def _failed(ended: Ended) -> Float32:
     failed = ended.terminated & (ended.status != Status.LAP_COMPLETE)
     return np.asarray(failed, np.float32)
@@ -137,13 +141,12 @@ def array_reward(settings: FunctionReward) -> ArrayReward:
     place, _, name = settings.function.rpartition(":")
     try:
         if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            label = f"hotlap_reward_{next(_SERIAL)}"  # hides no module, not even an earlier load
+            spec = importlib.util.spec_from_file_location(label, place)
             if spec is None or spec.loader is None or not Path(place).is_file():
                 raise RewardError(f"reward.function: no file {place}")
             module = importlib.util.module_from_spec(spec)
-            # Its dataclasses look for their module by name; a name of its own hides no other.
-            module.__name__ = spec.name = f"hotlap_reward_{next(_SERIAL)}"
-            sys.modules[module.__name__] = module
+            sys.modules[spec.name] = module  # dataclasses look for their module by name
             spec.loader.exec_module(module)
         else:
             sys.path.insert(0, str(Path.cwd()))
@@ -167,16 +170,21 @@ def array_reward(settings: FunctionReward) -> ArrayReward:
     def checked(before: State, command: Command, after: State, ended: Ended) -> Float32:
         try:
             value = np.asarray(function(before, command, after, ended))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(f"{settings.function}: {type(error).__name__}: {error}") from error
-        if value.shape != after.x.shape or not np.issubdtype(value.dtype, np.number):
+        if value.shape != after.x.shape or value.dtype.kind not in "fiu":
             raise RewardError(
                 f"{settings.function} returned {value.dtype} of shape {value.shape}; "
                 f"it must return one number for each of the {len(after.x)} cars"
             )
-        if not np.isfinite(value).all():
-            row = int(np.flatnonzero(~np.isfinite(value))[0])
-            raise RewardError(f"{settings.function} returned {value[row]} for car {row}")
-        return value.astype(np.float32)
+        with np.errstate(over="ignore"):
+            reward = value.astype(np.float32)
+        if not np.isfinite(reward).all():
+            row = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise RewardError(
+                f"{settings.function} returned {value[row]} for car {row}; "
+                "it must return finite numbers that float32 can hold"
+            )
+        return reward
 
     return checked
