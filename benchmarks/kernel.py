@@ -16,9 +16,9 @@ import numpy as np
 from numba import njit
 
 from hotlap.sim.native import NativeSimulator
-from hotlap.threads import available, spread
 from hotlap.sim.vehicle import load_vehicle
 from hotlap.simulator import Command, Start
+from hotlap.threads import available, spread
 from hotlap.track import load_track
 
 ROWS = (1, 256, 16384)

@@ -179,7 +179,7 @@ def test_the_settings_reference_says_defaults_and_ranges(conf):
     rows = dict(re.findall(row, conf.settings_reference(), re.M))
 
     assert rows["algorithm.clip"] == "`0.2` | number above 0 below 1"
-    assert rows["train.cars"] == "`256` | whole number above 0"
+    assert rows["train.cars"] == "`128` | whole number above 0"
     assert rows["track"] == '`"reinvent_like"` | text'
     assert rows["start.direction"] == '`"forward"` | `forward`, `reversed`, `alternate`'
     assert rows["train.steps"] == "`none` | whole number above 0, or none"

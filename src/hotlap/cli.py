@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -21,6 +23,10 @@ Examples:
   hotlap train configs/camera.toml track=hard train.seconds=120
   hotlap evaluate runs/latest --track oval --json
   hotlap tracks show reinvent_like
+
+\b
+Exit status: 0 success, 1 the run failed, 2 the command line or a file it names is wrong,
+130 or 143 you (Ctrl-C) or the system (SIGTERM) stopped it.
 """
 
 app = typer.Typer(
@@ -44,37 +50,31 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a
 
 def main() -> NoReturn:
     """Run the command line; user mistakes end in a sentence, never in a traceback."""
+    status = 1
     try:
-        app(standalone_mode=True)
+        app()
     except HotlapError as error:
-        for line in str(error).splitlines():
-            print(f"hotlap: {line}", file=sys.stderr)  # noqa: T201
-        _leave(error.exit_code)
-    except KeyboardInterrupt:
-        print("hotlap: stopped", file=sys.stderr)  # noqa: T201
-        _leave(130)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-        _leave(0)
+        _complain(error, str(error))
+        status = error.exit_code
     except OSError as error:
         if os.environ.get("HOTLAP_DEBUG"):
             raise
-        print(f"hotlap: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)  # noqa: T201
-        _leave(1)
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(error, f"{place}{error.strerror or error}")
     except Exception as error:
         if os.environ.get("HOTLAP_DEBUG"):
             raise
-        print(  # noqa: T201
-            f"hotlap: internal error: {type(error).__name__}: {error}. Nothing already written is "
+        _complain(
+            error,
+            f"internal error: {type(error).__name__}: {error}. Nothing already written is "
             "harmed. HOTLAP_DEBUG=1 shows the traceback; please report it.",
-            file=sys.stderr,
         )
-        _leave(1)
-    _leave(0)
-
-
-def _leave(status: int) -> NoReturn:
     raise SystemExit(status)
+
+
+def _complain(error: Exception, text: str) -> None:
+    for line in (*text.splitlines(), *getattr(error, "__notes__", ())):
+        _say(f"hotlap: {line}")
 
 
 @app.command()
@@ -109,20 +109,19 @@ def train(
     from hotlap.config import overrides, to_toml
 
     given = list(words or [])
-    source = given.pop(0) if given and not _is_setting(given[0]) else None
-    changes: dict[str, Any] = overrides(given)
+    sources = [word for word in given if not _is_setting(word)]
+    if len(sources) > 1:
+        raise ConfigError(
+            f"{sources[1]}: one configuration file or folder is enough, {sources[0]} is given. "
+            "Settings are written section.field=value."
+        )
+    source = sources[0] if sources else None
+    changes: dict[str, Any] = overrides([word for word in given if _is_setting(word)])
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
             changes[name] = value
-    if resume is not None and (source or from_):
-        raise ConfigError("--resume continues a run as it is: give no file, folder or --from")
-    if source is not None and not Path(source).exists():
-        raise ConfigError(
-            f"{source}: no such file or folder. Settings are written section.field=value; "
-            "shipped configurations are in configs/."
-        )
     from hotlap.bench import is_warm, warm
-    from hotlap.train import read_config
+    from hotlap.train import Stopped, read_config
     from hotlap.train import train as verb
 
     if dry_run:
@@ -133,9 +132,24 @@ def train(
         return
     if not is_warm():
         warm()
-    run = verb(
-        source, changes, out=out, resume=resume, weights_from=from_, plain=plain, quiet=quiet
-    )
+    try:
+        # What a reward function prints is no result of ours.
+        with contextlib.redirect_stdout(sys.stderr):
+            run = verb(
+                source,
+                changes,
+                out=out,
+                resume=resume,
+                weights_from=from_,
+                plain=plain,
+                quiet=quiet,
+                began=time.perf_counter() - _process_age(),
+            )
+    except Stopped as stop:
+        _say(f"hotlap: {stop}")
+        path = str(stop.run.path)
+        _print(json.dumps({"run": path, "report": None}, indent=2) if as_json else f"run: {path}")
+        raise typer.Exit(stop.exit_code) from None
     report = run.report() or {}
     if as_json:
         _print(json.dumps({"run": str(run.path), "report": report}, indent=2))
@@ -150,7 +164,9 @@ def train(
 @app.command()
 def evaluate(
     run: RunArgument,
-    track: TrackOption = None,
+    track: Annotated[
+        str | None, typer.Option(help="Track by name or file; the run's first if not given.")
+    ] = None,
     trials: Annotated[int, typer.Option(min=1, max=1000, help="Starts to try.")] = 5,
     laps: Annotated[int, typer.Option(min=1, max=100, help="Laps of each trial.")] = 3,
     checkpoint: Annotated[str, typer.Option(help="Which driver: best or last.")] = "best",
@@ -331,6 +347,16 @@ def _is_setting(word: str) -> bool:
     return "=" in word and not Path(word).exists()
 
 
+def _process_age() -> float:
+    """Seconds since this process started; 0 where the system does not say."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def _brief(report: dict[str, Any]) -> dict[str, Any]:
     return {key: report.get(key) for key in ("track", "completion", "best_lap_s", "mean_lap_s")}
 
@@ -339,7 +365,7 @@ def _print_report(report: dict[str, Any]) -> None:
     trials, laps = report["trials"], report["laps_per_trial"]
     _print(
         f"{report['track']}, {report['vehicle']}: {report['completion']:.0%} of {trials} trials "
-        f"finished {laps} clean laps"
+        f"finished {laps} clean lap{'s' if laps > 1 else ''}"
     )
     if report["best_lap_s"] is not None:
         _print(f"best lap {report['best_lap_s']:.3f} s, mean lap {report['mean_lap_s']:.3f} s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.config import resolve
+from hotlap.config import read_toml, resolve
 from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import RunError
 from hotlap.runs import Run, lap_times
@@ -80,7 +79,7 @@ def env_settings(run: Run) -> EnvSettings:
     Raises:
         ConfigError: the run's config.toml does not describe an environment.
     """
-    tree = tomllib.loads(run.config_toml)
+    tree = read_toml(run.path / "config.toml")
     return resolve(EnvSettings, {k: v for k, v in tree.items() if k in EnvSettings.model_fields})
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import difflib
+import math
 import signal
-import sys
 import time
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from hotlap.types import Array
 
 __all__ = [
     "EvaluationSettings",
+    "Stopped",
     "TrainConfig",
     "TrainSettings",
     "read_config",
@@ -44,6 +44,13 @@ AlgorithmSettings: TypeAlias = PPOSettings
 
 _FILM_SECONDS = 40.0
 """Longest film; a standing and a flying lap of most tracks."""
+_RECENT = 100
+"""The metrics speak of so many episodes, the last that ended."""
+_CHANGEABLE = tuple(
+    f"train.{name}"
+    for name in ("seconds", "steps", "episodes", "checkpoint_seconds", "keep", "device")
+)
+"""Settings that leave a continued training what it is."""
 
 
 class TrainSettings(Settings):
@@ -52,7 +59,8 @@ class TrainSettings(Settings):
     cars: PositiveInt = 128
     """Cars that drive at once."""
     seconds: NonNegativeFloat = 60.0
-    """Wall-clock budget [s], counted from the start of the process; 0: no limit."""
+    """Wall-clock budget [s]; on the command line counted from the start of the process; 0: no
+    limit."""
     steps: NonNegativeInt = 0
     """Budget in control steps over all cars; 0: no limit."""
     episodes: NonNegativeInt = 0
@@ -61,8 +69,8 @@ class TrainSettings(Settings):
     """Time between two checkpoints, besides those of better drivers."""
     keep: PositiveInt = 3
     """How many of the newest checkpoints stay; the best one stays besides."""
-    device: str = "auto"
-    """Where to learn: cpu, cuda, or auto for a GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to learn; auto: on a GPU where there is one."""
 
 
 class EvaluationSettings(Settings):
@@ -101,7 +109,18 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def read_config(source: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Plan:
+class Stopped(KeyboardInterrupt):
+    """The user ended a training with Ctrl-C, or the system with SIGTERM; the Run can go on."""
+
+    def __init__(self, run: Run, number: int, said: str) -> None:
+        super().__init__(said)
+        self.run = run
+        self.exit_code = 128 + number
+
+
+def read_config(
+    source: str | Path | TrainConfig | None, overrides: Mapping[str, Any] | None = None
+) -> Plan:
     """Read a configuration: a TOML file, a DeepRacer folder, or nothing for the quick start.
 
     Raises:
@@ -109,7 +128,18 @@ def read_config(source: str | Path | None, overrides: Mapping[str, Any] | None =
     """
     if source is None:
         return Plan(resolve(TrainConfig, overrides or {}))
+    if isinstance(source, TrainConfig):
+        given = source.model_dump(mode="json", exclude_none=True)
+        return Plan(resolve(TrainConfig, given, overrides or {}))
     path = Path(source)
+    if not path.exists():
+        here = [*Path().glob("*.toml"), *Path().glob("*/*.toml")]
+        here += [file.parent for file in Path().glob("*/*/reward_function.py")]
+        near = difflib.get_close_matches(str(path), map(str, here), n=1)
+        raise ConfigError(
+            f"{path}: no such file or folder{f'; did you mean {near[0]}?' if near else '.'} "
+            "Settings are written section.field=value; shipped configurations are in configs/."
+        )
     if path.is_dir():
         if (path / "meta.json").exists():
             raise ConfigError(
@@ -130,6 +160,7 @@ def train(
     weights_from: str | Path | None = None,
     plain: bool = False,
     quiet: bool = True,
+    began: float | None = None,
 ) -> Run:
     """Train a driver.
 
@@ -141,58 +172,107 @@ def train(
         weights_from: a Run whose driver the new one starts from.
         plain: print plain lines in place of the live display.
         quiet: print nothing.
+        began: when `train.seconds` begins to count, by time.perf_counter(); now if None.
 
     Returns:
         The Run, with its report, plots and film written.
 
     Raises:
         HotlapError: a setting, a file or the run itself is wrong; the message says what to do.
+        Stopped: by Ctrl-C, in the main thread; the Run holds a checkpoint to continue from.
     """
-    if resume is not None:
-        run = Run.open(resume)
-        run.claim()
-        config = resolve(TrainConfig, tomllib.loads(run.config_toml), _budget_only(overrides))
-        notes: tuple[str, ...] = ()
+    began = time.perf_counter() if began is None else began
+    if resume is None:
+        plan = read_config(source, overrides)
+    elif source is None and out is None and weights_from is None:
+        plan = Plan(_continued(Run.open(resume), overrides or {}))
     else:
-        plan = Plan(source) if isinstance(source, TrainConfig) else read_config(source, overrides)
-        config, notes = plan.config, plan.notes
-    if isinstance(config.reward, FunctionReward):
-        notes = (*notes, f"reward: {config.reward.function} is executed")
-    if isinstance(config.reward, FileReward):
-        notes = (*notes, *_check_reward(config))
-    training = _Training(config, run if resume is not None else None, plain=plain, quiet=quiet)
+        raise ConfigError(
+            "--resume continues a run as it is and where it is: leave file, folder, --out and "
+            "--from away"
+        )
+    notes = (*plan.notes, *_check_reward(plan.config))
+    training = _Training(
+        plan.config,
+        began,
+        Progress(plan.config.train.seconds, plan.config.train.steps, plain=plain, quiet=quiet),
+    )
     for note in notes:
         training.progress.event(note)
-    if resume is None:
-        where = Path(out) if out else default_directory(config.tracks()[0].name, "ppo")
-        meta = {"seed": config.seed, "command": sys.argv, "torch": training.versions()}
-        training.run = Run.create(where, to_toml(config), meta)
-    with training.run:
-        if resume is not None:
-            training.restore()
-        elif weights_from is not None:
+    if resume is not None:
+        run = Run.open(resume)
+    else:
+        if weights_from is not None:
             training.take_weights(Run.open(weights_from))
-        training.loop()
-        write_outcome(training.run)
-        training.run.sync_tensorboard()
-    return training.run
+        where = Path(out) if out else default_directory(plan.config.tracks()[0].name, "ppo")
+        meta = {"seed": plan.config.seed, "device": training.device}
+        run = Run.create(where, to_toml(plan.config), meta)
+    with run:
+        if resume is not None:
+            training.restore(run)
+        elif weights_from is not None:
+            run.log_event("weights_from", run=str(weights_from))
+        advice = ""
+        try:
+            training.loop(run)
+            if training.stopped_by:
+                raise KeyboardInterrupt
+            advice = f"The training is complete: hotlap film {run.path} writes film and plots"
+            write_outcome(run)
+            run.sync_tensorboard()
+        except KeyboardInterrupt:
+            said = f"stopped after {training.steps:,} steps. {advice or _how_to_go_on(run)}"
+            raise Stopped(run, training.stopped_by or signal.SIGINT, said) from None
+        except Exception as error:
+            error.add_note(advice or _how_to_go_on(run))
+            raise
+    return run
 
 
-def _budget_only(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    changed = dict(overrides or {})
-    wrong = [name for name in changed if not name.startswith("train.")]
+def _how_to_go_on(run: Run) -> str:
+    kept = run.checkpoints()
+    if not kept:
+        return f"{run.path} has no checkpoint yet: start anew"
+    return (
+        f"Continue from its checkpoint of {kept[-1]:,} steps with: hotlap train --resume {run.path}"
+    )
+
+
+def _continued(run: Run, overrides: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a run with its budget changed, now or when it was resumed before."""
+    first = read_toml(run.path / "config.toml")
+    before = (event.get("settings", {}) for event in run.events() if event["kind"] == "resumed")
+    config = resolve(TrainConfig, first, *before, overrides)
+    changed = _changes(resolve(TrainConfig, first), config)
+    wrong = [name for name in changed if name not in _CHANGEABLE]
     if wrong:
         raise ConfigError(
-            f"{', '.join(wrong)}: --resume continues exactly, so only train.* may be changed. "
-            "To train on with other settings: hotlap train --from RUN"
+            f"{', '.join(wrong)}: --resume continues exactly, so that only "
+            f"{', '.join(_CHANGEABLE)} may be changed. "
+            f"To train on with other settings: hotlap train --from {run.path}"
         )
-    return changed
+    return config
+
+
+def _changes(old: Settings, new: Settings, above: str = "") -> dict[str, Any]:
+    """Return the settings by dotted name in which `new` differs from `old`."""
+    found: dict[str, Any] = {}
+    for name, value in new:
+        was = getattr(old, name, None)
+        if isinstance(value, Settings) and type(value) is type(was):
+            found |= _changes(was, value, f"{above}{name}.")
+        elif value != was:
+            found[above + name] = value
+    return found
 
 
 def _check_reward(config: TrainConfig) -> list[str]:
+    if isinstance(config.reward, FunctionReward):
+        return [f"reward: {config.reward.function} is executed"]
+    if not isinstance(config.reward, FileReward):
+        return []
     from hotlap.deepracer.reward_file import RewardFile
 
-    assert isinstance(config.reward, FileReward)
     notes = RewardFile(config.reward.path).check(config.tracks()[0])
     return [f"reward: {config.reward.path} is executed, and passed its check", *notes]
 
@@ -202,7 +282,7 @@ class _Training:
 
     run: Run
 
-    def __init__(self, config: TrainConfig, run: Run | None, *, plain: bool, quiet: bool) -> None:
+    def __init__(self, config: TrainConfig, began: float, progress: Progress) -> None:
         try:
             from hotlap.algorithms.ppo import PPO
         except ImportError as error:
@@ -210,18 +290,16 @@ class _Training:
                 raise
             raise MissingExtraError("hotlap train", "torch", "train") from None
         self.config = config
-        if run is not None:
-            self.run = run
-        self.began = time.perf_counter() - _process_age()
+        self.began = began
+        self.progress = progress
         self.env = VectorEnv(config, config.train.cars, seed=config.seed, desynchronize=True)
-        observation = config.observation
         self.device = _device(config.train.device)
         self.learner = PPO(
             config.algorithm,
             observation_specs(self.env),
             action_spec(self.env),
-            observation.actor,
-            observation.critic,
+            config.observation.actor,
+            config.observation.critic,
             seed=config.seed,
             device=self.device,
         )
@@ -233,101 +311,107 @@ class _Training:
             rewarded=config.evaluation.best_by == "reward",
         )
         self.iteration = self.steps = self.episodes = 0
-        self.seconds_before = 0.0
+        self.recent = np.empty((0, 4), np.float32)
+        self.best_lap: float | None = None
         self.best: tuple[float, ...] | None = None
         self.clean = False
-        self.recent: list[Episodes] = []
-        self.spent = {"collect": 0.0, "learn": 0.0, "evaluate": 0.0}
-        self.stop_asked = False
-        self.report: Report | None = None
-        self.progress = Progress(config.train.seconds, config.train.steps, plain=plain, quiet=quiet)
-
-    def versions(self) -> str:
-        """Return the version of the learner's library."""
-        import torch
-
-        return str(torch.__version__)
+        self.stopped_by = 0
 
     @property
     def seconds(self) -> float:
         """Wall-clock seconds of training, over all sessions of the run."""
-        return self.seconds_before + time.perf_counter() - self.began
+        return time.perf_counter() - self.began
+
+    def spent(self) -> dict[str, tuple[float, float]]:
+        """Return what is spent and what there is, of each part of the budget that has a limit."""
+        budget = self.config.train
+        parts = {
+            "train.seconds": (self.seconds, budget.seconds),
+            "train.steps": (self.steps, budget.steps),
+            "train.episodes": (self.episodes, budget.episodes),
+        }
+        return {name: (spent, limit) for name, (spent, limit) in parts.items() if limit}
 
     @property
-    def spent_share(self) -> float:
+    def share(self) -> float:
         """Share of the budget that is spent; whichever limit comes first."""
-        budget = self.config.train
-        parts = (
-            (self.seconds, budget.seconds),
-            (self.steps, budget.steps),
-            (self.episodes, budget.episodes),
-        )
-        return max((spent / limit for spent, limit in parts if limit), default=0.0)
+        return max((spent / limit for spent, limit in self.spent().values()), default=0.0)
 
-    def loop(self) -> None:
-        """Train until the budget is spent or the user asks to stop."""
+    def loop(self, run: Run) -> None:
+        """Train until the budget is spent or somebody asks to stop."""
+        self.run = run
         config = self.config
-        last_checkpoint = last_trial = time.perf_counter()
+        last_checkpoint = last_trial = -math.inf
         trial_cost = 0.0
-        with self.progress, _stop_on_interrupt(self):
-            while self.spent_share < 1 and not self.stop_asked:
+        with self.progress, _stop_on_signal(self):
+            while self.share < 1 and not self.stopped_by:
                 start = time.perf_counter()
                 batch, episodes = self.runner.collect(self.learner, config.algorithm.horizon)
                 collected = time.perf_counter()
-                metrics = self.learner.update(batch, progress=min(1.0, self.spent_share))
+                metrics = self.learner.update(batch, progress=min(1.0, self.share))
                 learnt = time.perf_counter()
-                self.spent["collect"] += collected - start
-                self.spent["learn"] += learnt - collected
                 self.iteration += 1
                 self.steps += batch.reward.size
-                self.episodes += len(episodes.rows)
-                self._log(metrics, episodes, learnt - start, batch.reward.size)
+                self._count(episodes)
 
                 every = config.evaluation.every
                 due = learnt - last_trial >= trial_cost / config.evaluation.share
+                report, better = None, False
                 if self.iteration % every == 0 if every else due:
-                    better = self._try()
+                    report, better = self._try()
                     last_trial = time.perf_counter()
                     trial_cost = last_trial - learnt
-                    self.spent["evaluate"] += trial_cost
-                    if better:
-                        self._checkpoint(best=True)
-                        last_checkpoint = last_trial
-                if time.perf_counter() - last_checkpoint > config.train.checkpoint_seconds:
-                    self._checkpoint(best=False)
+                tried = time.perf_counter()
+                times = {
+                    "steps_per_second": round(batch.reward.size / (learnt - start), 1),
+                    "time/collect": round(collected - start, 6),
+                    "time/learn": round(learnt - collected, 6),
+                    "time/evaluate": round(tried - learnt, 6),
+                }
+                self._log({**metrics, **times}, report)
+                if better or tried - last_checkpoint >= config.train.checkpoint_seconds:
+                    self._checkpoint(best=better)
                     last_checkpoint = time.perf_counter()
-            self._checkpoint(best=self._try())
+            self._checkpoint(best=not self.stopped_by and self._try()[1])
 
-    def _log(
-        self, metrics: Mapping[str, float], episodes: Episodes, seconds: float, steps: int
-    ) -> None:
-        if len(episodes.rows):
-            self.recent = [*self.recent, episodes][-20:]
-        recent = self.recent
-        best_lap = min((float(np.min(e.lap_time)) for e in recent), default=np.inf)
+    def _count(self, episodes: Episodes) -> None:
+        """Remember the episodes that ended: reward, completion, seconds, fastest lap."""
+        self.episodes += len(episodes.rows)
+        completion = np.minimum(episodes.completion, 1)
+        seconds = episodes.steps * self.env.dt
+        fresh = np.stack([episodes.reward, completion, seconds, episodes.lap_time], axis=1)
+        self.recent = np.concatenate([self.recent, fresh])[-_RECENT:].astype(np.float32)
+        laps = episodes.lap_time[np.isfinite(episodes.lap_time)]
+        if len(laps):
+            self.best_lap = min(float(laps.min()), self.best_lap or math.inf)
+
+    def _log(self, metrics: Mapping[str, float], report: Report | None) -> None:
+        reward, completion, seconds, lap = self.recent.T
         row: dict[str, Any] = {
             "iteration": self.iteration,
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
             "episodes": self.episodes,
-            "steps_per_second": round(steps / seconds, 1),
-            "reward": _mean([e.reward for e in recent]),
-            "completion": _mean([np.minimum(e.completion, 1) for e in recent]),
-            "episode_seconds": _mean([e.steps * self.env.dt for e in recent]),
-            "lap_time": best_lap if np.isfinite(best_lap) else None,
+            "reward": _mean(reward),
+            "completion": _mean(completion),
+            "episode_seconds": _mean(seconds),
+            "lap_time": _mean(lap[np.isfinite(lap)]),
+            "best_lap": self.best_lap,
             **metrics,
-            **{f"time/{name}": round(spent, 3) for name, spent in self.spent.items()},
         }
-        if self.report is not None:
-            row["evaluation/completion"] = self.report.completion
-            row["evaluation/lap_time"] = self.report.mean_lap_s
-            row["evaluation/best_lap"] = self.report.best_lap_s
+        if report is not None:
+            row["evaluation/completion"] = report.completion
+            row["evaluation/lap_time"] = report.mean_lap_s
+            row["evaluation/best_lap"] = report.best_lap_s
         self.run.log_metrics(row)
         self.progress.update(row)
 
-    def _try(self) -> bool:
-        """Evaluate the present driver; return whether it is the best so far."""
-        self.report = report = evaluate_policy(self.trial_env, self.learner.greedy)
+    def _try(self) -> tuple[Report, bool]:
+        """Evaluate the present driver; return how it did and whether it is the best so far."""
+        settings = self.config.evaluation
+        report = evaluate_policy(
+            self.trial_env, self.learner.greedy, rewarded=settings.best_by == "reward"
+        )
         if report.completion == 1 and not self.clean:
             self.clean = True
             self.run.log_event(
@@ -337,13 +421,14 @@ class _Training:
                 laps=report.laps_per_trial,
                 mean_lap_s=report.mean_lap_s,
             )
+            laps = "clean laps in a row" if report.laps_per_trial > 1 else "clean lap"
             self.progress.event(
-                f"{report.laps_per_trial} clean laps in a row from every start after "
+                f"{report.laps_per_trial} {laps} from every start after "
                 f"{self.seconds:.1f} s, {self.steps:,} steps"
             )
-        if self.config.evaluation.best_by == "reward":
+        if settings.best_by == "reward":
             score: tuple[float, ...] = (report.mean_reward or 0.0,)
-        elif self.config.evaluation.best_by == "progress":
+        elif settings.best_by == "progress":
             score = (report.progress,)
         else:
             score = (report.completion, report.progress, -(report.mean_lap_s or 1e9))
@@ -356,7 +441,7 @@ class _Training:
                 )
             self.best = score
         self.run.log_event("evaluation", steps=self.steps, best=better, **report.as_dict())
-        return better
+        return report, better
 
     def _checkpoint(self, *, best: bool) -> None:
         meta, arrays = self.learner.save()
@@ -365,13 +450,14 @@ class _Training:
             "steps": self.steps,
             "episodes": self.episodes,
             "seconds": self.seconds,
+            "best_lap": self.best_lap,
             "best": self.best,
             "clean": self.clean,
-            "spent": self.spent,
             "learner": meta,
         }
         packed = {f"learner.{k}": v for k, v in arrays.items()}
         packed |= {f"runner.{k}": v for k, v in self.runner.save().items()}
+        packed["recent"] = self.recent
         self.run.write_checkpoint(
             self.steps,
             policy=self.learner.policy_state(),
@@ -381,30 +467,44 @@ class _Training:
         )
         self.run.sync_tensorboard()
 
-    def restore(self) -> None:
-        """Continue from the run's last checkpoint."""
-        state, arrays = self.run.read_state("last")
+    def restore(self, run: Run) -> None:
+        """Continue from a run's last checkpoint, as its writer."""
+        run.claim()
+        state, arrays = run.read_state("last")
         try:
             self.learner.restore(state["learner"], _part(arrays, "learner."))
             self.runner.restore(_part(arrays, "runner."))
+            self.recent = arrays["recent"]
             self.iteration, self.steps = state["iteration"], state["steps"]
             self.episodes, self.clean = state["episodes"], state["clean"]
-            self.seconds_before = state["seconds"] - (time.perf_counter() - self.began)
+            self.best_lap = state["best_lap"]
             self.best = None if state["best"] is None else tuple(state["best"])
-            self.spent = state["spent"]
+            self.began = time.perf_counter() - state["seconds"]
         except KeyError as error:
             raise RunError(
-                f"{self.run.path}: the checkpoint lacks {error}; it was written by another "
-                "version of hotlap. Start anew from its driver with --from."
+                f"{run.path}: the checkpoint lacks {error}; it was written by another version of "
+                f"hotlap. Start anew from its driver with: hotlap train --from {run.path}"
             ) from None
-        self.run.log_event("resumed", steps=self.steps)
+        for name, (spent, limit) in self.spent().items():
+            if spent >= limit:
+                raise RunError(
+                    f"{run.path} has spent its budget of {name}={limit:g}. Give it more, such as "
+                    f"hotlap train --resume {run.path} {name}={2 * limit:g}"
+                )
+        first = resolve(TrainConfig, read_toml(run.path / "config.toml"))
+        changed = _changes(first, self.config)
+        run.log_event("resumed", steps=self.steps, settings=changed)
         self.progress.event(f"resumed at {self.steps:,} steps")
 
     def take_weights(self, other: Run) -> None:
-        """Start from another run's driver."""
+        """Start from another run's driver, with our own step size and with episodes of our own."""
         state, arrays = other.read_state("best")
-        self.learner.restore(state["learner"], _part(arrays, "learner."))
-        self.run.log_event("weights_from", run=str(other.path))
+        own = {"updates": 0, "learning_rate": self.config.algorithm.learning_rate}
+        learnt = _part(arrays, "learner.") | {"reward.return": np.zeros(0)}
+        try:
+            self.learner.restore(state["learner"] | own, learnt)
+        except (RunError, KeyError) as error:
+            raise RunError(f"--from {other.path}: {error}") from None
         self.progress.event(f"starts from the driver of {other.path}")
 
 
@@ -421,7 +521,7 @@ def write_outcome(run: Run | str | Path) -> dict[str, Path]:
     from hotlap.film import write_film
 
     opened = run if isinstance(run, Run) else Run.open(run)
-    config = resolve(TrainConfig, tomllib.loads(opened.config_toml))
+    config = resolve(TrainConfig, read_toml(opened.path / "config.toml"))
     asked = config.evaluation
     report = evaluate(opened, trials=asked.trials, laps=asked.laps)
     opened.write_report(report.as_dict())
@@ -451,8 +551,8 @@ def write_outcome(run: Run | str | Path) -> dict[str, Path]:
     return written
 
 
-def _mean(parts: list[Array]) -> float | None:
-    return float(np.mean(np.concatenate(parts))) if parts else None
+def _mean(column: Array) -> float | None:
+    return float(column.mean(dtype=np.float64)) if len(column) else None
 
 
 def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
@@ -460,39 +560,35 @@ def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 
 def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _process_age() -> float:
-    """Seconds since this process started; 0 where the system does not say."""
-    try:
-        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-        return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK"))
-    except (OSError, ValueError, IndexError):
-        return 0.0
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError(
+            "train.device: cuda was asked for, but torch finds no GPU here; choose cpu or auto"
+        )
+    return "cuda" if wanted == "auto" and there else "cpu" if wanted == "auto" else wanted
 
 
 @contextmanager
-def _stop_on_interrupt(training: _Training) -> Iterator[None]:
-    """Let the first Ctrl-C end the training after its iteration, the second one at once."""
+def _stop_on_signal(training: _Training) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end the training after its iteration, the second at once."""
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if training.stop_asked:
+        if training.stopped_by:
             raise KeyboardInterrupt
-        training.stop_asked = True
+        training.stopped_by = number
         training.progress.event("stopping after this update; Ctrl-C again stops at once")
 
+    before = {}
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as in a job behind `nohup ... &`
+                before[number] = signal.signal(number, ask)
     except ValueError:  # not the main thread: its owner decides about Ctrl-C
-        yield
-        return
+        pass
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -14,7 +14,7 @@ from hotlap.deepracer.params import KEYS, Params
 from hotlap.simulator import Command, State
 from hotlap.track import Track, load_track, track_names
 
-FILES = sorted((Path(__file__).parents[2] / "shared" / "data" / "tracks").glob("*.npy"))
+FILES = sorted((Path(__file__).parents[3] / "shared" / "data" / "tracks").glob("*.npy"))
 COURSES = [*track_names(), *FILES]
 WHEELS = [(0.082311, 0.0795), (0.082311, -0.0795), (-0.081663, 0.081), (-0.081663, -0.081)]
 
