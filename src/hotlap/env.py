@@ -77,7 +77,8 @@ class StartSettings(Settings):
     kind: Literal["random", "line", "round_robin", "spread"] = "random"
     """random: anywhere on the course, off the line, rolling. line: at rest on the start line.
     round_robin: at rest on the line, a share of the lap further each time (DeepRacer). spread: at
-    rest, the cars evenly over the lap, the first on the start line, the others a little off it."""
+    rest, the cars evenly over the lap (on an open track at its beginning), the first on the line,
+    the others a little off it."""
     offset: float = Field(0.0, ge=0, lt=1)
     """Start line, as a share of the lap."""
     advance: float = Field(0.05, ge=0, le=1)
@@ -324,7 +325,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         }
         arrays = {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
-            arrays[name] = getattr(self, f"_{name}")
+            arrays[name] = getattr(self, f"_{name}").copy()
         return arrays
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
@@ -411,7 +412,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             turn = (episode + ids) * settings.advance if settings.kind == "round_robin" else 0
             share, speed, heading = (settings.offset + zero + turn) % 1, zero, zero
         closed = np.array([t.closed for t in self.simulator.tracks])[track]
-        share = np.where(closed, share, share * 0.5)
+        share = np.where(closed, share, 0.0 if settings.kind == "spread" else share * 0.5)
         n = zero
         if settings.kind in ("random", "spread"):
             lateral = settings.lateral if settings.kind == "random" else 0.2 * (rows > 0)
