@@ -228,7 +228,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._reward, self._late = _make_reward(settings.reward, tracks, self.dt)
         self._seed = seed
         self._desynchronize = desynchronize
-        self._named = settings.track.count(",") + 1
+        self._named = len(tracks) // (2 if settings.start.direction == "alternate" else 1)
         self._blank = self.simulator.save()
         self._pending = np.zeros(rows, np.int32)
         self._return = np.zeros(rows, np.float32)
