@@ -182,7 +182,7 @@ def test_the_settings_reference_says_defaults_and_ranges(conf):
     assert rows["train.cars"] == "`128` | whole number above 0"
     assert rows["track"] == '`"reinvent_like"` | text'
     assert rows["start.direction"] == '`"forward"` | `forward`, `reversed`, `alternate`'
-    assert rows["train.steps"] == "`none` | whole number above 0, or none"
+    assert rows["train.steps"] == "`0` | whole number from 0"
     assert rows["look.road"] == "`[62, 62, 66]` | 3 times: whole number from 0 to 255"
 
 
