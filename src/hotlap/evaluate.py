@@ -12,10 +12,11 @@ import numpy as np
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import read_toml, resolve
 from hotlap.env import EnvSettings, VectorEnv
-from hotlap.errors import RunError
+from hotlap.errors import ConfigError, RunError
 from hotlap.runs import Run, lap_times
 from hotlap.simulator import State
 from hotlap.tasks.rules import Status
+from hotlap.track import load_track
 from hotlap.types import Array
 
 __all__ = ["Report", "env_settings", "evaluate", "evaluate_policy", "load_policy"]
@@ -105,7 +106,7 @@ def evaluate(
         track: name or file of another track; the run's first one if None.
         trials: from how many starts. The first is on the start line, at rest; the others are
             spread over the lap, and a little off the line as `seed` decides.
-        laps: how many laps each trial is to finish.
+        laps: how many laps each trial is to finish; on an open track it is once to its end.
         checkpoint: which driver of the run.
         seed: of the starts.
         threads: how many threads the world uses.
@@ -114,20 +115,22 @@ def evaluate(
         RunError: this is not a Run, or it has no such checkpoint.
         TrackError: there is no such track.
     """
+    if track is not None and "," in track:
+        raise ConfigError(f"track: an evaluation is on one track (got {track}): try each alone")
     opened = run if isinstance(run, Run) else Run.open(run)
     policy = NumpyPolicy(*opened.read_policy(checkpoint))
     settings = env_settings(opened)
     if track is not None:
         settings = settings.model_copy(update={"track": track})
     size = (policy.action.kind == "discrete", policy.action.size)
-    env = evaluation_env(settings, trials=trials, laps=laps, seed=seed, threads=threads)
+    env = evaluation_env(settings, trials=trials, laps=laps, threads=threads)
     if size != (env.actions.discrete, env.actions.size):
         raise RunError(
             f"{opened.path}: the driver answers {policy.action.kind} actions of size "
             f"{policy.action.size}, but config.toml describes {env.actions.size}; "
             "the file was changed after training"
         )
-    return evaluate_policy(env, policy.act)
+    return evaluate_policy(env, policy.act, seed=seed)
 
 
 def evaluation_env(
@@ -135,7 +138,6 @@ def evaluation_env(
     *,
     trials: int,
     laps: int,
-    seed: int = 0,
     rewarded: bool = False,
     threads: int | None = None,
 ) -> VectorEnv:
@@ -143,30 +145,40 @@ def evaluation_env(
 
     With `rewarded`, the run's own reward is computed too; a user's file may be slow.
     """
-    first = settings.track.split(",")[0]
+    first = settings.track.split(",")[0].strip()
     direction = "reversed" if settings.start.direction == "reversed" else "forward"
     changes: dict[str, Any] = {
         "track": first,
         "observation.critic": list(settings.observation.actor),
         "start": {"kind": "spread", "direction": direction, "offset": settings.start.offset},
-        "rules.laps": laps,
     }
     if not rewarded:
         changes["reward"] = "progress"
     plain = settings.model_dump(
         mode="json", exclude_none=True, include=set(EnvSettings.model_fields)
     )
-    built = resolve(EnvSettings, plain, changes)
-    limit = max(30.0, built.tracks()[0].length * laps * _LAP_SECONDS_PER_METRE)
-    built = resolve(EnvSettings, plain, changes, {"rules.time_limit": limit})
-    return VectorEnv(built, trials, seed=seed, threads=threads)
+    course = load_track(first)
+    laps = laps if course.closed else 1
+    limit = max(30.0, course.length * laps * _LAP_SECONDS_PER_METRE)
+    changes |= {"rules.laps": laps, "rules.time_limit": limit}
+    return VectorEnv(resolve(EnvSettings, plain, changes), trials, threads=threads)
 
 
-def evaluate_policy(env: VectorEnv, act: Callable[[Mapping[str, Array]], Array]) -> Report:
-    """Drive every row of an evaluation environment through one episode."""
+def evaluate_policy(
+    env: VectorEnv,
+    act: Callable[[Mapping[str, Array]], Array],
+    *,
+    seed: int = 0,
+    rewarded: bool = False,
+) -> Report:
+    """Drive every row of an evaluation environment through one episode.
+
+    Every call with the same `seed` has the same starts, so that its reports can be compared.
+    """
     rows, laps = env.rows, env.settings.rules.laps
     track = env.simulator.tracks[0]
-    observation = env.begin()
+    env.reset(seed=seed)
+    observation = env.observe()
     running = np.ones(rows, bool)
     status = np.zeros(rows, np.int32)
     reward = np.zeros(rows, np.float32)
@@ -212,7 +224,7 @@ def evaluate_policy(env: VectorEnv, act: Callable[[Mapping[str, Array]], Array])
         crashes=0,
         immobilized=int((status == Status.IMMOBILIZED).sum()),
         reversed=int((status == Status.REVERSED).sum()),
-        mean_reward=float(reward.mean()) if env.settings.reward.kind != "progress" else None,
+        mean_reward=float(reward.mean()) if rewarded else None,
         traces=traces,
     )
 

@@ -259,7 +259,7 @@ def _changes(old: Settings, new: Settings, above: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in new:
         was = getattr(old, name, None)
-        if isinstance(value, Settings) and type(value) is type(was):
+        if isinstance(value, Settings) and isinstance(was, type(value)):
             found |= _changes(was, value, f"{above}{name}.")
         elif value != was:
             found[above + name] = value
@@ -529,7 +529,9 @@ def write_outcome(run: Run | str | Path) -> dict[str, Path]:
     track = track.reversed() if config.start.direction == "reversed" else track
     trace = report.traces[report.best_trial]
     written = {"trace": opened.folder("traces") / "evaluation.npz"}
-    np.savez_compressed(written["trace"], allow_pickle=False, **trace)
+    temporary = written["trace"].with_name(".tmp-evaluation.npz")  # nobody meets half of it
+    np.savez_compressed(temporary, allow_pickle=False, **trace)
+    temporary.replace(written["trace"])
     if opened.metrics_rows():
         figure = plot.reward_and_completion(opened.metrics_rows(), title=opened.name)
         written["training"] = plot.save(figure, opened.folder("plots") / "training.png")
@@ -567,7 +569,7 @@ def _device(wanted: str) -> str:
         raise ConfigError(
             "train.device: cuda was asked for, but torch finds no GPU here; choose cpu or auto"
         )
-    return "cuda" if wanted == "auto" and there else "cpu" if wanted == "auto" else wanted
+    return "cuda" if there and wanted != "cpu" else "cpu"
 
 
 @contextmanager
