@@ -65,6 +65,7 @@ class Runner:
             terminated[t], truncated[t] = transition.terminated, transition.truncated
             if len(transition.ended):
                 reached.append(transition.reached)
+            if len(transition.ended) or not episodes:  # an empty one says of which kind they are
                 episodes.append(transition.episodes)
             self._observation = transition.observation
         assert action is not None
@@ -98,8 +99,6 @@ class Runner:
 def _joined(episodes: list[Episodes]) -> Episodes:
     """Put the episodes of several steps into one record."""
     names = [field.name for field in fields(Episodes)]
-    if not episodes:
-        return Episodes(**{name: np.empty(0, np.float32) for name in names})
     return Episodes(
         **{name: np.concatenate([getattr(one, name) for one in episodes]) for name in names}
     )
