@@ -1,0 +1,292 @@
+"""The command line: results on standard output, all else on standard error, and a status."""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hotlap import cli
+from hotlap.config import resolve
+from hotlap.runs import Run
+
+HOTLAP = [sys.executable, "-c", "from hotlap.cli import main; main()"]
+SHORT = (
+    *("track=oval", "train.seconds=0", "train.steps=256", "train.cars=8"),
+    *("algorithm.network.mlp=[4]", "evaluation.laps=1", "evaluation.trials=2"),
+)
+
+
+def hotlap(*words):
+    """Run a whole command in this process; return status, output and what was said."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["hotlap", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        return end.code, out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = before
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Train once; return the Run's directory and what the command returned."""
+    path = tmp_path_factory.mktemp("runs") / "oval-ppo-1"
+    return path, hotlap("train", *SHORT, "--out", path)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOTLAP_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HOTLAP_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_train_ends_with_the_result_its_files_and_the_run(trained):
+    path, (status, out, err) = trained
+
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0].startswith("oval, deepracer: ")
+    assert lines[-1] == f"run: {path}"
+    files = [line.split(": ")[1] for line in lines if ": /" in line][:-1]
+    names = sorted(Path(file).stem for file in files)  # a film is .mp4, or .gif without PyAV
+    assert names == ["evaluation", "evaluation", "track", "training"]
+    assert all(Path(file).stat().st_size > 1000 for file in files)
+    assert "256 steps  100%" in err
+    assert "\x1b" not in err
+
+
+def test_train_json_is_one_document_even_if_the_reward_prints(tmp_path):
+    reward = tmp_path / "mine.py"
+    reward.write_text("def reward_function(params):\n    print('{hello}')\n    return 1.0\n")
+
+    status, out, err = hotlap("train", *SHORT, f"reward={reward}", "--json", "--out", "run")
+
+    assert status == 0
+    found = json.loads(out)
+    assert found["run"] == "run"
+    assert found["report"]["trials"] == 2
+    assert "{hello}" in err
+
+
+def test_quiet_leaves_only_the_result(tmp_path):
+    status, out, err = hotlap("train", *SHORT, "-q")
+
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "run: runs/oval-ppo-1"
+
+
+def test_evaluate_json_holds_what_others_build_on(trained):
+    status, out, err = hotlap("evaluate", trained[0], "--trials", 3, "--laps", 1, "--json")
+
+    found = json.loads(out)
+    assert (status, err) == (0, "")
+    assert found.keys() >= {
+        *("track", "vehicle", "trials", "laps_completed", "completion", "lap_times_s"),
+        *("best_lap_s", "mean_lap_s", "off_tracks", "crashes", "limit_s", "limit_ratio"),
+    }
+    assert (found["track"], found["trials"], found["laps_per_trial"]) == ("oval", 3, 1)
+    assert len(found["lap_times_s"]) == 3
+
+
+def test_evaluate_says_it_in_words(trained):
+    status, out, _ = hotlap("evaluate", trained[0], "--track", "hard", "--checkpoint", "last")
+
+    assert status == 0
+    assert out.startswith("hard, deepracer: 0% of 5 trials finished 3 clean laps\n")
+    assert "trials that ended early: " in out
+
+
+REPORT = {
+    "track": "oval",
+    "vehicle": "deepracer",
+    "trials": 4,
+    "laps_per_trial": 1,
+    "completion": 0.75,
+    "progress": 0.9,
+    "best_lap_s": 6.25,
+    "mean_lap_s": 6.5,
+    "off_tracks": 1,
+    "immobilized": 0,
+    "reversed": 0,
+}
+
+
+def test_a_report_in_words(capsys):
+    cli._print_report(REPORT)
+
+    assert capsys.readouterr().out == (
+        "oval, deepracer: 75% of 4 trials finished 1 clean lap\n"
+        "best lap 6.250 s, mean lap 6.500 s\n"
+        "trials that ended early: 1 left the track\n"
+    )
+
+
+def test_a_report_without_a_lap_says_how_far_it_came(capsys):
+    cli._print_report(REPORT | {"best_lap_s": None, "mean_lap_s": None, "off_tracks": 0})
+
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "no lap completed; the mean trial drove 90% of its laps"
+    ]
+
+
+@pytest.mark.parametrize(("verb", "files"), [("film", 1), ("plot", 2)])
+def test_film_and_plot_write_their_files_again(verb, files, trained):
+    for folder in ("films", "plots"):
+        for file in (trained[0] / folder).iterdir():
+            file.unlink()
+
+    status, out, _ = hotlap(verb, trained[0])
+
+    assert status == 0
+    written = [line.removeprefix(f"{verb}: ") for line in out.splitlines()]
+    assert len(written) == files
+    assert all(Path(file).stat().st_size > 1000 for file in written)
+
+
+def test_runs_lists_runs(trained):
+    status, out, _ = hotlap("runs", trained[0].parent, "--json")
+    _, words, _ = hotlap("runs", trained[0].parent)
+    _, none, _ = hotlap("runs", "empty")
+
+    assert status == 0
+    assert [row["run"] for row in json.loads(out)] == [str(trained[0])]
+    assert str(trained[0]) in words.splitlines()[1]
+    assert none == "no runs in empty; start one with: hotlap train\n"
+
+
+def test_tracks_are_listed_shown_and_added(tmp_path):
+    import numpy as np
+
+    from hotlap.track import load_track
+
+    np.save(tmp_path / "mine.npy", load_track("oval").waypoints)
+
+    assert hotlap("tracks", "add", "mine.npy")[1] == "added mine: 16.00 m long, 0.800 m wide\n"
+
+    listed = json.loads(hotlap("tracks", "list", "--json")[1])
+    assert {"oval", "mine", "reinvent_like"} <= {row["name"] for row in listed}
+    assert "mine" in hotlap("tracks", "list")[1]
+    shown = json.loads(hotlap("tracks", "show", "mine", "--json")[1])
+    assert shown["closed"]
+    assert Path(shown["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_dry_run_prints_the_complete_settings():
+    status, out, _ = hotlap("train", "--dry-run", "--track", "hard", "--seed", 3, "train.steps=7")
+
+    module = importlib.import_module("hotlap.train")
+    said = resolve(module.TrainConfig, tomllib.loads(out))
+    assert status == 0
+    assert said == resolve(module.TrainConfig, {"track": "hard", "seed": 3, "train.steps": 7})
+    assert not Path("runs").exists()
+
+
+def test_a_configuration_may_stand_anywhere_among_the_settings(tmp_path):
+    Path("own.toml").write_text("seed = 5\ntrack = 'hard'\n")
+
+    _, out, _ = hotlap("train", "train.steps=7", "own.toml", "track=oval", "--dry-run")
+
+    said = tomllib.loads(out)
+    assert (said["seed"], said["track"], said["train"]["steps"]) == (5, "oval", 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train", "-x"], "No such option: -x"),
+        (["train", "--tarck", "oval"], "--track"),
+        (["train", "trak=oval"], "did you mean track?"),
+        (["train", "track=ovall"], "did you mean oval"),
+        (["train", "confgs/state.toml"], "no such file or folder"),
+        (["evaluate"], "Missing argument 'RUN'"),
+        (["evaluate", "nowhere"], "nowhere: no such directory"),
+        (["evaluate", "nowhere", "--trials", "0"], "--trials"),
+        (["evaluate", "nowhere", "--checkpoint", "first"], "best, last"),
+        (["tracks", "show", "nope"], "unknown track 'nope'"),
+        (["tracks", "shwo"], "Did you mean 'show'?"),
+        (["tracks", "add", "nope.npy"], "nope.npy"),
+    ],
+)
+def test_a_typing_mistake_gets_help_and_status_two(words, fragment):
+    status, out, err = hotlap(*words)
+
+    assert (status, out) == (2, "")
+    assert fragment in err
+    assert "Traceback" not in err
+
+
+def test_a_stopped_training_names_its_run(monkeypatch):
+    module = importlib.import_module("hotlap.train")
+    stopped = module.Stopped(Run(Path("runs/x"), {}), 15, "stopped after 9 steps. Go on.")
+
+    def stop(*args, **named):
+        raise stopped
+
+    monkeypatch.setattr(module, "train", stop)
+
+    assert hotlap("train") == (143, "run: runs/x\n", "hotlap: stopped after 9 steps. Go on.\n")
+    assert json.loads(hotlap("train", "--json")[1]) == {"run": "runs/x", "report": None}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("oops"), "hotlap: internal error: ZeroDivisionError: oops. Nothing al"),
+        (OSError(28, "No space left on device", "a/b"), "hotlap: a/b: No space left on device\n"),
+        (OSError("odd"), "hotlap: odd\n"),
+    ],
+)
+def test_what_we_did_not_foresee_is_a_sentence_too(error, said, monkeypatch):
+    def fail(*args, **named):
+        raise error
+
+    error.add_note("Go on like this.")
+    monkeypatch.setattr(importlib.import_module("hotlap.evaluate"), "evaluate", fail)
+
+    status, out, err = hotlap("evaluate", "run")
+
+    assert (status, out) == (1, "")
+    assert err.startswith(said)
+    assert err.splitlines()[-1] == "hotlap: Go on like this."
+    monkeypatch.setenv("HOTLAP_DEBUG", "1")
+    with pytest.raises(type(error)):
+        hotlap("evaluate", "run")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux says it")
+def test_the_budget_counts_from_the_start_of_the_process():
+    ps = ["ps", "-o", "etimes=", "-p", str(os.getpid())]
+    seconds = int(subprocess.run(ps, capture_output=True, check=True).stdout)
+
+    assert seconds - 1 <= cli._process_age() <= seconds + 2
+
+
+@pytest.mark.parametrize("words", ["tracks list", "--help", "tracks list --json"])
+def test_a_reader_that_leaves_is_no_error(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(
+        [*HOTLAP, *words.split()], stdout=writing, stderr=subprocess.PIPE, timeout=60
+    )
+
+    os.close(writing)
+    assert done.stderr == b""
+
+
+def test_help_says_what_the_exit_status_means():
+    status, out, _ = hotlap("--help")
+
+    assert status == 0
+    assert "0 success, 1 the run failed, 2 the command line" in out
