@@ -1,0 +1,289 @@
+"""Training from Python: what it logs, what it calls best, and what it hands over."""
+
+import importlib
+import re
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hotlap
+from hotlap.env import Episodes
+from hotlap.errors import ConfigError, MissingExtraError, RunError
+from hotlap.runs import Run
+
+module = importlib.import_module("hotlap.train")  # `hotlap.train` itself is the verb
+ROOT = Path(__file__).parent.parent
+
+TINY = {
+    "track": "oval",
+    "algorithm.network.mlp": [8],
+    "train.cars": 16,  # of 16 steps each: 256 steps an iteration
+    "train.seconds": 0,
+    "train.steps": 1024,
+    "evaluation.every": 2,
+    "evaluation.trials": 2,
+    "evaluation.laps": 1,
+}
+
+
+@pytest.fixture
+def no_outcome(monkeypatch):
+    monkeypatch.setattr(module, "write_outcome", lambda run: {})
+
+
+def test_the_three_lines_of_the_readme_work(tmp_path):
+    del_none = {k: v for k, v in TINY.items() if k != "track"}
+
+    run = hotlap.train(ROOT / "configs" / "state.toml", del_none, out=tmp_path / "run")
+    report = hotlap.evaluate(run, track="hard", trials=2, laps=1)
+    policy = hotlap.load_policy(run.path)
+
+    assert isinstance(run, Run)
+    assert run.report()["track"] == "reinvent_like"
+    assert (report.track, report.trials) == ("hard", 2)
+    size = policy._saved.plan.vectors["state"]
+    action = policy.act({"state": np.zeros((3, size), np.float32)})
+    assert action.shape == (3, 2)
+    for name in ("plots/training.png", "plots/track.png", "traces/evaluation.npz", "report.json"):
+        assert (run.path / name).stat().st_size > 100
+    trace = np.load(run.path / "traces" / "evaluation.npz")
+    assert set(trace) >= {
+        *("t", "x", "y", "yaw", "speed", "steering", "s", "n", "lap"),
+        *("command_speed", "command_steering"),
+    }
+    assert not list(run.path.rglob(".tmp*"))
+
+
+def test_a_learner_gives_what_the_saved_driver_gives(no_outcome, tmp_path):
+    # The last evaluation was driven by torch, this one by NumPy from the checkpoint.
+    run = hotlap.train(None, TINY, out=tmp_path / "run")
+
+    report = hotlap.evaluate(run, trials=2, laps=1, checkpoint="last")
+
+    said = [event for event in run.events() if event["kind"] == "evaluation"][-1]
+    assert report.progress == pytest.approx(said["progress"], rel=1e-3)
+    assert report.off_tracks == said["off_tracks"]
+
+
+def test_it_trains_in_another_thread(no_outcome, tmp_path):
+    runs = []
+
+    thread = threading.Thread(
+        target=lambda: runs.append(hotlap.train(None, TINY, out=tmp_path / "run"))
+    )
+    thread.start()
+    thread.join(60)
+
+    assert runs[0].checkpoints()[-1] == 1024
+
+
+def test_rows_hold_what_is_documented_and_add_up(no_outcome, tmp_path):
+    began = time.perf_counter()
+    run = hotlap.train(None, TINY, out=tmp_path / "run")
+    took = time.perf_counter() - began
+
+    rows = run.metrics_rows()
+    assert [row["steps"] for row in rows] == [256, 512, 768, 1024]
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
+    assert ["evaluation/completion" in row for row in rows] == [False, True, False, True]
+    spent = [row[f"time/{name}"] for row in rows for name in ("collect", "learn", "evaluate")]
+    assert all(seconds >= 0 for seconds in spent)
+    assert 0 < sum(spent) < took
+    for row in rows:
+        speed = 256 / (row["time/collect"] + row["time/learn"])
+        assert row["steps_per_second"] == pytest.approx(speed, rel=1e-2)
+    text = (ROOT / "docs" / "runs.md").read_text().split("## The metrics")[1].split("\n## ")[0]
+    documented = set(re.findall(r"`([\w/]+)`", text))
+    assert documented <= {name for row in rows for name in row} | {"best_lap", "lap_time"}
+    assert {"best_lap", "lap_time"} <= rows[0].keys()
+
+
+def test_the_metrics_speak_of_the_last_hundred_episodes():
+    training = object.__new__(module._Training)
+    training.episodes, training.best_lap = 0, None
+    training.recent = np.empty((0, 4), np.float32)
+    training.env = type("Env", (), {"dt": 0.1})
+    ended = Episodes(
+        rows=np.arange(90),
+        status=np.ones(90),
+        reward=np.full(90, 2.0, np.float32),
+        steps=np.full(90, 50),
+        completion=np.full(90, 3.0, np.float32),  # laps; only the first one counts
+        lap_time=np.full(90, 6.0, np.float32),
+    )
+    training._count(ended)
+    slower = np.full(90, np.inf, np.float32)
+    slower[:2] = 7.0
+    training._count(replace(ended, reward=np.full(90, 4.0, np.float32), lap_time=slower))
+    logged = {}
+    training.run = type("Run", (), {"log_metrics": staticmethod(logged.update)})
+    training.progress = type("Progress", (), {"update": staticmethod(lambda row: None)})
+    training.iteration = training.steps = training.began = 0
+
+    training._log({}, None)
+
+    # Of the first 90 the last 10 are left, with laps of 6 s; of the second 90 two have laps.
+    assert logged["reward"] == pytest.approx((10 * 2 + 90 * 4) / 100)
+    assert logged["lap_time"] == pytest.approx((10 * 6 + 2 * 7) / 12)
+    assert (logged["best_lap"], logged["completion"], logged["episodes"]) == (6.0, 1.0, 180)
+    assert logged["episode_seconds"] == pytest.approx(5.0)
+
+
+def test_seconds_count_from_where_they_are_told_to(no_outcome, tmp_path):
+    settings = TINY | {"train.seconds": 50, "train.steps": 0}
+
+    spent = hotlap.train(None, settings, out=tmp_path / "a", began=time.perf_counter() - 50)
+    fresh = hotlap.train(None, settings | {"train.seconds": 0.5}, out=tmp_path / "b")
+
+    assert spent.metrics_rows() == []
+    assert spent.checkpoints() == [0]
+    assert 0.5 <= fresh.metrics_rows()[-1]["seconds"] < 5
+
+
+def test_an_untrained_run_has_an_outcome_too(tmp_path):
+    run = hotlap.train(
+        None, TINY | {"train.seconds": 1}, out=tmp_path / "run", began=time.perf_counter() - 9
+    )
+
+    assert run.report()["trials"] == 2
+    assert (run.path / "plots" / "track.png").exists()
+
+
+def test_a_budget_in_episodes_ends_it(no_outcome, tmp_path):
+    run = hotlap.train(None, TINY | {"train.steps": 0, "train.episodes": 30}, out=tmp_path / "run")
+
+    counts = [row["episodes"] for row in run.metrics_rows()]
+    assert counts[-1] >= 30
+    assert all(count < 30 for count in counts[:-1])
+
+
+def scored(monkeypatch, reports, **settings):
+    """Let the evaluations say what they are told to; return which were called best."""
+    found = iter(reports)
+    monkeypatch.setattr(module, "evaluate_policy", lambda *args, **named: next(found))
+    training = object.__new__(module._Training)
+    training.config = module.read_config(None, settings).config
+    training.trial_env = training.learner = type("Any", (), {"greedy": None})
+    training.run = type("Run", (), {"log_event": staticmethod(lambda kind, **fields: None)})
+    training.progress = type("Progress", (), {"event": staticmethod(lambda text: None)})
+    training.best, training.clean, training.steps, training.began = None, False, 0, 0.0
+    return [training._try()[1] for _ in reports]
+
+
+def report(completion, progress, lap, reward=0.0):
+    from hotlap.evaluate import Report
+
+    return Report(
+        *("oval", "deepracer", 2, 1, 0, completion, progress, (), lap, lap, 0, 0, 0, 0, reward)
+    )
+
+
+@pytest.mark.parametrize(
+    ("by", "best"),
+    [
+        # completion first, then progress, then time; a driver as good as the best is newer
+        ("lap_time", [True, True, True, False, False, True]),
+        ("progress", [True, True, True, False, True, True]),
+        ("reward", [True, False, True, True, False, False]),
+    ],
+)
+def test_the_best_driver_is_what_was_asked_for(by, best, monkeypatch):
+    reports = [
+        report(0.0, 0.4, None, 5.0),
+        report(0.0, 0.6, 9.0, 4.0),
+        report(1.0, 1.0, 8.0, 6.0),
+        report(0.5, 0.7, 7.0, 9.0),
+        report(1.0, 1.0, 8.5, 1.0),
+        report(1.0, 1.0, 7.5, 2.0),
+    ]
+
+    assert scored(monkeypatch, reports, **{"evaluation.best_by": by}) == best
+
+
+def test_best_by_reward_evaluates_the_reward(no_outcome, tmp_path):
+    run = hotlap.train(None, TINY | {"evaluation.best_by": "reward"}, out=tmp_path / "run")
+
+    said = [event["mean_reward"] for event in run.events() if event["kind"] == "evaluation"]
+    assert all(isinstance(reward, float) for reward in said)
+    assert len(set(said)) > 1
+
+
+def test_another_runs_driver_is_the_start(no_outcome, tmp_path):
+    first = hotlap.train(None, TINY, out=tmp_path / "first")
+    own = TINY | {
+        "track": "hard",
+        "algorithm.learning_rate": 1e-9,
+        "algorithm.schedule": "constant",
+    }
+
+    second = hotlap.train(None, own, out=tmp_path / "second", weights_from=first.path)
+
+    assert [e["run"] for e in second.events() if e["kind"] == "weights_from"] == [str(first.path)]
+    assert second.metrics_rows()[0]["learning_rate"] == 1e-9  # its own, not the other's
+    assert second.metrics_rows()[0]["steps"] == 256
+    weights, before = second.read_policy("last")[1], first.read_policy("best")[1]
+    np.testing.assert_allclose(weights["hidden0.weight"], before["hidden0.weight"], atol=1e-6)
+
+
+def test_nothing_is_begun_where_the_driver_cannot_be_taken(tmp_path):
+    with pytest.raises(RunError, match="no such directory"):
+        hotlap.train(None, TINY, out=tmp_path / "run", weights_from=tmp_path / "nowhere")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_object_may_be_changed_too():
+    config = module.read_config(None, {"seed": 3, "track": "hard"}).config
+
+    plan = module.read_config(config, {"track": "oval"})
+
+    assert (plan.config.seed, plan.config.track) == (3, "oval")
+
+
+def test_a_gpu_that_is_not_there_is_said():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+
+    with pytest.raises(ConfigError, match=r"train\.device: cuda was asked for, but torch finds no"):
+        hotlap.train(None, TINY | {"train.device": "cuda"})
+
+
+def test_without_torch_the_install_line_is_told(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "hotlap.algorithms.ppo", raising=False)
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'hotlap\[train\]'"):
+        hotlap.train(None, TINY)
+
+
+def test_what_is_executed_is_said(no_outcome, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def reward_function(params):\n    return 1.0\n")
+
+    hotlap.train(
+        None, TINY | {"reward": str(tmp_path / "mine.py")}, out=tmp_path / "run", quiet=False
+    )
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"reward: {tmp_path / 'mine.py'} is executed, and passed its check" in err
+
+
+def test_old_checkpoints_go_and_the_best_stays(no_outcome, tmp_path):
+    run = hotlap.train(
+        None,
+        TINY | {"train.steps": 2560, "train.checkpoint_seconds": 1e-6, "train.keep": 2},
+        out=tmp_path / "run",
+    )
+
+    kept = run.checkpoints()
+    assert {2304, 2560} <= set(kept)
+    assert len(kept) <= 3
+    best = [event["steps"] for event in run.events() if event.get("best")][-1]
+    assert best in kept
