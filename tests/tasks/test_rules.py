@@ -95,14 +95,19 @@ def test_standing_still_is_not_going_back(state):
     assert verdicts(judge, [state()] * 4) == [[0]] * 3
 
 
-def test_a_new_episode_begins_to_count_anew_and_leaves_the_other_rows_alone(state):
-    judge = rules(2, immobilized_steps=3, reversed_steps=0)
+@pytest.mark.parametrize(
+    ("rule", "status"),
+    [("immobilized_steps", Status.IMMOBILIZED), ("reversed_steps", Status.REVERSED)],
+)
+def test_a_new_episode_counts_anew_and_leaves_the_other_rows_alone(state, rule, status):
+    judge = rules(2, **{rule: 3})
+    back = state(2, advance=-0.1)
     for _ in range(2):
-        judge.judge(state(2), state(2))
+        judge.judge(back, back)
 
     judge.begin(np.array([1]))
 
-    assert judge.judge(state(2), state(2)).status.tolist() == [Status.IMMOBILIZED, 0]
+    assert judge.judge(back, back).status.tolist() == [status, 0]
 
 
 # --- laps ---
@@ -199,18 +204,22 @@ def test_only_the_clock_truncates_and_everything_else_terminates():
 
 def test_what_was_saved_continues_the_same_even_after_the_first_went_on(state):
     options = {"immobilized_steps": 4, "reversed_steps": 5, "time_limit": 1.0}
-    first, second = rules(2, **options), rules(2, **options)
-    first.begin(np.arange(2), clock=np.float32([0.5, 0.0]))
-    back = {"advance": [-0.1, 0.0], "x": [1, 0]}
-    first.judge(state(2), state(2, steps=1, **back))
+    first, second = rules(3, **options), rules(3, **options)
+    first.begin(np.arange(3), clock=np.float32([0.0, 0.0, 0.5]))
+    before, after = state(3), {"advance": [-0.1, 0.0, 0.1], "x": [1, 0, 1]}
+    first.judge(before, state(3, steps=1, **after))
 
     saved = first.save()
-    ahead = [first.judge(state(2), state(2, steps=t, **back)).status for t in range(2, 6)]
-    first.begin(np.arange(2))
+    ahead = [first.judge(before, state(3, steps=t, **after)).status for t in range(2, 6)]
+    first.begin(np.arange(3))
     second.restore(saved)
-    again = [second.judge(state(2), state(2, steps=t, **back)).status for t in range(2, 6)]
+    again = [second.judge(before, state(3, steps=t, **after)).status for t in range(2, 6)]
 
     np.testing.assert_array_equal(again, ahead)
-    # row 0: five steps back at step 5; row 1 stands for the fourth time at step 4, and on
-    still, reversed_ = Status.IMMOBILIZED, Status.REVERSED
-    assert np.array(ahead).T.tolist() == [[0, 0, 0, reversed_], [0, 0, still, still]]
+    # the fifth step back; the fourth of standing, and one more; half of the 10 steps of the clock
+    still = Status.IMMOBILIZED
+    assert np.array(ahead).T.tolist() == [
+        [0, 0, 0, Status.REVERSED],
+        [0, 0, still, still],
+        [0, 0, 0, Status.TIME_UP],
+    ]
