@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -184,29 +184,31 @@ def train(
     began = time.perf_counter() if began is None else began
     if resume is None:
         plan = read_config(source, overrides)
+        name = plan.config.tracks()[0].name
+        where = Path(out) if out else default_directory(name, plan.config.algorithm.kind)
     elif source is None and out is None and weights_from is None:
-        plan = Plan(_continued(Run.open(resume), overrides or {}))
+        old = Run.open(resume)
+        plan = Plan(_continued(old, overrides or {}))
+        where = old.path
     else:
         raise ConfigError(
             "--resume continues a run as it is and where it is: leave file, folder, --out and "
             "--from away"
         )
-    notes = (*plan.notes, *_check_reward(plan.config))
-    training = _Training(
-        plan.config,
-        began,
-        Progress(plan.config.train.seconds, plan.config.train.steps, plain=plain, quiet=quiet),
-    )
+    config = plan.config
+    notes = (*plan.notes, *_check_reward(config))
+    budget = (config.train.seconds, config.train.steps)
+    progress = Progress(*budget, plain=plain, quiet=quiet, title=where.name)
+    training = _Training(config, began, progress)
     for note in notes:
-        training.progress.event(note)
+        progress.event(note)
     if resume is not None:
-        run = Run.open(resume)
+        run = Run.open(where)
     else:
         if weights_from is not None:
             training.take_weights(Run.open(weights_from))
-        where = Path(out) if out else default_directory(plan.config.tracks()[0].name, "ppo")
-        meta = {"seed": plan.config.seed, "device": training.device}
-        run = Run.create(where, to_toml(plan.config), meta)
+        meta = {"seed": config.seed, "device": training.device}
+        run = Run.create(where, to_toml(config), meta)
     with run:
         if resume is not None:
             training.restore(run)
@@ -218,6 +220,7 @@ def train(
             if training.stopped_by:
                 raise KeyboardInterrupt
             advice = f"The training is complete: hotlap film {run.path} writes film and plots"
+            progress.event("the best driver laps for the report, the plots and the film")
             write_outcome(run)
             run.sync_tensorboard()
         except KeyboardInterrupt:
@@ -580,7 +583,8 @@ def _stop_on_signal(training: _Training) -> Iterator[None]:
         if training.stopped_by:
             raise KeyboardInterrupt
         training.stopped_by = number
-        training.progress.event("stopping after this update; Ctrl-C again stops at once")
+        with suppress(RuntimeError):  # it may have come in the middle of a line
+            training.progress.event("stopping after this update; Ctrl-C again stops at once")
 
     before = {}
     try:
