@@ -91,6 +91,16 @@ def test_two_halves_are_the_whole(settings, tmp_path):
     same_training(halves, once)
 
 
+def test_the_best_lap_outlives_a_resume(tmp_path):
+    run = train(None, TINY | {"train.steps": 256}, out=tmp_path / "run")
+    saved = run.path / "checkpoints" / "000000000256" / "state.json"
+    saved.write_text(json.dumps(json.loads(saved.read_text()) | {"best_lap": 1.25}))
+
+    run = train(None, {"train.steps": 512}, resume=run.path)
+
+    assert [row["best_lap"] for row in run.metrics_rows()] == [None, 1.25]
+
+
 def test_evaluations_leave_the_training_as_it_is(tmp_path):
     budget = {"train.steps": 2048}
 

@@ -93,6 +93,7 @@ def test_rows_hold_what_is_documented_and_add_up(no_outcome, tmp_path):
     spent = [row[f"time/{name}"] for row in rows for name in ("collect", "learn", "evaluate")]
     assert all(seconds >= 0 for seconds in spent)
     assert 0 < sum(spent) < took
+    assert all(row["time/evaluate"] < row["time/collect"] for row in (rows[0], rows[2]))
     for row in rows:
         speed = 256 / (row["time/collect"] + row["time/learn"])
         assert row["steps_per_second"] == pytest.approx(speed, rel=1e-2)
@@ -186,15 +187,16 @@ def report(completion, progress, lap, reward=0.0):
     ("by", "best"),
     [
         # completion first, then progress, then time; a driver as good as the best is newer
-        ("lap_time", [True, True, True, False, False, True]),
-        ("progress", [True, True, True, False, True, True]),
-        ("reward", [True, False, True, True, False, False]),
+        ("lap_time", [True, True, True, True, False, False, True]),
+        ("progress", [True, True, False, True, False, True, True]),
+        ("reward", [True, False, False, True, True, False, False]),
     ],
 )
 def test_the_best_driver_is_what_was_asked_for(by, best, monkeypatch):
     reports = [
         report(0.0, 0.4, None, 5.0),
         report(0.0, 0.6, 9.0, 4.0),
+        report(0.5, 0.5, 9.0, 3.0),
         report(1.0, 1.0, 8.0, 6.0),
         report(0.5, 0.7, 7.0, 9.0),
         report(1.0, 1.0, 8.5, 1.0),
@@ -212,8 +214,15 @@ def test_best_by_reward_evaluates_the_reward(no_outcome, tmp_path):
     assert len(set(said)) > 1
 
 
-def test_another_runs_driver_is_the_start(no_outcome, tmp_path):
+def test_another_runs_driver_is_the_start(no_outcome, monkeypatch, tmp_path):
+    from hotlap.algorithms.ppo import PPO
+
     first = hotlap.train(None, TINY, out=tmp_path / "first")
+    taken = []
+    restore = PPO.restore
+    monkeypatch.setattr(
+        PPO, "restore", lambda self, *parts: (taken.append(parts), restore(self, *parts))
+    )
     own = TINY | {
         "track": "hard",
         "algorithm.learning_rate": 1e-9,
@@ -225,6 +234,7 @@ def test_another_runs_driver_is_the_start(no_outcome, tmp_path):
     assert [e["run"] for e in second.events() if e["kind"] == "weights_from"] == [str(first.path)]
     assert second.metrics_rows()[0]["learning_rate"] == 1e-9  # its own, not the other's
     assert second.metrics_rows()[0]["steps"] == 256
+    assert len(taken[0][1]["reward.return"]) == 0  # no car is in the middle of an episode
     weights, before = second.read_policy("last")[1], first.read_policy("best")[1]
     np.testing.assert_allclose(weights["hidden0.weight"], before["hidden0.weight"], atol=1e-6)
 
