@@ -234,6 +234,30 @@ def test_a_seeded_reset_forgets_all_that_was_driven():
     assert_same([first], list(VectorEnv(settings(), 4, seed=7).begin().values()))
 
 
+def test_a_seeded_reset_also_forgets_what_a_reward_file_remembers(tmp_path):
+    path = tmp_path / "clock.py"
+    path.write_text("def reward_function(params):\n    return params['sim_time']\n")
+    env = VectorEnv(settings(reward=str(path)), 2)
+
+    def run():
+        env.reset(seed=3)
+        return [env.step(a)[1] for a in actions(20, 2)]
+
+    np.testing.assert_array_equal(run(), run())
+
+
+def test_a_seed_given_to_reset_is_saved_too():
+    given = settings(rules__time_limit=0.5)
+    first, second = VectorEnv(given, 3, seed=1), VectorEnv(given, 3, seed=1)
+    first.reset(seed=9)
+    second.begin()
+
+    second.restore(first.save())
+
+    drive = actions(20, 3)
+    assert_same(record(first, drive), record(second, drive))
+
+
 @pytest.mark.parametrize("kind", ["random", "round_robin", "line"])
 def test_a_row_drives_alone_as_it_does_among_others(kind):
     rows, steps = 7, 80
@@ -515,6 +539,49 @@ def test_a_reversed_start_turns_every_track():
     forward = VectorEnv(settings(start__kind="line"), 1)
     forward.begin()
     assert np.cos(env.state.yaw - forward.state.yaw) == pytest.approx(-1, abs=1e-3)
+
+
+def test_one_car_starts_where_a_row_of_many_would():
+    # a reset after an end takes the episode that the ending step has begun
+    start = {"kind": "round_robin", "direction": "alternate"}
+    env = SingleEnv(settings(start=start, rules__time_limit=3 / 15))
+
+    found = []
+    for _ in range(4):
+        _, info = env.reset()
+        found.append((round(info["s"] / course("oval").length, 4), int(env.state.track[0])))
+        while not env.step(np.zeros(2))[3]:
+            pass
+
+    assert found == [(0.0, 0), (0.05, 1), (0.1, 0), (0.15, 1)]
+
+
+def test_a_reset_sees_what_is_there_although_the_end_was_not_heeded():
+    env = SingleEnv(settings(rules__time_limit=3 / 15))
+    env.reset()
+    for _ in range(5):
+        seen = env.step(np.ones(2))[0]
+
+    fresh, info = env.reset()
+
+    assert fresh[0] == pytest.approx(info["speed"], abs=1e-6)
+    assert fresh[5] == pytest.approx(info["n"], abs=1e-6)
+    assert info["travelled"] == 0
+    assert np.abs(fresh - seen).max() > 0.01
+
+
+def test_the_last_infos_and_state_are_those_that_the_episode_reached():
+    env = SingleEnv(settings(start__kind="line", rules__time_limit=1.0))
+    env.reset()
+
+    infos = [env.step(np.array([0.0, 0.5]))[4] for _ in range(15)]
+
+    assert infos[-1]["status"] == "time_up"
+    assert infos[-1]["s"] > infos[-2]["s"] > 0.5
+    assert infos[-1]["speed"] > 1.5
+    assert env.state.s[0] == pytest.approx(infos[-1]["s"])
+    _, info = env.reset()
+    assert (info["s"], info["speed"], info["travelled"]) == (0, 0, 0)
 
 
 # --- laps and clocks ---

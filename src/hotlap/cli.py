@@ -124,6 +124,9 @@ def train(
     from hotlap.train import Stopped, read_config
     from hotlap.train import train as verb
 
+    if resume is None and from_ is None:  # a mistake shows before the kernels compile
+        plan = read_config(source, changes)
+        plan.config.tracks()
     if dry_run:
         plan = read_config(source, changes)
         for note in plan.notes:

@@ -42,8 +42,8 @@ Model = TypeVar("Model", bound=Settings)
 def overrides(words: Sequence[str]) -> dict[str, Any]:
     """Read `section.field=value` words; values are TOML, a bare word is a string.
 
-    >>> overrides(["algorithm.learning_rate=1e-3", "track=oval", "observation.kinds=camera,state"])
-    {'algorithm.learning_rate': 0.001, 'track': 'oval', 'observation.kinds': 'camera,state'}
+    >>> overrides(["algorithm.learning_rate=1e-3", "track=oval", "observation.actor=camera,state"])
+    {'algorithm.learning_rate': 0.001, 'track': 'oval', 'observation.actor': 'camera,state'}
     """
     found: dict[str, Any] = {}
     for word in words:

@@ -28,10 +28,7 @@ class Purpose(IntEnum):
 
     ACTION = 1
     START = 2
-    SHUFFLE = 3
-    INITIAL_CLOCK = 4
-    CHECK = 5
-    SENSOR = 6
+    CHECK = 3
 
 
 def uniform(

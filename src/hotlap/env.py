@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeAlias, get_args
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
 
 from hotlap.config import Settings, resolve
 from hotlap.deepracer.metadata import Continuous, Metadata
@@ -55,15 +55,21 @@ __all__ = [
     "make_vector_env",
 ]
 
-SENSORS = ("state", "camera")
+Sensor: TypeAlias = Literal["state", "camera"]
+SENSORS = get_args(Sensor)
+
+
+def _words(given: Any) -> Any:
+    """Let `camera,state` on the command line stand for a list."""
+    return tuple(given.split(",")) if isinstance(given, str) else given
 
 
 class ObservationSettings(Settings):
     """What the driver sees, and what the critic sees that judges it in training."""
 
-    actor: tuple[Literal["state", "camera"], ...] = Field(("state",), min_length=1)
+    actor: Annotated[tuple[Sensor, ...], BeforeValidator(_words)] = Field(("state",), min_length=1)
     """Observations of the policy."""
-    critic: tuple[Literal["state", "camera"], ...] = Field(("state",), min_length=1)
+    critic: Annotated[tuple[Sensor, ...], BeforeValidator(_words)] = Field(("state",), min_length=1)
     """Observations of the value estimate: it exists only in training, so it may see the state."""
     state: StateSettings = StateSettings()
     """What the state observation looks at."""
@@ -80,7 +86,7 @@ class StartSettings(Settings):
     rest, the cars evenly over the lap (on an open track at its beginning), the first on the line,
     the others a little off it."""
     offset: float = Field(0.0, ge=0, lt=1)
-    """Start line, as a share of the lap."""
+    """Start line, as a share of the lap; on an open track, of its first half."""
     advance: float = Field(0.05, ge=0, le=1)
     """Share of the lap between two starts of `round_robin`."""
     direction: Literal["forward", "reversed", "alternate"] = "forward"
@@ -115,11 +121,16 @@ class EnvSettings(Settings):
     look: Look = Look()
     """Colours and widths that the camera sees."""
 
+    def track_names(self) -> list[str]:
+        """Return the names or files of the courses, one by one."""
+        names = [name.strip() for name in self.track.split(",") if name.strip()]
+        if not names:
+            raise ConfigError("track: no track given; `hotlap tracks list` shows what there is")
+        return names
+
     def tracks(self) -> tuple[Track, ...]:
         """Load the courses in the driving directions asked for."""
-        named = [load_track(name.strip()) for name in self.track.split(",") if name.strip()]
-        if not named:
-            raise ConfigError("track: no track given; `hotlap tracks list` shows what there is")
+        named = [load_track(name) for name in self.track_names()]
         turned = [track.reversed() for track in named]
         by_direction = {"forward": named, "reversed": turned, "alternate": [*named, *turned]}
         return tuple(by_direction[self.start.direction])
@@ -224,17 +235,18 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._state_features = StateObservation(
             settings.observation.state, tracks, threads=threads or available()
         )
-        self._rules = Rules(settings.rules, self.lengths, rows=rows, dt=self.dt)
+        closed = np.array([track.closed for track in tracks])
+        self._rules = Rules(settings.rules, self.lengths, closed, rows=rows, dt=self.dt)
         self._reward, self._late = _make_reward(settings.reward, tracks, self.dt)
         self._seed = seed
         self._desynchronize = desynchronize
         self._named = len(tracks) // (2 if settings.start.direction == "alternate" else 1)
-        self._blank = self.simulator.save()
         self._pending = np.zeros(rows, np.int32)
         self._return = np.zeros(rows, np.float32)
         self._laps = np.zeros(rows, np.int32)
         self._lap_start = np.zeros(rows, np.float32)
         self._lap_best = np.full(rows, np.inf, np.float32)
+        self._blank = self.save()
 
         self.spaces: dict[str, gymnasium.spaces.Box] = {n: self._space(n) for n in self.names}
         self.single_observation_space = (
@@ -253,6 +265,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     previous: State
     """What the last `advance` reached, before resets."""
+
+    @property
+    def lap_best(self) -> float:
+        """The fastest lap of the episodes that are still running [s]; infinite if there is none."""
+        return float(self._lap_best.min())
 
     @property
     def state(self) -> State:
@@ -326,6 +343,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         arrays = {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             arrays[name] = getattr(self, f"_{name}").copy()
+        arrays["seed"] = np.array(self._seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
         return arrays
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
@@ -339,6 +357,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._reward.restore(part("reward"))
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             setattr(self, f"_{name}", arrays[name].copy())
+        self._seed = int(arrays["seed"])
 
     # --- Gymnasium's interface ---
 
@@ -349,8 +368,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if seed is not None:
             if not isinstance(seed, int | np.integer):
                 raise ConfigError("seed: one integer seeds all cars; a list is not understood")
+            self.restore(self._blank)
             self._seed = int(seed)
-            self.simulator.restore(self._blank)
         return self._unnamed(self.begin()), {}
 
     def step(self, actions: Array) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
@@ -486,24 +505,33 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
         self._eye: Camera | None = None
+        self._next: Any = None
+        self._seeded = False
 
     @property
     def state(self) -> State:
-        """The state of the car, arrays of length 1."""
-        return self._env.state
+        """The state of the car, arrays of length 1; after an episode's end the last it reached."""
+        return self._env.state if self._next is None else self._env.previous
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode; the same seed gives the same episodes."""
         super().reset(seed=seed)
-        observation, _ = self._env.reset(seed=seed)
-        return self._first(observation), self._info()
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(2**31))
+        self._seeded = True
+        # The vector has already begun the next episode: beginning once more would skip it.
+        ready, self._next = self._next, None
+        if ready is None or seed is not None:
+            ready, _ = self._env.reset(seed=seed)
+        return self._first(ready), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Drive one control step."""
         t = self._env.advance(np.asarray(action)[None])
         if len(t.ended):
+            self._next = self._env._unnamed(t.observation)
             seen = self._env._unnamed({k: v[0] for k, v in t.reached.items()})
             info = self._info() | {
                 "status": Status(int(t.episodes.status[0])).name.lower(),
@@ -511,6 +539,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
                 "lap_time": float(t.episodes.lap_time[0]),
             }
         else:
+            self._next = None
             seen, info = self._first(self._env._unnamed(t.observation)), self._info()
         return seen, float(t.reward[0]), bool(t.terminated[0]), bool(t.truncated[0]), info
 
@@ -518,7 +547,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         """Return what the car's camera sees: (120, 160, 3) uint8."""
         if self.render_mode is None:
             return None
-        state = self._env.state
+        state = self.state
         if self._eye is None:
             rgb = CameraSettings(color="rgb")
             self._eye = Camera(rgb, self._env.simulator.tracks, (self._env.settings.look,))
@@ -531,7 +560,7 @@ class SingleEnv(gymnasium.Env[Any, Any]):
         return observation[0]
 
     def _info(self) -> dict[str, Any]:
-        state = self._env.state
+        state = self.state
         return {
             "s": float(state.s[0]),
             "n": float(state.n[0]),

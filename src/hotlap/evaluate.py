@@ -71,7 +71,7 @@ class Report:
         fastest = [min(times, default=np.inf) for times in self.lap_times_s]
         if np.isfinite(min(fastest, default=np.inf)):
             return int(np.argmin(fastest))
-        return int(np.argmax([len(trace["t"]) for trace in self.traces]))
+        return int(np.argmax([trace["travelled"][-1] for trace in self.traces]))
 
 
 def env_settings(run: Run) -> EnvSettings:
@@ -145,7 +145,7 @@ def evaluation_env(
 
     With `rewarded`, the run's own reward is computed too; a user's file may be slow.
     """
-    first = settings.track.split(",")[0].strip()
+    first = settings.track_names()[0]
     direction = "reversed" if settings.start.direction == "reversed" else "forward"
     changes: dict[str, Any] = {
         "track": first,
@@ -161,6 +161,8 @@ def evaluation_env(
     laps = laps if course.closed else 1
     limit = max(30.0, course.length * laps * _LAP_SECONDS_PER_METRE)
     changes |= {"rules.laps": laps, "rules.time_limit": limit}
+    if settings.rules.off_track == "never":  # a lap beside the road is no clean lap
+        changes["rules.off_track"] = "all_wheels"
     return VectorEnv(resolve(EnvSettings, plain, changes), trials, threads=threads)
 
 

@@ -55,6 +55,7 @@ def reward_and_completion(rows: Sequence[Mapping[str, Any]], title: str = "") ->
     bottom.step(x / unit, best, where="post", color=_VERMILION, label="best lap so far", lw=2)
     _dots(bottom, x / unit, table["evaluation/lap_time"], "evaluation")
     bottom.set_ylabel("lap time [s]")
+    shown = np.concatenate([table["lap_time"], best, table["evaluation/lap_time"]])
     if np.isfinite(best).any():
         last = float(best[np.isfinite(best)][-1])
         bottom.annotate(
@@ -67,8 +68,8 @@ def reward_and_completion(rows: Sequence[Mapping[str, Any]], title: str = "") ->
             weight="bold",
             annotation_clip=False,
         )
+    if np.isfinite(shown).any():
         # The first laps are slow; without a limit they would flatten all that follows.
-        shown = np.concatenate([table["lap_time"], best])
         low, high = np.nanmin(shown), np.nanquantile(shown, 0.97)
         bottom.set_ylim(low - 0.08 * (high - low) - 0.05, high + 0.08 * (high - low) + 0.05)
     bottom.set_xlabel(f"environment steps [{name}]")
@@ -305,6 +306,7 @@ def _seconds_above(axes: Axes, x: Array, seconds: Array) -> None:
     wanted = MaxNLocator(8, steps=[1, 2, 3, 5, 6, 10]).tick_values(0.0, float(seconds[-1]))
     wanted = wanted[(wanted >= seconds[0]) & (wanted <= seconds[-1])]
     above = axes.secondary_xaxis("top")
+    above.set_in_layout(False)  # the layout engine cannot place it and gives up with a warning
     above.set_xticks(np.interp(wanted, seconds, x), [f"{tick:g}" for tick in wanted])
     above.set_xlabel("seconds", fontsize=11, color=_GREY)
     above.tick_params(colors=_GREY, labelsize=10)

@@ -497,7 +497,7 @@ def lap_times(trace: Mapping[str, Array], length: float | None) -> Float64:
         trace: (T,) arrays t [s], s [m] and lap, the number of laps completed so far.
         length: of the closed track [m]; None for an open one, whose end is not passed.
     """
-    t, lap = trace["t"].astype(np.float64), trace["lap"].astype(np.int64)
+    t, lap = trace["t"].astype(np.float64), np.maximum.accumulate(trace["lap"].astype(np.int64))
     before = np.flatnonzero(np.diff(lap) > 0)
     part = np.ones(len(before))
     if length is not None:  # a lap ends where the trace began, somewhere between two rows

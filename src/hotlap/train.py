@@ -19,13 +19,14 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
 from hotlap.deepracer.folder import read_folder
-from hotlap.env import EnvSettings, Episodes, VectorEnv
-from hotlap.errors import ConfigError, MissingExtraError, RunError
+from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv
+from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
 from hotlap.evaluate import Report, evaluate, evaluate_policy, evaluation_env
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run, default_directory
 from hotlap.sim.camera import Camera, CameraSettings
+from hotlap.tasks.actions import MetadataActions
 from hotlap.tasks.rewards import FileReward, FunctionReward
 from hotlap.track import load_track
 from hotlap.types import Array
@@ -132,6 +133,8 @@ def read_config(
         given = source.model_dump(mode="json", exclude_none=True)
         return Plan(resolve(TrainConfig, given, overrides or {}))
     path = Path(source)
+    if path.suffix == ".npy":
+        raise ConfigError(f"{path} is a track: hotlap train --track {path}")
     if not path.exists():
         here = [*Path().glob("*.toml"), *Path().glob("*/*.toml")]
         here += [file.parent for file in Path().glob("*/*/reward_function.py")]
@@ -183,7 +186,10 @@ def train(
     """
     began = time.perf_counter() if began is None else began
     if resume is None:
+        if source is None and weights_from is not None:  # what its driver was trained for
+            source = Run.open(weights_from).path / "config.toml"
         plan = read_config(source, overrides)
+        plan = Plan(_anchored(plan.config), plan.notes)
         name = plan.config.tracks()[0].name
         where = Path(out) if out else default_directory(name, plan.config.algorithm.kind)
     elif source is None and out is None and weights_from is None:
@@ -227,6 +233,8 @@ def train(
             said = f"stopped after {training.steps:,} steps. {advice or _how_to_go_on(run)}"
             raise Stopped(run, training.stopped_by or signal.SIGINT, said) from None
         except Exception as error:
+            if isinstance(error, HotlapError):
+                error.exit_code = 1  # whatever is wrong, it was not the command line
             error.add_note(advice or _how_to_go_on(run))
             raise
     return run
@@ -269,8 +277,30 @@ def _changes(old: Settings, new: Settings, above: str = "") -> dict[str, Any]:
     return found
 
 
+def _anchored(config: TrainConfig) -> TrainConfig:
+    """Name files by their whole path, so that the Run can be used from any folder."""
+
+    def whole(name: str) -> str:
+        return str(Path(name).resolve()) if Path(name).is_file() else name
+
+    changed: dict[str, Any] = {"track": ",".join(map(whole, config.track_names()))}
+    if isinstance(config.reward, FileReward):
+        changed["reward"] = config.reward.model_copy(update={"path": whole(config.reward.path)})
+    elif isinstance(config.reward, FunctionReward):
+        place, _, name = config.reward.function.rpartition(":")
+        function = f"{whole(place)}:{name}"
+        changed["reward"] = config.reward.model_copy(update={"function": function})
+    if isinstance(config.actions, MetadataActions):
+        changed["actions"] = config.actions.model_copy(update={"path": whole(config.actions.path)})
+    return config.model_copy(update=changed)
+
+
 def _check_reward(config: TrainConfig) -> list[str]:
     if isinstance(config.reward, FunctionReward):
+        # One step of two cars that see the state: a mistake shows before work starts.
+        env = VectorEnv(config.model_copy(update={"observation": ObservationSettings()}), 2)
+        env.begin()
+        env.advance(np.zeros(2, int) if env.actions.discrete else np.zeros((2, env.actions.size)))
         return [f"reward: {config.reward.function} is executed"]
     if not isinstance(config.reward, FileReward):
         return []
@@ -347,7 +377,7 @@ class _Training:
         last_checkpoint = last_trial = -math.inf
         trial_cost = 0.0
         with self.progress, _stop_on_signal(self):
-            while self.share < 1 and not self.stopped_by:
+            while (self.share < 1 or not self.iteration) and not self.stopped_by:
                 start = time.perf_counter()
                 batch, episodes = self.runner.collect(self.learner, config.algorithm.horizon)
                 collected = time.perf_counter()
@@ -384,9 +414,8 @@ class _Training:
         seconds = episodes.steps * self.env.dt
         fresh = np.stack([episodes.reward, completion, seconds, episodes.lap_time], axis=1)
         self.recent = np.concatenate([self.recent, fresh])[-_RECENT:].astype(np.float32)
-        laps = episodes.lap_time[np.isfinite(episodes.lap_time)]
-        if len(laps):
-            self.best_lap = min(float(laps.min()), self.best_lap or math.inf)
+        best = min([self.env.lap_best, *episodes.lap_time.tolist(), self.best_lap or math.inf])
+        self.best_lap = best if math.isfinite(best) else None
 
     def _log(self, metrics: Mapping[str, float], report: Report | None) -> None:
         reward, completion, seconds, lap = self.recent.T
@@ -528,7 +557,7 @@ def write_outcome(run: Run | str | Path) -> dict[str, Path]:
     asked = config.evaluation
     report = evaluate(opened, trials=asked.trials, laps=asked.laps)
     opened.write_report(report.as_dict())
-    track = load_track(config.track.split(",")[0])
+    track = load_track(config.track_names()[0])
     track = track.reversed() if config.start.direction == "reversed" else track
     trace = report.traces[report.best_trial]
     written = {"trace": opened.folder("traces") / "evaluation.npz"}

@@ -9,12 +9,13 @@ from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
 
 DT = 0.1
 LENGTHS = np.float32([10.0, 20.0])
+CLOSED = np.array([True, True])
 AWAY = {"off_track": "never", "reversed_steps": 0, "immobilized_steps": 0}
 """Rules that are switched off; the clock remains."""
 
 
 def rules(rows=1, **given):
-    made = Rules(RulesSettings(**(AWAY | given)), LENGTHS, rows=rows, dt=DT)
+    made = Rules(RulesSettings(**(AWAY | given)), LENGTHS, CLOSED, rows=rows, dt=DT)
     made.begin(np.arange(rows))
     return made
 
@@ -24,7 +25,7 @@ def verdicts(judge, states):
 
 
 def test_a_driving_car_drives_on(state):
-    judge = Rules(RulesSettings(), LENGTHS, rows=1, dt=DT)
+    judge = Rules(RulesSettings(), LENGTHS, CLOSED, rows=1, dt=DT)
     judge.begin(np.arange(1))
     drive = [state(x=0.1 * t, advance=0.1, travelled=0.1 * t, steps=t) for t in range(100)]
 

@@ -114,6 +114,8 @@ class Params:
         self._dt = dt
         self._start = np.empty(0)
         self._previous = np.empty(0)
+        self._goal = np.empty(0)
+        self._lengths = np.array([track.length for track in tracks])
         self._clock = np.empty(0, np.int64)
 
     def begin(self, rows: Array, state: State) -> None:
@@ -126,6 +128,7 @@ class Params:
         if len(self._start) != count:
             self._start = np.full(count, np.nan)
             self._previous = np.zeros(count)
+            self._goal = np.zeros(count)
             self._clock = np.zeros(count, np.int64)
         nothing = np.zeros(len(rows))
         track = state.track[rows]
@@ -133,6 +136,7 @@ class Params:
         self._start[rows] = self._locate(*pose, nothing, nothing, nose=0.0).place
         self._start[rows] /= self._tables.length[track]
         self._previous[rows] = 0.0
+        self._goal[rows] = self._lengths[track]
 
     def compute(self, state: State, command: Command, steps: Array) -> Columns:
         """Compute the params of all rows.
@@ -146,7 +150,13 @@ class Params:
             raise ValueError(f"begin() was given {len(self._start)} rows, not {len(state.x)}")
         pose = state.x, state.y, state.yaw, state.track
         at = self._locate(*pose, self._start, self._previous, nose=NOSE)
-        self._previous = np.where(at.progress == 100.0, 0.0, at.progress)  # a new lap from zero
+        # The nose is over the line a few steps before the car: 100 is said once, for the state
+        # that completes the lap and ends a DeepRacer episode.
+        full = at.progress == 100.0
+        lap = full & (state.travelled >= self._goal)
+        progress = np.where(full & ~lap, np.nextafter(100.0, 0.0), at.progress)
+        self._previous = np.where(lap, 0.0, progress)  # a new lap from zero
+        self._goal = self._goal + lap * self._lengths[state.track]
         self._clock += 1
         # A command of 15 degrees reaches us as a float32 in radians. Users compare with ==.
         steering = np.degrees(command.steering.astype(np.float64))
@@ -157,7 +167,7 @@ class Params:
             heading=at.heading,
             distance_from_center=at.distance,
             projection_distance=at.place,
-            progress=at.progress,
+            progress=progress,
             steps=np.asarray(steps).astype(np.float64),
             speed=np.round(command.speed.astype(np.float64), 6),
             steering_angle=np.round(steering, 5),
@@ -186,6 +196,7 @@ class Params:
         return {
             "start": self._start.copy(),
             "previous": self._previous.copy(),
+            "goal": self._goal.copy(),
             "clock": self._clock.copy(),
         }
 
@@ -193,6 +204,7 @@ class Params:
         """Continue from what `save` returned."""
         self._start = np.array(arrays["start"], np.float64)
         self._previous = np.array(arrays["previous"], np.float64)
+        self._goal = np.array(arrays["goal"], np.float64)
         self._clock = np.array(arrays["clock"], np.int64)
 
     def _locate(

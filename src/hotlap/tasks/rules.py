@@ -69,8 +69,11 @@ class Ended:
 class Rules:
     """The rules of N rows; remembers how long each has stood still or gone back."""
 
-    def __init__(self, settings: RulesSettings, lengths: Float32, *, rows: int, dt: float) -> None:
+    def __init__(
+        self, settings: RulesSettings, lengths: Float32, closed: Array, *, rows: int, dt: float
+    ) -> None:
         self.settings = settings
+        self._ends = np.where(closed, np.inf, 0.9999 * lengths)
         self._lengths = lengths
         self._steps_max = min(max(1, round(settings.time_limit / dt)), _STEPS_MAX)
         self._deadline = np.full(rows, self._steps_max, np.int32)
@@ -100,6 +103,8 @@ class Rules:
         if rules.laps:
             goal = rules.laps * self._lengths[after.track]
             status[after.travelled >= goal] = Status.LAP_COMPLETE
+        # Nothing follows the end of an open track, wherever on it the episode began.
+        status[after.s >= self._ends[after.track]] = Status.LAP_COMPLETE
         if rules.off_track == "centre":
             status[(after.n > after.left) | (-after.n > after.right)] = Status.OFF_TRACK
         elif rules.off_track != "never":
