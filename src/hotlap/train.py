@@ -618,8 +618,7 @@ def _stop_on_signal(training: _Training) -> Iterator[None]:
     before = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as in a job behind `nohup ... &`
-                before[number] = signal.signal(number, ask)
+            before[number] = signal.signal(number, ask)
     except ValueError:  # not the main thread: its owner decides about Ctrl-C
         pass
     try:
