@@ -409,7 +409,7 @@ _VARIABLES = (
     ("(OA|H2B)_.*", "there are no obstacles and no bot cars yet"),
     (
         ".*PRETRAINED.*",
-        "models of DeepRacer are not read; `hotlap train FOLDER --from RUN` starts from one of ours",
+        "models of DeepRacer are not read; `hotlap train FOLDER --from RUN` takes one of ours",
     ),
     ("LOCAL_S3_.*|UPLOAD_.*|AWS_.*|S3_.*|.*_S3_.*", "everything stays in files on this machine"),
     ("EVAL_NUMBER_OF_TRIALS", "say it when you evaluate: `hotlap evaluate RUN --trials N`"),
