@@ -16,10 +16,10 @@ import numpy as np
 from numba import njit
 
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.vehicle import load_vehicle
 from hotlap.simulator import Command, Start
 from hotlap.threads import available, spread
 from hotlap.track import load_track
+from hotlap.vehicle import load_vehicle
 
 ROWS = (1, 256, 16384)
 ROUNDS = 9

@@ -15,9 +15,9 @@ from hotlap.config import resolve
 from hotlap.env import EnvSettings, SingleEnv, VectorEnv, make_env, make_vector_env
 from hotlap.errors import ConfigError, HotlapError, MissingFieldError
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.vehicle import VEHICLES
 from hotlap.tasks.rules import Status
 from hotlap.track import load_track
+from hotlap.vehicle import VEHICLES
 
 DEEPRACER = Path(__file__).parents[1] / "examples" / "deepracer" / "reward_function.py"
 FREE = {"rules.off_track": "never", "rules.reversed_steps": 0, "rules.immobilized_steps": 0}

@@ -31,12 +31,12 @@ from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
 from hotlap.errors import ConfigError
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.vehicle import load_vehicle
 from hotlap.simulator import Command, Start
 from hotlap.tasks.rewards import FileReward
 from hotlap.threads import available
 from hotlap.track import load_track
 from hotlap.types import Array
+from hotlap.vehicle import load_vehicle
 
 __all__ = ["append", "is_warm", "machine", "measure", "stamp", "table", "warm"]
 

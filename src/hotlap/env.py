@@ -25,7 +25,6 @@ from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.vehicle import load_vehicle
 from hotlap.simulator import Command, Simulator, Start, State
 from hotlap.tasks.actions import (
     Actions,
@@ -42,6 +41,7 @@ from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
 from hotlap.threads import available
 from hotlap.track import Track, load_track
 from hotlap.types import Array, Float32
+from hotlap.vehicle import load_vehicle
 
 __all__ = [
     "EnvSettings",

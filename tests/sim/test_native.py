@@ -12,9 +12,9 @@ from numba import njit
 
 from hotlap.errors import SimulationError
 from hotlap.sim.native import BLOCK, NativeSimulator, _step
-from hotlap.sim.vehicle import VEHICLES
 from hotlap.simulator import Command, Start
 from hotlap.track import Track, load_track
+from hotlap.vehicle import VEHICLES
 
 CAR = VEHICLES["deepracer"]
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.vehicle import VEHICLES
 from hotlap.simulator import Start
 from hotlap.tasks.observation import StateObservation, StateSettings
 from hotlap.track import Track, load_track
+from hotlap.vehicle import VEHICLES
 
 RADIUS = 3.0
 OWN = 11

@@ -17,24 +17,11 @@ from numba.extending import intrinsic
 
 from hotlap.errors import SimulationError
 from hotlap.sim.camera import Camera, CameraSettings
-from hotlap.sim.look import Look
-from hotlap.sim.vehicle import (
+from hotlap.sim.dynamics import (
     CARRY,
     GAIN,
-    MOTOR_LAG_INVERSE,
-    PARAMETERS,
-    SPEED_GAIN,
-    SPEED_MAX,
-    SPEED_MIN,
     STAGES,
-    STEERING_LAG_INVERSE,
-    STEERING_MAX,
-    STEERING_RATE,
     SUBSTEP_MAX,
-    WHEEL_FRONT,
-    WHEEL_REAR,
-    WHEEL_SIDE,
-    Vehicle,
     atan_positive,
     cos_small,
     motor_force,
@@ -43,11 +30,26 @@ from hotlap.sim.vehicle import (
     sin_quarter,
     wrap,
 )
+from hotlap.sim.look import Look
 from hotlap.simulator import Command, Start, State
 from hotlap.stations import StationTable
 from hotlap.threads import available, spread
 from hotlap.track import Track
 from hotlap.types import Array
+from hotlap.vehicle import (
+    MOTOR_LAG_INVERSE,
+    PARAMETERS,
+    SPEED_GAIN,
+    SPEED_MAX,
+    SPEED_MIN,
+    STEERING_LAG_INVERSE,
+    STEERING_MAX,
+    STEERING_RATE,
+    WHEEL_FRONT,
+    WHEEL_REAR,
+    WHEEL_SIDE,
+    Vehicle,
+)
 
 __all__ = ["BLOCK", "NativeSimulator"]
 

@@ -8,9 +8,9 @@ import pytest
 
 from hotlap.errors import ConfigError
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.vehicle import VEHICLES, load_vehicle
 from hotlap.simulator import Command, Start
 from hotlap.track import Track
+from hotlap.vehicle import VEHICLES, load_vehicle
 
 DT = 1 / 15
 GRAVITY = 9.81
