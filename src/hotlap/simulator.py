@@ -13,7 +13,12 @@ import numpy as np
 from hotlap.track import Track
 from hotlap.types import Array, Float32, Int32
 
-__all__ = ["Command", "Simulator", "Start", "State"]
+__all__ = ["BOX_FIELDS", "Command", "Simulator", "Start", "State"]
+
+BOX_FIELDS = ("x", "y", "cos", "sin", "half_length", "half_width", "height", "kind")
+"""Columns of an array of boxes (M, K, 8), float32: what stands or drives around M cars, at most K
+around each. Centre [m], direction of its length, half sizes [m], height [m]; a height of 0 means
+that there is no box. Kinds: 0 an obstacle, 1 a car. Camera, LIDAR and collision read the same."""
 
 
 @dataclass(frozen=True, eq=False)
