@@ -162,50 +162,6 @@ def test_a_budget_in_episodes_ends_it(no_outcome, tmp_path):
     assert all(count < 30 for count in counts[:-1])
 
 
-def scored(monkeypatch, reports, **settings):
-    """Let the evaluations say what they are told to; return which were called best."""
-    found = iter(reports)
-    monkeypatch.setattr(module, "evaluate_policy", lambda *args, **named: next(found))
-    training = object.__new__(module._Training)
-    training.config = module.read_config(None, settings).config
-    training.trial_env = training.learner = type("Any", (), {"greedy": None})
-    training.run = type("Run", (), {"log_event": staticmethod(lambda kind, **fields: None)})
-    training.progress = type("Progress", (), {"event": staticmethod(lambda text: None)})
-    training.best, training.clean, training.steps, training.began = None, False, 0, 0.0
-    return [training._try()[1] for _ in reports]
-
-
-def report(completion, progress, lap, reward=0.0):
-    from hotlap.evaluate import Report
-
-    return Report(
-        *("oval", "deepracer", 2, 1, 0, completion, progress, (), lap, lap, 0, 0, 0, 0, reward)
-    )
-
-
-@pytest.mark.parametrize(
-    ("by", "best"),
-    [
-        # completion first, then progress, then time; a driver as good as the best is newer
-        ("lap_time", [True, True, True, True, False, False, True]),
-        ("progress", [True, True, False, True, False, True, True]),
-        ("reward", [True, False, False, True, True, False, False]),
-    ],
-)
-def test_the_best_driver_is_what_was_asked_for(by, best, monkeypatch):
-    reports = [
-        report(0.0, 0.4, None, 5.0),
-        report(0.0, 0.6, 9.0, 4.0),
-        report(0.5, 0.5, 9.0, 3.0),
-        report(1.0, 1.0, 8.0, 6.0),
-        report(0.5, 0.7, 7.0, 9.0),
-        report(1.0, 1.0, 8.5, 1.0),
-        report(1.0, 1.0, 7.5, 2.0),
-    ]
-
-    assert scored(monkeypatch, reports, **{"evaluation.best_by": by}) == best
-
-
 def test_best_by_reward_evaluates_the_reward(no_outcome, tmp_path):
     run = hotlap.train(None, TINY | {"evaluation.best_by": "reward"}, out=tmp_path / "run")
 

@@ -277,20 +277,18 @@ def tracks_add(
 @app.command()
 def film(run: RunArgument) -> None:
     """Let a run's driver lap, and film its best trial."""
-    from hotlap.train import write_outcome
+    from hotlap.outcome import film_run
 
-    _print(f"film: {write_outcome(run)['film']}")
+    _print(f"film: {film_run(run)}")
 
 
 @app.command()
 def plot(run: RunArgument) -> None:
     """Let a run's driver lap, and draw its line and how it learned."""
-    from hotlap.train import write_outcome
+    from hotlap.outcome import plot_run
 
-    written = write_outcome(run)
-    for name in ("training", "track"):
-        if name in written:
-            _print(f"plot: {written[name]}")
+    for file in plot_run(run).values():
+        _print(f"plot: {file}")
 
 
 @app.command()

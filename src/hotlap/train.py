@@ -14,37 +14,32 @@ from types import FrameType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
 from hotlap.deepracer.folder import read_folder
 from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv
 from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
-from hotlap.evaluate import Report, evaluate, evaluate_policy, evaluation_env
+from hotlap.outcome import write_outcome
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run, default_directory
-from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.tasks.actions import MetadataActions
 from hotlap.tasks.rewards import FileReward, FunctionReward
-from hotlap.track import load_track
+from hotlap.trials import EvaluationSettings, Trial, Trials
 from hotlap.types import Array
 
 __all__ = [
-    "EvaluationSettings",
     "Stopped",
     "TrainConfig",
     "TrainSettings",
     "read_config",
     "train",
-    "write_outcome",
 ]
 
 AlgorithmSettings: TypeAlias = PPOSettings
 
-_FILM_SECONDS = 40.0
-"""Longest film; a standing and a flying lap of most tracks."""
 _RECENT = 100
 """The metrics speak of so many episodes, the last that ended."""
 _CHANGEABLE = tuple(
@@ -72,21 +67,6 @@ class TrainSettings(Settings):
     """How many of the newest checkpoints stay; the best one stays besides."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to learn; auto: on a GPU where there is one."""
-
-
-class EvaluationSettings(Settings):
-    """How the driver is tried while it learns and when it is done."""
-
-    trials: PositiveInt = 5
-    """Starts of an evaluation."""
-    laps: PositiveInt = 3
-    """Laps of each trial."""
-    best_by: Literal["lap_time", "progress", "reward"] = "lap_time"
-    """What makes a driver the best: completion, then mean lap time; progress; or reward."""
-    share: float = Field(0.1, gt=0, le=1)
-    """Share of the time that evaluations during training may take."""
-    every: NonNegativeInt = 0
-    """Updates between two evaluations; 0: as often as `share` allows."""
 
 
 class TrainConfig(EnvSettings):
@@ -337,17 +317,10 @@ class _Training:
             device=self.device,
         )
         self.runner = Runner(self.env, seed=config.seed)
-        self.trial_env = evaluation_env(
-            config,
-            trials=config.evaluation.trials,
-            laps=config.evaluation.laps,
-            rewarded=config.evaluation.best_by == "reward",
-        )
+        self.trials = Trials(config, config.evaluation)
         self.iteration = self.steps = self.episodes = 0
         self.recent = np.empty((0, 4), np.float32)
         self.best_lap: float | None = None
-        self.best: tuple[float, ...] | None = None
-        self.clean = False
         self.stopped_by = 0
 
     @property
@@ -374,8 +347,7 @@ class _Training:
         """Train until the budget is spent or somebody asks to stop."""
         self.run = run
         config = self.config
-        last_checkpoint = last_trial = -math.inf
-        trial_cost = 0.0
+        last_checkpoint = -math.inf
         with self.progress, _stop_on_signal(self):
             while (self.share < 1 or not self.iteration) and not self.stopped_by:
                 start = time.perf_counter()
@@ -387,13 +359,10 @@ class _Training:
                 self.steps += batch.reward.size
                 self._count(episodes)
 
-                every = config.evaluation.every
-                due = learnt - last_trial >= trial_cost / config.evaluation.share
-                report, better = None, False
-                if self.iteration % every == 0 if every else due:
-                    report, better = self._try()
-                    last_trial = time.perf_counter()
-                    trial_cost = last_trial - learnt
+                trial = None
+                if self.trials.due(self.iteration, learnt, lapped=self.best_lap is not None):
+                    trial = self._try()
+                    self.trials.took(time.perf_counter() - learnt, time.perf_counter())
                 tried = time.perf_counter()
                 times = {
                     "steps_per_second": round(batch.reward.size / (learnt - start), 1),
@@ -401,11 +370,12 @@ class _Training:
                     "time/learn": round(learnt - collected, 6),
                     "time/evaluate": round(tried - learnt, 6),
                 }
-                self._log({**metrics, **times}, report)
+                self._log({**metrics, **times}, trial)
+                better = trial is not None and trial.best
                 if better or tried - last_checkpoint >= config.train.checkpoint_seconds:
                     self._checkpoint(best=better)
                     last_checkpoint = time.perf_counter()
-            self._checkpoint(best=not self.stopped_by and self._try()[1])
+            self._checkpoint(best=not self.stopped_by and self._try().best)
 
     def _count(self, episodes: Episodes) -> None:
         """Remember the episodes that ended: reward, completion, seconds, fastest lap."""
@@ -417,7 +387,7 @@ class _Training:
         best = min([self.env.lap_best, *episodes.lap_time.tolist(), self.best_lap or math.inf])
         self.best_lap = best if math.isfinite(best) else None
 
-    def _log(self, metrics: Mapping[str, float], report: Report | None) -> None:
+    def _log(self, metrics: Mapping[str, float], trial: Trial | None) -> None:
         reward, completion, seconds, lap = self.recent.T
         row: dict[str, Any] = {
             "iteration": self.iteration,
@@ -431,21 +401,18 @@ class _Training:
             "best_lap": self.best_lap,
             **metrics,
         }
-        if report is not None:
-            row["evaluation/completion"] = report.completion
-            row["evaluation/lap_time"] = report.mean_lap_s
-            row["evaluation/best_lap"] = report.best_lap_s
+        if trial is not None:
+            row["evaluation/completion"] = trial.report.completion
+            row["evaluation/lap_time"] = trial.report.mean_lap_s
+            row["evaluation/best_lap"] = trial.report.best_lap_s
         self.run.log_metrics(row)
         self.progress.update(row)
 
-    def _try(self) -> tuple[Report, bool]:
-        """Evaluate the present driver; return how it did and whether it is the best so far."""
-        settings = self.config.evaluation
-        report = evaluate_policy(
-            self.trial_env, self.learner.greedy, rewarded=settings.best_by == "reward"
-        )
-        if report.completion == 1 and not self.clean:
-            self.clean = True
+    def _try(self) -> Trial:
+        """Evaluate the present driver, and say what is new about it."""
+        trial = self.trials.run(self.learner.greedy, self.steps)
+        report = trial.report
+        if trial.first_clean:
             self.run.log_event(
                 "clean_laps",
                 seconds=round(self.seconds, 3),
@@ -458,22 +425,15 @@ class _Training:
                 f"{report.laps_per_trial} {laps} from every start after "
                 f"{self.seconds:.1f} s, {self.steps:,} steps"
             )
-        if settings.best_by == "reward":
-            score: tuple[float, ...] = (report.mean_reward or 0.0,)
-        elif settings.best_by == "progress":
-            score = (report.progress,)
-        else:
-            score = (report.completion, report.progress, -(report.mean_lap_s or 1e9))
-        better = self.best is None or score >= self.best
-        if better:
-            if report.best_lap_s and report.completion == 1:
-                self.progress.event(
-                    f"best driver so far: mean lap {report.mean_lap_s:.2f} s, "
-                    f"best {report.best_lap_s:.2f} s, at {self.steps:,} steps"
-                )
-            self.best = score
-        self.run.log_event("evaluation", steps=self.steps, best=better, **report.as_dict())
-        return report, better
+        if trial.best and report.best_lap_s and report.completion == 1:
+            self.progress.event(
+                f"best driver so far: mean lap {report.mean_lap_s:.2f} s, "
+                f"best {report.best_lap_s:.2f} s, at {self.steps:,} steps"
+            )
+        again = {} if trial.again is None else {"again": trial.again.completion}
+        facts = report.as_dict() | again
+        self.run.log_event("evaluation", steps=self.steps, best=trial.best, **facts)
+        return trial
 
     def _checkpoint(self, *, best: bool) -> None:
         meta, arrays = self.learner.save()
@@ -483,8 +443,7 @@ class _Training:
             "episodes": self.episodes,
             "seconds": self.seconds,
             "best_lap": self.best_lap,
-            "best": self.best,
-            "clean": self.clean,
+            **self.trials.save(),
             "learner": meta,
         }
         packed = {f"learner.{k}": v for k, v in arrays.items()}
@@ -508,9 +467,8 @@ class _Training:
             self.runner.restore(_part(arrays, "runner."))
             self.recent = arrays["recent"]
             self.iteration, self.steps = state["iteration"], state["steps"]
-            self.episodes, self.clean = state["episodes"], state["clean"]
-            self.best_lap = state["best_lap"]
-            self.best = None if state["best"] is None else tuple(state["best"])
+            self.episodes, self.best_lap = state["episodes"], state["best_lap"]
+            self.trials.restore(state)
             self.began = time.perf_counter() - state["seconds"]
         except KeyError as error:
             raise RunError(
@@ -538,51 +496,6 @@ class _Training:
         except (RunError, KeyError) as error:
             raise RunError(f"--from {other.path}: {error}") from None
         self.progress.event(f"starts from the driver of {other.path}")
-
-
-def write_outcome(run: Run | str | Path) -> dict[str, Path]:
-    """Evaluate a run's best driver and write report, plots, trace and film.
-
-    Returns:
-        The written files by what they are.
-
-    Raises:
-        RunError: this is not a Run, or it has no checkpoint yet.
-    """
-    from hotlap import plot
-    from hotlap.film import write_film
-
-    opened = run if isinstance(run, Run) else Run.open(run)
-    config = resolve(TrainConfig, read_toml(opened.path / "config.toml"))
-    asked = config.evaluation
-    report = evaluate(opened, trials=asked.trials, laps=asked.laps)
-    opened.write_report(report.as_dict())
-    track = load_track(config.track_names()[0])
-    track = track.reversed() if config.start.direction == "reversed" else track
-    trace = report.traces[report.best_trial]
-    written = {"trace": opened.folder("traces") / "evaluation.npz"}
-    temporary = written["trace"].with_name(".tmp-evaluation.npz")  # nobody meets half of it
-    np.savez_compressed(temporary, allow_pickle=False, **trace)
-    temporary.replace(written["trace"])
-    if opened.metrics_rows():
-        figure = plot.reward_and_completion(opened.metrics_rows(), title=opened.name)
-        written["training"] = plot.save(figure, opened.folder("plots") / "training.png")
-    figure = plot.track_picture(track, trace)
-    written["track"] = plot.save(figure, opened.folder("plots") / "track.png")
-    seen = config.observation
-    settings = seen.camera if "camera" in seen.actor else CameraSettings(color="rgb")
-    # the standing lap and a flying one: who wants all of it has the trace
-    frames = min(
-        int(np.searchsorted(trace["lap"], 2)) + 1, round(_FILM_SECONDS * config.control_rate)
-    )
-    scene = {name: column[:frames] for name, column in trace.items()}
-    x, y, yaw = (np.ascontiguousarray(scene[name]) for name in ("x", "y", "yaw"))
-    which = np.zeros(len(x), np.int32)
-    view = Camera(settings, (track,), (config.look,)).render(x, y, yaw, which, which)
-    film = opened.folder("films") / "evaluation.mp4"
-    rate = round(config.control_rate)
-    written["film"] = write_film(film, track, scene, camera=view, fps=rate)
-    return written
 
 
 def _mean(column: Array) -> float | None:

@@ -1,0 +1,106 @@
+"""What a run leaves behind for people: report, trace, plots and film of its best driver."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from hotlap import plot
+from hotlap.config import read_toml, resolve
+from hotlap.evaluate import Report, Trace, env_settings, evaluate
+from hotlap.film import write_film
+from hotlap.runs import Run
+from hotlap.sim.camera import Camera, CameraSettings
+from hotlap.track import Track, load_track
+from hotlap.trials import EvaluationSettings
+from hotlap.types import Array
+
+__all__ = ["film_run", "plot_run", "write_outcome"]
+
+_FILM_SECONDS = 40.0
+"""Longest film; a standing and a flying lap of most tracks."""
+
+
+def write_outcome(run: Run) -> dict[str, Path]:
+    """Evaluate a run's best driver and write report, trace, plots and film.
+
+    Args:
+        run: the Run, by its writer.
+
+    Returns:
+        The written files by what they are.
+
+    Raises:
+        RunError: it has no checkpoint yet, or a file cannot be written.
+    """
+    report = _drive(run)
+    run.write_report(report.as_dict())
+    trace = report.traces[report.best_trial]
+    written = {"trace": run.folder("traces") / "evaluation.npz"}
+    # nobody meets half of it
+    temporary = written["trace"].with_name(f".tmp-evaluation-{os.getpid()}.npz")
+    np.savez_compressed(temporary, allow_pickle=False, **trace)
+    temporary.replace(written["trace"])
+    return written | _plots(run, trace) | {"film": _film(run, trace)}
+
+
+def film_run(path: str | Path) -> Path:
+    """Let a run's best driver lap, and film its best trial; the rest of the run stays as it is.
+
+    Raises:
+        RunError: this is not a Run, it has no checkpoint yet, or the film cannot be written.
+    """
+    run = Run.open(path)
+    report = _drive(run)
+    return _film(run, report.traces[report.best_trial])
+
+
+def plot_run(path: str | Path) -> dict[str, Path]:
+    """Let a run's best driver lap, and draw its line and how it learned.
+
+    Raises:
+        RunError: this is not a Run, it has no checkpoint yet, or a plot cannot be written.
+    """
+    run = Run.open(path)
+    report = _drive(run)
+    return _plots(run, report.traces[report.best_trial])
+
+
+def _drive(run: Run) -> Report:
+    tree = read_toml(run.path / "config.toml")
+    asked = resolve(EvaluationSettings, tree.get("evaluation", {}))
+    return evaluate(run, trials=asked.trials, laps=asked.laps)
+
+
+def _course(run: Run) -> Track:
+    settings = env_settings(run)
+    track = load_track(settings.track_names()[0])
+    return track.reversed() if settings.start.direction == "reversed" else track
+
+
+def _plots(run: Run, trace: Trace) -> dict[str, Path]:
+    written = {}
+    folder = run.folder("plots")
+    if run.metrics_rows():
+        figure = plot.reward_and_completion(run.metrics_rows(), title=run.name)
+        written["training"] = plot.save(figure, folder / "training.png")
+    written["track"] = plot.save(plot.track_picture(_course(run), trace), folder / "track.png")
+    return written
+
+
+def _film(run: Run, trace: Trace) -> Path:
+    settings, track = env_settings(run), _course(run)
+    seen = settings.observation
+    camera = seen.camera if "camera" in seen.actor else CameraSettings(color="rgb")
+    # the standing lap and a flying one: who wants all of it has the trace
+    frames = min(
+        int(np.searchsorted(trace["lap"], 2)) + 1, round(_FILM_SECONDS * settings.control_rate)
+    )
+    scene: dict[str, Array] = {name: column[:frames] for name, column in trace.items()}
+    x, y, yaw = (np.ascontiguousarray(scene[name]) for name in ("x", "y", "yaw"))
+    which = np.zeros(len(x), np.int32)
+    view = Camera(camera, (track,), (settings.look,)).render(x, y, yaw, which, which)
+    path = run.folder("films") / "evaluation.mp4"
+    return write_film(path, track, scene, camera=view, fps=round(settings.control_rate))

@@ -1,0 +1,128 @@
+"""Trials: the evaluations of a driver while it learns, and which driver was the best so far.
+
+An evaluation of few starts, repeated often, calls a lucky driver the best sooner or later. So a
+driver that finishes every trial is tried again, from twice as many other starts, before it may
+take the place of the best one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from hotlap.config import Settings
+from hotlap.env import EnvSettings
+from hotlap.evaluate import Report, evaluate_policy, evaluation_env
+from hotlap.types import Array
+
+__all__ = ["EvaluationSettings", "Trial", "Trials"]
+
+_CONFIRM = 2
+"""A driver that finished every trial is tried again from so many times as many starts."""
+_HOPELESS = 5
+"""Until a car has lapped in training, evaluations come so many times more seldom."""
+
+
+class EvaluationSettings(Settings):
+    """How the driver is tried while it learns and when it is done."""
+
+    trials: PositiveInt = 5
+    """Starts of an evaluation; a driver that finishes all of them has to do so again, from twice
+    as many other starts, to be called the best."""
+    laps: PositiveInt = 3
+    """Laps of each trial."""
+    best_by: Literal["lap_time", "progress", "reward"] = "lap_time"
+    """What makes a driver the best: completion, then mean lap time; progress; or reward."""
+    share: float = Field(0.15, gt=0, le=1)
+    """Share of the time that evaluations during training may take."""
+    every: NonNegativeInt = 0
+    """Updates between two evaluations; 0: as often as `share` allows."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluation of the present driver."""
+
+    report: Report
+    again: Report | None
+    """From the other starts; None where the first starts were enough to know."""
+    best: bool
+    """Whether this driver is now the best one."""
+    first_clean: bool
+    """Whether no driver of this training had finished every trial before."""
+
+
+class Trials:
+    """Tries drivers, and remembers the score of the best. Its owner is the training."""
+
+    def __init__(self, settings: EnvSettings, evaluation: EvaluationSettings) -> None:
+        self._settings = evaluation
+        self._rewarded = evaluation.best_by == "reward"
+        self._env, self._again = (
+            evaluation_env(settings, trials=trials, laps=evaluation.laps, rewarded=self._rewarded)
+            for trials in (evaluation.trials, _CONFIRM * evaluation.trials)
+        )
+        self.best: tuple[float, ...] | None = None
+        self.clean = False
+        self._ended, self._cost = -float("inf"), 0.0
+
+    def due(self, iteration: int, seconds: float, *, lapped: bool) -> bool:
+        """Say whether it is time for an evaluation.
+
+        Args:
+            iteration: updates so far.
+            seconds: of the training's clock.
+            lapped: whether any car has lapped in training; before that a greedy one hardly will.
+        """
+        if self._settings.every:
+            return iteration % self._settings.every == 0
+        share = self._settings.share / (1 if lapped else _HOPELESS)
+        return seconds - self._ended >= self._cost / share
+
+    def took(self, seconds: float, ended: float) -> None:
+        """Note what an evaluation cost, and when it ended by the training's clock [s]."""
+        self._cost, self._ended = seconds, ended
+
+    def run(self, act: Callable[[Mapping[str, Array]], Array], steps: int) -> Trial:
+        """Evaluate a driver; `steps` of training so far decide about the other starts."""
+        report, again = evaluate_policy(self._env, act, rewarded=self._rewarded), None
+        score = self._score(report)
+        better = self.best is None or score >= self.best
+        if better and report.completion == 1:
+            again = evaluate_policy(self._again, act, seed=steps, rewarded=self._rewarded)
+            score = self._score(report, again)
+            better = self.best is None or score >= self.best
+        first_clean = report.completion == 1 and not self.clean
+        self.clean = self.clean or first_clean
+        if better:
+            self.best = score
+        return Trial(report, again, better, first_clean)
+
+    def _score(self, *reports: Report) -> tuple[float, ...]:
+        """Return what is compared: over all trials of the reports, greater is better."""
+
+        def mean(values: list[float | None]) -> float:
+            weighted = zip(values, (report.trials for report in reports), strict=True)
+            return sum((value or 0.0) * weight for value, weight in weighted) / trials
+
+        trials = sum(report.trials for report in reports)
+        progress = mean([report.progress for report in reports])
+        if self._settings.best_by == "reward":
+            return (mean([report.mean_reward for report in reports]),)
+        if self._settings.best_by == "progress":
+            return (progress,)
+        laps = [report.mean_lap_s for report in reports]
+        slow = -1e9 if None in laps else -mean(laps)
+        return (mean([report.completion for report in reports]), progress, slow)
+
+    def save(self) -> dict[str, Any]:
+        """Return what continuing needs, ready for JSON."""
+        return {"best": self.best, "clean": self.clean}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from what `save` returned."""
+        self.best = None if saved["best"] is None else tuple(saved["best"])
+        self.clean = saved["clean"]
