@@ -29,6 +29,9 @@ class Purpose(IntEnum):
     ACTION = 1
     START = 2
     CHECK = 3
+    TRAFFIC = 4
+    DOMAIN = 5
+    SENSOR = 6
 
 
 def uniform(

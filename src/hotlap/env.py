@@ -25,6 +25,7 @@ from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
+from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Command, Simulator, Start, State
 from hotlap.tasks.actions import (
     Actions,
@@ -57,6 +58,8 @@ __all__ = [
 
 Sensor: TypeAlias = Literal["state", "camera"]
 SENSORS = get_args(Sensor)
+_GRID = 0.75
+"""Metres of road between two cars of a starting grid."""
 
 
 def _words(given: Any) -> Any:
@@ -120,6 +123,8 @@ class EnvSettings(Settings):
     """Where episodes begin."""
     look: Look = Look()
     """Colours and widths that the camera sees."""
+    traffic: TrafficSettings = TrafficSettings()
+    """What shares the road."""
 
     def track_names(self) -> list[str]:
         """Return the names or files of the courses, one by one."""
@@ -208,6 +213,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         desynchronize: bool = False,
         simulator: Simulator | None = None,
     ) -> None:
+        if settings.traffic.cars > 1 and settings.start.direction == "alternate":
+            raise ConfigError(
+                "start.direction: cars that share a track all drive the same way; choose forward "
+                "or reversed, or traffic.cars=1"
+            )
         self.settings = settings
         self.rows = self.num_envs = rows
         self.dt = 1 / settings.control_rate
@@ -220,6 +230,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             dt=self.dt,
             camera=settings.observation.camera if "camera" in names else None,
             looks=(settings.look,),
+            traffic=settings.traffic,
             first_row=first_row,
             threads=threads,
         )
@@ -233,7 +244,10 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.lengths = np.array([track.length for track in tracks], np.float32)
         self.actions = Actions(_plain_actions(settings.actions))
         self._state_features = StateObservation(
-            settings.observation.state, tracks, threads=threads or available()
+            settings.observation.state,
+            tracks,
+            shared=settings.traffic.boxes > 0,
+            threads=threads or available(),
         )
         closed = np.array([track.closed for track in tracks])
         self._rules = Rules(settings.rules, self.lengths, closed, rows=rows, dt=self.dt)
@@ -416,7 +430,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         share: Array
         zero: Array = np.zeros(len(rows), np.float32)
         draws = uniform(self._seed, ids, episode, zero.astype(np.int64), Purpose.START, 5)
-        track = (ids % self._named).astype(np.int32)
+        team, place = np.divmod(ids, self.settings.traffic.cars)
+        track = (team % self._named).astype(np.int32)
         if settings.direction == "alternate":
             track = track + (self._named * (episode % 2)).astype(np.int32)
         length = self.lengths[track]
@@ -428,20 +443,24 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
         else:
             # each car begins one advance behind the next, so that a batch sees the whole lap
-            turn = (episode + ids) * settings.advance if settings.kind == "round_robin" else 0
-            share, speed, heading = (settings.offset + zero + turn) % 1, zero, zero
+            turn = (episode + team) * settings.advance if settings.kind == "round_robin" else 0
+            grid = place * _GRID / length
+            share, speed, heading = (settings.offset + zero + turn - grid) % 1, zero, zero
         closed = np.array([t.closed for t in self.simulator.tracks])[track]
         share = np.where(closed, share, 0.0 if settings.kind == "spread" else share * 0.5)
         n = zero
         if settings.kind in ("random", "spread"):
             lateral = settings.lateral if settings.kind == "random" else 0.2 * (rows > 0)
             n = (2 * draws[:, 1] - 1) * lateral * self._half_road(track, share)
+        elif self.settings.traffic.cars > 1:  # a grid: left and right in turn
+            n = (1 - 2 * (place % 2)) * 0.5 * self._half_road(track, share)
         start = Start(
             track=track,
             s=(share * length * np.float32(1 - 1e-6)).astype(np.float32),
             n=n.astype(np.float32),
             heading_error=heading.astype(np.float32),
             speed=np.asarray(speed, np.float32),
+            seed=self._seed,
         )
         state = self.simulator.reset(rows, start)
         clock = draws[:, 4] if first and self._desynchronize else None

@@ -5,7 +5,7 @@ A row is one car. Every array has one entry a row; `State.world` says who shares
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -13,12 +13,36 @@ import numpy as np
 from hotlap.track import Track
 from hotlap.types import Array, Float32, Int32
 
-__all__ = ["BOX_FIELDS", "Command", "Simulator", "Start", "State"]
+__all__ = [
+    "BOX_FIELDS",
+    "ROW_FIELDS",
+    "Command",
+    "Simulator",
+    "Start",
+    "State",
+    "Surroundings",
+]
 
 BOX_FIELDS = ("x", "y", "cos", "sin", "half_length", "half_width", "height", "kind")
 """Columns of an array of boxes (M, K, 8), float32: what stands or drives around M cars, at most K
 around each. Centre [m], direction of its length, half sizes [m], height [m]; a height of 0 means
 that there is no box. Kinds: 0 an obstacle, 1 a car. Camera, LIDAR and collision read the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What is around N cars: obstacles first, then bots, then the other cars of the world."""
+
+    boxes: Float32
+    """(N, K, 8) by `BOX_FIELDS`."""
+    s: Float32
+    """(N, K) arc length of each box [m]."""
+    n: Float32
+    """(N, K) its offset from the centre line [m]."""
+    speed: Float32
+    """(N, K) its speed [m/s]."""
+    contact: Int32
+    """(N,) index of the box that the car touches, the deepest of several; -1 if none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +97,12 @@ class State:
     """(N,) index into `Simulator.tracks`."""
     world: Int32
     """(N,) rows with the same number share one track and meet each other."""
+    around: Surroundings | None = None
+    """What else is on the road; None where every car is alone."""
+
+
+ROW_FIELDS = tuple(field.name for field in fields(State) if field.name != "around")
+"""The fields of a State that are arrays with one entry a row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +129,8 @@ class Start:
     """(M,) [rad]."""
     speed: Float32
     """(M,) forward speed [m/s], rolling without slip."""
+    seed: int = 0
+    """Of what the world itself draws for these episodes, such as where obstacles stand."""
 
     @classmethod
     def on_line(cls, rows: int, *, s: float = 0.0, track: int = 0) -> Start:

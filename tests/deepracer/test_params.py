@@ -3,7 +3,7 @@
 import bisect
 import math
 import pickle
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from shapely import LinearRing, LineString, Point, Polygon
 
 from hotlap.deepracer.params import KEYS, Params
-from hotlap.simulator import Command, State
+from hotlap.simulator import ROW_FIELDS, Command, State
 from hotlap.track import Track, load_track, track_names
 
 FILES = sorted((Path(__file__).parents[3] / "shared" / "data" / "tracks").glob("*.npy"))
@@ -20,7 +20,7 @@ WHEELS = [(0.082311, 0.0795), (0.082311, -0.0795), (-0.081663, 0.081), (-0.08166
 
 
 def state(x, y, yaw=0.0, track=0) -> State:
-    values = {field.name: np.zeros(len(x), np.float32) for field in fields(State)}
+    values = {name: np.zeros(len(x), np.float32) for name in ROW_FIELDS}
     values |= {
         "x": np.asarray(x, np.float32),
         "y": np.asarray(y, np.float32),

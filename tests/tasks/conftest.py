@@ -1,11 +1,9 @@
 """States by hand."""
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 
-from hotlap.simulator import State
+from hotlap.simulator import ROW_FIELDS, State
 
 WHOLE = ("station", "wheels_off", "steps", "episode", "row", "track", "world")
 
@@ -14,16 +12,15 @@ WHOLE = ("station", "wheels_off", "steps", "episode", "row", "track", "world")
 def state():
     """Build the State of some cars: fields that are not given are 0."""
 
-    def build(rows=1, **given):
-        assert set(given) <= {field.name for field in fields(State)}
+    def build(rows=1, around=None, **given):
+        assert set(given) <= set(ROW_FIELDS)
+        kinds = {name: np.int32 if name in WHOLE else np.float32 for name in ROW_FIELDS}
         return State(
             **{
-                field.name: np.full(rows, 0, np.int32 if field.name in WHOLE else np.float32)
-                + np.asarray(
-                    given.get(field.name, 0), np.int32 if field.name in WHOLE else np.float32
-                )
-                for field in fields(State)
-            }
+                name: np.full(rows, 0, kind) + np.asarray(given.get(name, 0), kind)
+                for name, kind in kinds.items()
+            },
+            around=around,
         )
 
     return build

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hotlap.sim.native import NativeSimulator
-from hotlap.simulator import Start
+from hotlap.simulator import Start, Surroundings
 from hotlap.tasks.observation import StateObservation, StateSettings
 from hotlap.track import Track, load_track
 from hotlap.vehicle import VEHICLES
@@ -172,3 +172,54 @@ def test_threads_change_nothing(state):
 
 def test_the_default_has_two_numbers_for_each_time_besides_its_own_eleven():
     assert StateObservation(StateSettings(), [lane()]).size == 11 + 2 * 8
+
+
+def around(state, s, n, speed, half_width=0.2):
+    """Boxes at arc lengths `s` around each car."""
+    s, n, speed = (np.asarray(a, np.float32).reshape(len(state.x), -1) for a in (s, n, speed))
+    boxes = np.zeros((*s.shape, 8), np.float32)
+    boxes[:, :, 5], boxes[:, :, 6] = half_width, 0.2
+    contact = np.full(len(s), -1, np.int32)
+    return replace(state, around=Surroundings(boxes, s, n, speed, contact))
+
+
+def objects(track, state, count=2, sight=5.0):
+    settings = StateSettings(lookahead=(), objects=count, objects_range=sight)
+    observe = StateObservation(settings, [track], shared=True)
+    return observe(state)[:, OWN:].reshape(len(state.x), count, 4)
+
+
+def test_the_next_objects_are_seen_in_their_order(state):
+    # at s = 2: one 3 m ahead, one 1.5 m ahead, one 0.5 m behind (still beside), one far behind
+    car = around(
+        state(s=2, n=0.1, vx=1.5), s=[5, 3.5, 1.5, 0.2], n=[0.3, -0.2, 0.1, 0], speed=[1, 0, 2, 0]
+    )
+
+    seen = objects(lane(), car, count=4)
+
+    np.testing.assert_allclose(
+        seen[0],
+        [
+            [-0.5, 0.0, 0.5, 0.2],  # ahead, to the left, faster, half width
+            [1.5, -0.3, -1.5, 0.2],
+            [3.0, 0.2, -0.5, 0.2],
+            [5.0, 0.0, 0.0, 0.0],  # nothing more in sight
+        ],
+        atol=1e-6,
+    )
+
+
+def test_objects_are_seen_across_the_start_line_and_only_in_range(state):
+    length = circle().length
+    car = around(state(s=length - 1), s=[0.5, 3.0], n=[0, 0], speed=[0, 0])
+
+    seen = objects(circle(), car, sight=3.5)
+
+    # 1 m to the line and 0.5 m beyond it; 4 m are out of range
+    np.testing.assert_allclose(seen[0, :, 0], [1.5, 3.5], atol=1e-4)
+
+
+def test_an_object_just_behind_the_start_line_is_beside_a_car_just_beyond_it(state):
+    car = around(state(s=0.2), s=[circle().length - 0.3], n=[0], speed=[0])
+
+    assert objects(circle(), car, count=1)[0, 0, 0] == pytest.approx(-0.5, abs=1e-4)

@@ -19,7 +19,7 @@ from hotlap.tasks.rewards import (
 from hotlap.tasks.rules import Ended, Status
 
 EVERY = list(Status)
-FAILED = [Status.OFF_TRACK, Status.IMMOBILIZED, Status.REVERSED]
+FAILED = [Status.OFF_TRACK, Status.IMMOBILIZED, Status.REVERSED, Status.CRASHED]
 
 
 def ended(*status):
@@ -40,12 +40,12 @@ def paid(reward, before, after, how):
 
 
 def test_progress_pays_metres_and_fines_failures_alone(state):
-    after = state(6, advance=[0.1, 0.2, 0.3, 0.0, -0.1, 0.5])
+    after = state(7, advance=[0.1, 0.2, 0.3, 0.0, -0.1, 0.5, 0.6])
 
-    value = paid(ProgressReward(off_track_fine=2), state(6), after, ended(*EVERY))
+    value = paid(ProgressReward(off_track_fine=2), state(7), after, ended(*EVERY))
 
-    # in progress, lap complete, off track, standing, reversed, time up
-    np.testing.assert_allclose(value, [0.1, 0.2, 0.3 - 2, -2, -0.1 - 2, 0.5], rtol=1e-6)
+    # in progress, lap complete, off track, standing, reversed, time up, crashed
+    np.testing.assert_allclose(value, [0.1, 0.2, 0.3 - 2, -2, -0.1 - 2, 0.5, 0.6 - 2], rtol=1e-6)
 
 
 def test_centre_pays_by_the_share_of_the_half_road_that_is_left(state):
@@ -73,9 +73,9 @@ def test_racing_fines_speed_off_the_road_and_turns_of_the_wheel(state):
 
 @pytest.mark.parametrize("reward", [ProgressReward(), CentreReward(), RacingReward()])
 def test_a_complete_lap_and_the_clock_are_never_fined(reward, state):
-    after = state(6, left=1, right=1, advance=0.1)
+    after = state(7, left=1, right=1, advance=0.1)
 
-    value = paid(reward, state(6), after, ended(*EVERY))
+    value = paid(reward, state(7), after, ended(*EVERY))
 
     fined = {s for s, v in zip(EVERY, value, strict=True) if v < value[0]}
     assert fined == set(FAILED)

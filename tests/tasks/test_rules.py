@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from hotlap.simulator import Surroundings
 from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
 
 DT = 0.1
@@ -199,7 +200,7 @@ def test_only_the_clock_truncates_and_everything_else_terminates():
     terminated = {s.name for s, there in zip(Status, ended.terminated, strict=True) if there}
     truncated = {s.name for s, there in zip(Status, ended.truncated, strict=True) if there}
 
-    assert terminated == {"LAP_COMPLETE", "OFF_TRACK", "IMMOBILIZED", "REVERSED"}
+    assert terminated == {"LAP_COMPLETE", "OFF_TRACK", "IMMOBILIZED", "REVERSED", "CRASHED"}
     assert truncated == {"TIME_UP"}
 
 
@@ -224,3 +225,23 @@ def test_what_was_saved_continues_the_same_even_after_the_first_went_on(state):
         [0, 0, still, still],
         [0, 0, 0, Status.TIME_UP],
     ]
+
+
+def test_touching_something_ends_the_episode_unless_cars_may_push(state):
+    none = np.zeros((3, 1), np.float32)
+    contact = np.array([-1, 0, -1], np.int32)
+    around = Surroundings(np.zeros((3, 1, 8), np.float32), none, none, none, contact)
+    after = state(3, around=around, s=1)
+
+    strict, rough = (
+        Rules(
+            RulesSettings(crash=crash, immobilized_steps=0),
+            np.array([10.0], np.float32), np.array([True]), rows=3, dt=0.1,
+        )
+        for crash in (True, False)
+    )  # fmt: skip
+    for rules in (strict, rough):
+        rules.begin(np.arange(3))
+
+    assert strict.judge(after, after).status.tolist() == [0, Status.CRASHED, 0]
+    assert rough.judge(after, after).status.tolist() == [0, 0, 0]

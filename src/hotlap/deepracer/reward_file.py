@@ -24,7 +24,6 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
@@ -33,7 +32,7 @@ import numpy as np
 from hotlap.deepracer.params import KEYS, Params
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import RewardError
-from hotlap.simulator import Command, State
+from hotlap.simulator import ROW_FIELDS, Command, State
 from hotlap.track import Track
 
 __all__ = ["POSITIONAL", "RewardFile"]
@@ -333,7 +332,7 @@ def _samples(track: Track) -> Iterator[dict[str, Any]]:
         poses[row, 2] = math.atan2(toward[1], toward[0])
     turned = np.where(rows % 7 == 6, math.pi, 1.0 * draws[2] - 0.5)
     poses[:, 2] = (poses[:, 2] + turned + math.pi) % (2 * math.pi) - math.pi
-    values: dict[str, Any] = {field.name: np.zeros(CHECK_STATES) for field in fields(State)}
+    values: dict[str, Any] = {name: np.zeros(CHECK_STATES) for name in ROW_FIELDS}
     x, y, yaw = poses.T.astype(np.float32)
     values |= {"x": x, "y": y, "yaw": yaw, "track": course.astype(np.int32)}
     state = State(**values)  # Params reads nothing else of it

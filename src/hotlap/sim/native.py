@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ from hotlap.sim.dynamics import (
     wrap,
 )
 from hotlap.sim.look import Look
-from hotlap.simulator import Command, Start, State
+from hotlap.sim.traffic import Traffic, TrafficSettings
+from hotlap.simulator import Command, Start, State, Surroundings
 from hotlap.stations import StationTable
 from hotlap.threads import available, spread
 from hotlap.track import Track
@@ -76,6 +78,8 @@ _FLOATS = (
     "travelled",
 )
 _INTS = ("station", "wheels_off", "steps")
+_INDEX = {name: row for row, name in enumerate(_FLOATS)}
+_AROUND = tuple(field.name for field in fields(Surroundings))
 _SHARED = 512
 """Fewer cars are stepped before another thread has woken up."""
 _SKEW = 80
@@ -92,6 +96,7 @@ class NativeSimulator:
         dt: seconds between control steps.
         camera: what the cameras see with, or None to have no camera.
         looks: what the world looks like; row i uses `looks[i % len(looks)]`.
+        traffic: what shares the road with the cars.
         first_row: global id of row 0; the random draws of a row depend on its global id.
         threads: how many threads share the work; the result does not depend on it.
     """
@@ -105,6 +110,7 @@ class NativeSimulator:
         dt: float = 1 / 15,
         camera: CameraSettings | None = None,
         looks: Sequence[Look] = (Look(),),
+        traffic: TrafficSettings | None = None,
         first_row: int = 0,
         threads: int | None = None,
     ) -> None:
@@ -131,7 +137,13 @@ class NativeSimulator:
         self._track = np.zeros(self._padded, np.int32)
         self._episode = np.full(rows, -1, np.int32)
         self._row = first_row + np.arange(rows, dtype=np.int64)
-        self._world = np.arange(rows, dtype=np.int32)
+        self._world = (np.arange(rows) // (1 if traffic is None else traffic.cars)).astype(np.int32)
+        self._traffic: Traffic | None = None
+        if traffic is not None and traffic.boxes:
+            self._traffic = Traffic(
+                traffic, self.tracks, vehicles, first_row=first_row, threads=self.threads
+            )
+        self._around: Surroundings | None = None
         self._state = self._view()
         self._look = (np.arange(rows) % len(looks)).astype(np.int32)
         self.camera = (
@@ -158,6 +170,7 @@ class NativeSimulator:
             row=self._row,
             track=self._track[: self.rows],
             world=self._world,
+            around=self._around,
         )
 
     def reset(self, rows: Array, start: Start) -> State:
@@ -167,12 +180,27 @@ class NativeSimulator:
         self._track, self._episode = self._track.copy(), self._episode.copy()
         self._episode[rows] += 1
         self._track[rows] = start.track
+        if self._traffic is not None:
+            here = self._floats[_INDEX["s"], : self.rows]
+            spot = self._traffic.begin(
+                start,
+                rows,
+                ids=self._row[rows],
+                episode=self._episode[rows],
+                others=np.where(self._episode < 0, np.nan, here),
+            )
+            start = replace(start, s=spot)
         placed = self._bank.place(start)
         self._floats[:, rows] = np.stack([placed.get(name, placed["zero"]) for name in _FLOATS])
         self._ints[:, rows] = 0
         self._ints[_INTS.index("station"), rows] = placed["station"]
+        self._look_around(0.0)
         self._state = self._view()
         return self._state
+
+    def _look_around(self, dt: float) -> None:
+        if self._traffic is not None:
+            self._around = self._traffic.look(self._floats, _INDEX, dt)
 
     def step(self, command: Command) -> State:
         """Advance every car by `dt`.
@@ -188,12 +216,15 @@ class NativeSimulator:
                 f"the command of row {row} is not a number: steering {wanted[0, row]}, "
                 f"speed {wanted[1, row]}. The policy has diverged; lower its learning rate."
             )
+        before = self._floats
+        if self._traffic is not None:
+            before = self._traffic.pushed(before, _INDEX)
         floats, ints = np.empty_like(self._floats), np.empty_like(self._ints)
         bank = self._bank
         spread(
             _step,
             self._padded,
-            self._floats,
+            before,
             floats,
             self._ints,
             ints,
@@ -212,6 +243,7 @@ class NativeSimulator:
             threads=self.threads if self.rows >= _SHARED else 1,
         )
         self._floats, self._ints = floats, ints
+        self._look_around(self.dt)
         self._state = self._view()
         return self._state
 
@@ -228,12 +260,16 @@ class NativeSimulator:
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
-        return {
+        arrays = {
             "floats": self._floats[:, : self.rows].copy(),
             "ints": self._ints[:, : self.rows].copy(),
             "track": self._track[: self.rows].copy(),
             "episode": self._episode.copy(),
         }
+        if self._traffic is not None:
+            around = {name: getattr(self._around, name) for name in _AROUND}
+            arrays |= {f"traffic.{k}": v for k, v in (self._traffic.save() | around).items()}
+        return arrays
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Continue from what `save` returned."""
@@ -241,6 +277,9 @@ class NativeSimulator:
         self._track, self._episode = self._track.copy(), arrays["episode"].copy()
         self._floats[:, : self.rows], self._ints[:, : self.rows] = arrays["floats"], arrays["ints"]
         self._track[: self.rows] = arrays["track"]
+        if self._traffic is not None:
+            self._traffic.restore({k: arrays[f"traffic.{k}"] for k in self._traffic.save()})
+            self._around = Surroundings(**{k: arrays[f"traffic.{k}"].copy() for k in _AROUND})
         self._state = self._view()
 
 

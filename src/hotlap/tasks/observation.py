@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
-from pydantic import PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from hotlap.config import Settings
 from hotlap.simulator import State
@@ -26,6 +26,10 @@ class StateSettings(Settings):
     """Times [s] at which the car, at its present speed, will reach the points it sees ahead."""
     speed_min: PositiveFloat = 1.0
     """Slower cars look ahead as if they drove this fast [m/s]."""
+    objects: NonNegativeInt = Field(4, le=16)
+    """How many of the next objects and cars it sees, where any share the road."""
+    objects_range: PositiveFloat = 5.0
+    """How far ahead it sees them [m]."""
 
 
 _SHARE = 1024
@@ -34,6 +38,11 @@ _SHARE = 1024
 _OWN = 11
 """Features before the look-ahead points."""
 
+_EACH = 4
+"""Features of an object."""
+_BESIDE = np.float32(1.0)
+"""An object so far behind the car is still beside it [m]."""
+
 
 class StateObservation:
     """Features of N cars: own motion, place on the road, and the centre line ahead.
@@ -41,13 +50,23 @@ class StateObservation:
     (N, O) float32: forward and sideways speed [m/s], yaw rate [rad/s], steering angle [rad], speed
     reference [m/s], lateral offset [m], sine and cosine of the heading error, distance to the left
     and right border [m], curvature [1/m]; then for each look-ahead time the point of the centre
-    line, forward and left of the car [m], over the distance looked ahead.
+    line, forward and left of the car [m], over the distance looked ahead. Where others share the
+    road, for each of the next ones: distance ahead along the road [m] (the range where there is
+    none), how far it is to the left of the car [m], how much faster it is [m/s], and half its
+    width [m].
     """
 
     def __init__(
-        self, settings: StateSettings, tracks: Sequence[Track], *, threads: int = 1
+        self,
+        settings: StateSettings,
+        tracks: Sequence[Track],
+        *,
+        shared: bool = False,
+        threads: int = 1,
     ) -> None:
-        self.size = _OWN + 2 * len(settings.lookahead)
+        self._objects = settings.objects if shared else 0
+        self._range = np.float32(settings.objects_range)
+        self.size = _OWN + 2 * len(settings.lookahead) + _EACH * self._objects
         self._times = np.array(settings.lookahead, np.float32)
         self._speed_min = np.float32(settings.speed_min)
         self._table = StationTable(tracks)
@@ -57,9 +76,16 @@ class StateObservation:
         """Compute the features of the given rows (all if None)."""
         picked = np.arange(len(state.x)) if rows is None else np.asarray(rows)
         out = np.empty((len(picked), self.size), np.float32)
-        table = self._table
+        table, around = self._table, state.around
+        none = np.zeros((len(state.x), 0), np.float32)
+        there, beside, speed, boxes = (
+            (none, none, none, none[:, :, None])
+            if around is None
+            else (around.s, around.n, around.speed, around.boxes)
+        )
         spread(
             _features, len(picked), picked, out, self._times, self._speed_min,
+            self._objects, self._range, there, beside, speed, boxes,
             state.x, state.y, state.yaw, state.vx, state.vy, state.yaw_rate, state.steering,
             state.reference, state.s, state.n, state.heading_error, state.curvature, state.left,
             state.right, state.track,
@@ -71,7 +97,7 @@ class StateObservation:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _features(  # type: ignore[no-untyped-def]
-    start, stop, rows, out, times, speed_min,
+    start, stop, rows, out, times, speed_min, objects, sight, there, beside, pace, boxes,
     x, y, yaw, vx, vy, yaw_rate, steering, reference, s, n, heading_error, curvature, left, right,
     track, stations, first, segments, spacing, closed,
 ):  # fmt: skip
@@ -111,3 +137,20 @@ def _features(  # type: ignore[no-untyped-def]
             far = np.float32(1) / distance
             out[j, _OWN + 2 * k] = (c * px + sn * py) * far
             out[j, _OWN + 2 * k + 1] = (c * py - sn * px) * far
+        # the next objects, one after the other; those passed over are nearer than `near`
+        near = -_BESIDE
+        for slot in range(objects):
+            found, least = -1, sight
+            for k in range(there.shape[1]):
+                ahead = there[i, k] - s[i]
+                if closed[which] == 1:
+                    ahead = ahead - count * gap if ahead > count * gap - _BESIDE else ahead
+                    ahead = ahead + count * gap if ahead <= -_BESIDE else ahead
+                if near < ahead < least and boxes[i, k, 6] > 0:
+                    found, least = k, ahead
+            at = _OWN + 2 * len(times) + _EACH * slot
+            out[j, at] = least
+            out[j, at + 1] = beside[i, found] - n[i] if found >= 0 else np.float32(0)
+            out[j, at + 2] = pace[i, found] - vx[i] if found >= 0 else np.float32(0)
+            out[j, at + 3] = boxes[i, found, 5] if found >= 0 else np.float32(0)
+            near = least

@@ -54,7 +54,7 @@ class ProgressReward(_Reward):
     kind: Literal["progress"] = "progress"
     """Which reward."""
     off_track_fine: NonNegativeFloat = 1.0
-    """Taken off when the episode ends off the track, reversed or standing [m]."""
+    """Taken off when the episode ends off the track, reversed, standing or in a crash [m]."""
 
     def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32:
         """Reward N steps."""
@@ -67,7 +67,7 @@ class CentreReward(_Reward):
     kind: Literal["centre"] = "centre"
     """Which reward."""
     off_track_fine: NonNegativeFloat = 1.0
-    """Taken off when the episode ends off the track, reversed or standing."""
+    """Taken off when the episode ends off the track, reversed, standing or in a crash."""
 
     def __call__(self, before: State, command: Command, after: State, ended: Ended) -> Float32:
         """Reward N steps."""
@@ -82,7 +82,7 @@ class RacingReward(_Reward):
     kind: Literal["racing"] = "racing"
     """Which reward."""
     off_track_fine: NonNegativeFloat = 1.0
-    """Taken off when the episode ends off the track, reversed or standing [m]."""
+    """Taken off when the episode ends off the track, reversed, standing or in a crash [m]."""
     speed_fine: NonNegativeFloat = 0.15
     """Further fine for leaving the road, by the square of the speed [m/(m/s)^2]."""
     jerk_fine: NonNegativeFloat = 0.02

@@ -27,6 +27,7 @@ class Status(IntEnum):
     IMMOBILIZED = 3
     REVERSED = 4
     TIME_UP = 5
+    CRASHED = 6
 
 
 class RulesSettings(Settings):
@@ -35,6 +36,8 @@ class RulesSettings(Settings):
     off_track: Literal["all_wheels", "any_wheel", "centre", "never"] = "all_wheels"
     """What has to leave the road: all four wheels (DeepRacer's rule), one of them, or the car's
     middle."""
+    crash: bool = True
+    """Ends when the car touches an obstacle or another car; otherwise they push each other away."""
     reversed_steps: NonNegativeInt = 15
     """Ends after so many steps in a row that lose progress."""
     immobilized_steps: NonNegativeInt = 15
@@ -110,6 +113,8 @@ class Rules:
         elif rules.off_track != "never":
             most = 4 if rules.off_track == "all_wheels" else 1
             status[after.wheels_off >= most] = Status.OFF_TRACK
+        if rules.crash and after.around is not None:
+            status[after.around.contact >= 0] = Status.CRASHED
         return Ended(status)
 
     def save(self) -> dict[str, Array]:
