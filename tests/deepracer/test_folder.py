@@ -58,7 +58,7 @@ def test_a_lone_reward_function_gets_deepracers_defaults(folder):
         "rules.reversed_steps": 15,
         "rules.immobilized_steps": 15,
         "rules.laps": 1,
-        "train.cars": 64,
+        "train.cars": 32,
         "train.seconds": 180,
         "rules.time_limit": 666.7,
         "start.kind": "round_robin",
@@ -76,7 +76,7 @@ def test_the_example_is_read_and_its_reward_is_sound():
     assert plan.settings["track"] == "reinvent_like"
     assert plan.settings["actions.list"][3] == [0.0, 1.6]
     assert len(plan.settings["actions.list"]) == 7
-    assert plan.settings["algorithm.minibatch"] == 256
+    assert plan.settings["algorithm.minibatch"] == 128
     reward = RewardFile(plan.settings["reward.path"])
     assert reward.check(load_track("reinvent_like")) == []
 

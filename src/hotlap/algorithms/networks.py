@@ -226,15 +226,15 @@ class Adam:
         self.squares = [torch.zeros_like(tensor) for tensor in tensors]
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
-        """Move the tensors against their gradients."""
-        beta1, beta2 = 0.9, 0.999
+    def step(
+        self, gradients: Sequence[Tensor], learning_rate: float, divisor: Tensor | None = None
+    ) -> None:
+        """Move the tensors against their gradients, divided by `divisor`, which are used up."""
         self.steps += 1
-        torch._foreach_lerp_(self.means, list(gradients), 1 - beta1)
-        torch._foreach_mul_(self.squares, beta2)
-        torch._foreach_addcmul_(self.squares, list(gradients), list(gradients), 1 - beta2)
-        root = torch._foreach_sqrt(self.squares)
-        torch._foreach_div_(root, (1 - beta2**self.steps) ** 0.5)
-        torch._foreach_add_(root, self._epsilon)
-        size = -learning_rate / (1 - beta1**self.steps)
-        torch._foreach_addcdiv_(self._tensors, self.means, root, size)
+        # the operator that torch.optim.Adam(fused=True) calls: one pass over memory, not seven
+        torch._fused_adam_(
+            self._tensors, list(gradients), self.means, self.squares, [],
+            [torch.tensor(float(self.steps), device=w.device) for w in self._tensors],
+            lr=learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self._epsilon,
+            amsgrad=False, maximize=False, grad_scale=divisor,
+        )  # fmt: skip

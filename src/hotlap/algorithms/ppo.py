@@ -344,15 +344,15 @@ class PPO:
             torch._foreach_add_(total, found)
             sums = sums + more
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(total)))
-        torch._foreach_mul_(total, (settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        shorten = ((norm + 1e-6) / settings.max_grad_norm).clamp(min=1.0)
         actors = len(self._actor_adam.means)
         critic_rate = self._learning_rate
         if settings.critic_learning_rate is not None:
             critic_rate = settings.critic_learning_rate
             if settings.schedule == "linear":
                 critic_rate *= self._learning_rate / settings.learning_rate
-        self._actor_adam.step(total[:actors], self._learning_rate)
-        self._critic_adam.step(total[actors:], critic_rate)
+        self._actor_adam.step(total[:actors], self._learning_rate, shorten)
+        self._critic_adam.step(total[actors:], critic_rate, shorten)
         if self._action.kind == "continuous":
             lowest, highest = math.log(settings.min_std), math.log(settings.max_std)
             with torch.no_grad():
