@@ -368,7 +368,8 @@ def test_warming_reaches_every_module_and_leaves_nothing_to_compile():
         import sys
         import numpy as np
         from hotlap import bench
-        from hotlap.env import EnvSettings, ObservationSettings, SingleEnv, VectorEnv
+        from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
+        from hotlap.gym import SingleEnv
 
         facts = bench.machine()
         assert "torch" not in sys.modules or facts["gpu"] != "none"

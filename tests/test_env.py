@@ -12,8 +12,9 @@ from gymnasium.vector import AutoresetMode
 
 import hotlap  # noqa: F401, registers the environments
 from hotlap.config import resolve
-from hotlap.env import EnvSettings, SingleEnv, VectorEnv, make_env, make_vector_env
+from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import ConfigError, HotlapError, MissingFieldError
+from hotlap.gym import SingleEnv, make_env, make_vector_env
 from hotlap.sim.native import NativeSimulator
 from hotlap.tasks.rules import Status
 from hotlap.track import load_track

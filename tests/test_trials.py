@@ -13,7 +13,24 @@ module = importlib.import_module("hotlap.trials")
 
 def report(completion, progress, lap, reward=0.0, trials=2):
     return Report(
-        *("oval", "deepracer", trials, 1, 0, completion, progress, (), lap, lap, 0, 0, 0, 0, reward)
+        *(
+            "oval",
+            "deepracer",
+            trials,
+            1,
+            0,
+            completion,
+            progress,
+            (),
+            lap,
+            lap,
+            0,
+            0,
+            0,
+            0,
+            0,
+            reward,
+        )
     )
 
 

@@ -38,11 +38,18 @@ _PLACES = {
 
 __all__ = list(_PLACES)
 
-register(
-    id="hotlap/TimeTrial-v0",
-    entry_point="hotlap.env:make_env",
-    vector_entry_point="hotlap.env:make_vector_env",
-)
+_TASKS: dict[str, dict[str, Any]] = {
+    "hotlap/TimeTrial-v0": {},
+    "hotlap/ObjectAvoidance-v0": {"traffic.obstacles": 3},
+    "hotlap/HeadToBot-v0": {"traffic.bots": 3},
+}
+for _id, _settings in _TASKS.items():
+    register(
+        id=_id,
+        entry_point="hotlap.gym:make_env",
+        vector_entry_point="hotlap.gym:make_vector_env",
+        kwargs=_settings,
+    )
 
 
 class _Package(ModuleType):

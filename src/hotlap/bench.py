@@ -31,6 +31,7 @@ from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
 from hotlap.errors import ConfigError
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.native import NativeSimulator
+from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Command, Start
 from hotlap.tasks.rewards import FileReward
 from hotlap.threads import available
@@ -71,7 +72,8 @@ def warm() -> float:
         _say(f"compiling kernels, once on this machine (about {_COLD_SECONDS} s)")
     start = time.perf_counter()
     seen = ObservationSettings(actor=("camera",), critic=("state",))
-    env = VectorEnv(EnvSettings(observation=seen), 1, threads=1)
+    shared = TrafficSettings(obstacles=1)
+    env = VectorEnv(EnvSettings(observation=seen, traffic=shared), 1, threads=1)
     env.begin()
     action = np.zeros((1, 2), np.float32)
     env.advance(action)

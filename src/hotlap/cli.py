@@ -376,6 +376,8 @@ def _print_report(report: dict[str, Any]) -> None:
         "left the track": report["off_tracks"],
         "stood still": report["immobilized"],
         "went back": report["reversed"],
+        "hit something": report["crashes"],
+        "ran out of time": report["timed_out"],
     }
     said = ", ".join(f"{count} {what}" for what, count in trouble.items() if count)
     if said:

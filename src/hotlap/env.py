@@ -2,7 +2,7 @@
 
 `advance` is the native step: it resets ended rows within the step and also returns what they had
 reached, so that a learner can tell a crash from a lap that only the clock cut off. `reset` and
-`step` say the same in Gymnasium's words; `SingleEnv` is the view of one car.
+`step` say the same in Gymnasium's words.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
 
-from hotlap.config import Settings, resolve
+from hotlap.config import Settings
 from hotlap.deepracer.metadata import Continuous, Metadata
 from hotlap.deepracer.params import Params
 from hotlap.deepracer.reward_file import RewardFile
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
-from hotlap.sim.camera import Camera, CameraSettings
+from hotlap.sim.camera import CameraSettings
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
 from hotlap.sim.traffic import TrafficSettings
@@ -38,7 +38,7 @@ from hotlap.tasks.actions import (
 from hotlap.tasks.observation import StateObservation, StateSettings
 from hotlap.tasks.rewards import FileReward, FunctionReward, ProgressReward, RewardSettings
 from hotlap.tasks.rewards import array_reward as load_array_reward
-from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
+from hotlap.tasks.rules import Ended, Rules, RulesSettings
 from hotlap.threads import available
 from hotlap.track import Track, load_track
 from hotlap.types import Array, Float32
@@ -48,12 +48,9 @@ __all__ = [
     "EnvSettings",
     "Episodes",
     "ObservationSettings",
-    "SingleEnv",
     "StartSettings",
     "Transition",
     "VectorEnv",
-    "make_env",
-    "make_vector_env",
 ]
 
 Sensor: TypeAlias = Literal["state", "camera"]
@@ -384,7 +381,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
                 raise ConfigError("seed: one integer seeds all cars; a list is not understood")
             self.restore(self._blank)
             self._seed = int(seed)
-        return self._unnamed(self.begin()), {}
+        return self.unnamed(self.begin()), {}
 
     def step(self, actions: Array) -> tuple[Any, Array, Array, Array, dict[str, Any]]:
         """Drive one step; ended rows restart within it, `info["final_obs"]` keeps what they saw."""
@@ -393,13 +390,13 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if len(t.ended):
             final = np.full(self.rows, None, dtype=object)
             for k, row in enumerate(t.ended):
-                final[row] = self._unnamed({name: seen[k] for name, seen in t.reached.items()})
+                final[row] = self.unnamed({name: seen[k] for name, seen in t.reached.items()})
             mask = np.zeros(self.rows, bool)
             mask[t.ended] = True
             found = self._final_info(t)
             info = {"final_obs": final, "_final_obs": mask, "final_info": found}
             info["_final_info"] = mask.copy()
-        return self._unnamed(t.observation), t.reward, t.terminated, t.truncated, info
+        return self.unnamed(t.observation), t.reward, t.terminated, t.truncated, info
 
     def _final_info(self, t: Transition) -> dict[str, Any]:
         """Episode statistics in the words of Gymnasium's RecordEpisodeStatistics."""
@@ -417,7 +414,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             spread[f"_{name}"] = np.isin(np.arange(self.rows), t.ended)
         return {"episode": spread}
 
-    def _unnamed(self, observation: dict[str, Array]) -> Any:
+    def unnamed(self, observation: dict[str, Array]) -> Any:
+        """Return a lone observation without its name, as its space is."""
         return observation[self.names[0]] if len(self.names) == 1 else observation
 
     # --- inside ---
@@ -508,110 +506,6 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             completion=np.clip(laps / goal, 0, limit).astype(np.float32),
             lap_time=self._lap_best[rows],
         )
-
-
-class SingleEnv(gymnasium.Env[Any, Any]):
-    """One car, without autoreset."""
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
-
-    def __init__(self, settings: EnvSettings, *, render_mode: str | None = None) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ConfigError(f"render_mode: choose None or 'rgb_array' (got {render_mode!r})")
-        self._env = VectorEnv(settings, 1, threads=1)
-        self.render_mode = render_mode
-        self.metadata = {**self.metadata, "render_fps": round(settings.control_rate)}
-        self.observation_space = self._env.single_observation_space
-        self.action_space = self._env.single_action_space
-        self._eye: Camera | None = None
-        self._next: Any = None
-        self._seeded = False
-
-    @property
-    def state(self) -> State:
-        """The state of the car, arrays of length 1; after an episode's end the last it reached."""
-        return self._env.state if self._next is None else self._env.previous
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; the same seed gives the same episodes."""
-        super().reset(seed=seed)
-        if seed is None and not self._seeded:
-            seed = int(self.np_random.integers(2**31))
-        self._seeded = True
-        # The vector has already begun the next episode: beginning once more would skip it.
-        ready, self._next = self._next, None
-        if ready is None or seed is not None:
-            ready, _ = self._env.reset(seed=seed)
-        return self._first(ready), self._info()
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Drive one control step."""
-        t = self._env.advance(np.asarray(action)[None])
-        if len(t.ended):
-            self._next = self._env._unnamed(t.observation)
-            seen = self._env._unnamed({k: v[0] for k, v in t.reached.items()})
-            info = self._info() | {
-                "status": Status(int(t.episodes.status[0])).name.lower(),
-                "completion": float(t.episodes.completion[0]),
-                "lap_time": float(t.episodes.lap_time[0]),
-            }
-        else:
-            self._next = None
-            seen, info = self._first(self._env._unnamed(t.observation)), self._info()
-        return seen, float(t.reward[0]), bool(t.terminated[0]), bool(t.truncated[0]), info
-
-    def render(self) -> Any:
-        """Return what the car's camera sees: (120, 160, 3) uint8."""
-        if self.render_mode is None:
-            return None
-        state = self.state
-        if self._eye is None:
-            rgb = CameraSettings(color="rgb")
-            self._eye = Camera(rgb, self._env.simulator.tracks, (self._env.settings.look,))
-        look = np.zeros(1, np.int32)
-        return self._eye.render(state.x, state.y, state.yaw, state.track, look)[0]
-
-    def _first(self, observation: Any) -> Any:
-        if isinstance(observation, dict):
-            return {name: seen[0] for name, seen in observation.items()}
-        return observation[0]
-
-    def _info(self) -> dict[str, Any]:
-        state = self.state
-        return {
-            "s": float(state.s[0]),
-            "n": float(state.n[0]),
-            "speed": float(np.hypot(state.vx[0], state.vy[0])),
-            "travelled": float(state.travelled[0]),
-        }
-
-
-def make_env(render_mode: str | None = None, **settings: Any) -> SingleEnv:
-    """Build one car for `gymnasium.make`; keywords are settings (see `make_vector_env`)."""
-    return SingleEnv(_task_settings(settings), render_mode=render_mode)
-
-
-def make_vector_env(num_envs: int = 1, seed: int = 0, **settings: Any) -> VectorEnv:
-    """Build N cars for `gymnasium.make_vec`.
-
-    Keywords are settings by section or dotted name: `track="oval"`, `observation="camera"`,
-    `reward="racing"`, `**{"rules.time_limit": 20}`.
-    """
-    settings.pop("render_mode", None)
-    return VectorEnv(_task_settings(settings), num_envs, seed=seed)
-
-
-def _task_settings(settings: Mapping[str, Any]) -> EnvSettings:
-    named: dict[str, Any] = dict(settings)
-    seen = named.pop("observation", None)
-    if isinstance(seen, str | tuple | list):
-        names = [seen] if isinstance(seen, str) else list(seen)
-        named["observation"] = {"actor": names, "critic": names}
-    elif isinstance(seen, Mapping):
-        named["observation"] = {"critic": seen.get("actor", ("state",)), **seen}
-    return resolve(EnvSettings, {"rules.laps": 3}, named)
 
 
 def _plain_actions(settings: Any) -> ContinuousActions | GridActions | ListActions:

@@ -49,9 +49,11 @@ class Report:
     """Over all completed laps."""
     off_tracks: int
     crashes: int
-    """Contacts with objects or cars; there are none on an empty track."""
+    """Trials that ended at an obstacle or another car."""
     immobilized: int
     reversed: int
+    timed_out: int
+    """Trials that the clock cut off before their last lap was complete."""
     mean_reward: float | None
     """Of an episode, where the reward was computed."""
     limit_s: float | None = None
@@ -163,7 +165,9 @@ def evaluation_env(
     changes |= {"rules.laps": laps, "rules.time_limit": limit}
     if settings.rules.off_track == "never":  # a lap beside the road is no clean lap
         changes["rules.off_track"] = "all_wheels"
-    return VectorEnv(resolve(EnvSettings, plain, changes), trials, threads=threads)
+    changes["rules.crash"] = True  # nor is one that pushes others away
+    rows = trials * settings.traffic.cars  # each car of a world is a trial
+    return VectorEnv(resolve(EnvSettings, plain, changes), rows, threads=threads)
 
 
 def evaluate_policy(
@@ -223,9 +227,10 @@ def evaluate_policy(
         best_lap_s=min(every, default=None),
         mean_lap_s=float(np.mean(every)) if every else None,
         off_tracks=int((status == Status.OFF_TRACK).sum()),
-        crashes=0,
+        crashes=int((status == Status.CRASHED).sum()),
         immobilized=int((status == Status.IMMOBILIZED).sum()),
         reversed=int((status == Status.REVERSED).sum()),
+        timed_out=int((status == Status.TIME_UP).sum()),
         mean_reward=float(reward.mean()) if rewarded else None,
         traces=traces,
     )

@@ -16,6 +16,7 @@ from hotlap.types import Array, Float32, Int32
 __all__ = [
     "BOX_FIELDS",
     "ROW_FIELDS",
+    "SURROUNDINGS",
     "Command",
     "Simulator",
     "Start",
@@ -101,6 +102,8 @@ class State:
     """What else is on the road; None where every car is alone."""
 
 
+SURROUNDINGS = tuple(field.name for field in fields(Surroundings))
+"""The arrays of Surroundings."""
 ROW_FIELDS = tuple(field.name for field in fields(State) if field.name != "around")
 """The fields of a State that are arrays with one entry a row."""
 

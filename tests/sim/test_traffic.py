@@ -45,7 +45,7 @@ def meet(floats, **settings):
     """Let cars touch; return what is around them, and their state after the push."""
     rows = floats.shape[1]
     found = traffic(rows, cars=rows, **settings)
-    around = found.look(floats, INDEX, 0.0)
+    around = found.drive(floats, INDEX, 0.0)
     return around, found.pushed(floats, INDEX)
 
 
@@ -123,7 +123,7 @@ def test_a_wall_gives_back_the_speed_into_it_and_rubs_along_it():
     found.begin(start, rows, ids=rows, episode=rows, others=np.array([np.nan]))
     floats = cars(x=18.0, y=0.5, vx=1.0, vy=1.0)  # the box reaches from x = 18 to x = 22
 
-    around = found.look(floats, INDEX, 0.0)
+    around = found.drive(floats, INDEX, 0.0)
     after = found.pushed(floats, INDEX)
 
     assert around.contact[0] == 0
@@ -155,7 +155,7 @@ def test_cars_touch_where_their_rectangles_do_and_the_push_parts_them(seed):
         c, s = np.cos(yaw), np.sin(yaw)
         return shapely.Polygon(corner @ np.array([[c, s], [-s, c]]) + [x, y])
 
-    around = found.look(floats, INDEX, 0.0)
+    around = found.drive(floats, INDEX, 0.0)
     after = found.pushed(floats, INDEX)
 
     touched = 0
@@ -186,7 +186,7 @@ def test_each_car_sees_the_others_of_its_world_and_nobody_else():
     floats = cars(x=[1, 2, 3, 11, 12, 13], y=[0, 0.5, 1, 0, 0, 0], yaw=0.3, vx=[1, 2, 3, 4, 5, 6])
     found = traffic(6, cars=3)
 
-    around = found.look(floats, INDEX, 0.0)
+    around = found.drive(floats, INDEX, 0.0)
 
     np.testing.assert_array_equal(
         around.boxes[:, :, 0], [[2, 3], [1, 3], [1, 2], [12, 13], [11, 13], [11, 12]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from hotlap.sim.dynamics import (
 )
 from hotlap.sim.look import Look
 from hotlap.sim.traffic import Traffic, TrafficSettings
-from hotlap.simulator import Command, Start, State, Surroundings
+from hotlap.simulator import SURROUNDINGS, Command, Start, State, Surroundings
 from hotlap.stations import StationTable
 from hotlap.threads import available, spread
 from hotlap.track import Track
@@ -79,7 +79,6 @@ _FLOATS = (
 )
 _INTS = ("station", "wheels_off", "steps")
 _INDEX = {name: row for row, name in enumerate(_FLOATS)}
-_AROUND = tuple(field.name for field in fields(Surroundings))
 _SHARED = 512
 """Fewer cars are stepped before another thread has woken up."""
 _SKEW = 80
@@ -143,7 +142,7 @@ class NativeSimulator:
             self._traffic = Traffic(
                 traffic, self.tracks, vehicles, first_row=first_row, threads=self.threads
             )
-        self._around: Surroundings | None = None
+        self._around = None if self._traffic is None else self._traffic.nothing()
         self._state = self._view()
         self._look = (np.arange(rows) % len(looks)).astype(np.int32)
         self.camera = (
@@ -194,13 +193,10 @@ class NativeSimulator:
         self._floats[:, rows] = np.stack([placed.get(name, placed["zero"]) for name in _FLOATS])
         self._ints[:, rows] = 0
         self._ints[_INTS.index("station"), rows] = placed["station"]
-        self._look_around(0.0)
+        if self._traffic is not None and self._around is not None:
+            self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
         self._state = self._view()
         return self._state
-
-    def _look_around(self, dt: float) -> None:
-        if self._traffic is not None:
-            self._around = self._traffic.look(self._floats, _INDEX, dt)
 
     def step(self, command: Command) -> State:
         """Advance every car by `dt`.
@@ -243,7 +239,8 @@ class NativeSimulator:
             threads=self.threads if self.rows >= _SHARED else 1,
         )
         self._floats, self._ints = floats, ints
-        self._look_around(self.dt)
+        if self._traffic is not None:
+            self._around = self._traffic.drive(self._floats, _INDEX, self.dt)
         self._state = self._view()
         return self._state
 
@@ -267,7 +264,7 @@ class NativeSimulator:
             "episode": self._episode.copy(),
         }
         if self._traffic is not None:
-            around = {name: getattr(self._around, name) for name in _AROUND}
+            around = {name: getattr(self._around, name) for name in SURROUNDINGS}
             arrays |= {f"traffic.{k}": v for k, v in (self._traffic.save() | around).items()}
         return arrays
 
@@ -279,7 +276,7 @@ class NativeSimulator:
         self._track[: self.rows] = arrays["track"]
         if self._traffic is not None:
             self._traffic.restore({k: arrays[f"traffic.{k}"] for k in self._traffic.save()})
-            self._around = Surroundings(**{k: arrays[f"traffic.{k}"].copy() for k in _AROUND})
+            self._around = Surroundings(**{k: arrays[f"traffic.{k}"].copy() for k in SURROUNDINGS})
         self._state = self._view()
 
 

@@ -21,7 +21,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from hotlap.config import Settings
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError
-from hotlap.simulator import BOX_FIELDS, Start, Surroundings
+from hotlap.simulator import BOX_FIELDS, SURROUNDINGS, Start, Surroundings
 from hotlap.stations import StationTable
 from hotlap.threads import spread
 from hotlap.track import Track
@@ -225,6 +225,13 @@ class Traffic:
         placed[:, :, _CLOCK] = period * draws[:, :, 0]
         self._bodies[worlds] = placed
 
+    def nothing(self) -> Surroundings:
+        """Return what is around cars that are not on the road yet: boxes without height."""
+        rows, boxes = len(self._push), self.settings.boxes
+        s, n, speed = np.zeros((3, rows, boxes), np.float32)
+        blank = np.zeros((rows, boxes, len(BOX_FIELDS)), np.float32)
+        return Surroundings(blank, s, n, speed, np.full(rows, -1, np.int32))
+
     def pushed(self, floats: Array, index: dict[str, int]) -> Array:
         """Return the state rows with the pushes of the last contacts, which are then used up."""
         if self._push.any():
@@ -241,25 +248,37 @@ class Traffic:
             self._push = np.zeros_like(self._push)
         return floats
 
-    def look(self, floats: Array, index: dict[str, int], dt: float) -> Surroundings:
+    def drive(self, floats: Array, index: dict[str, int], dt: float) -> Surroundings:
         """Move the bots by `dt`, and find what is around every car and what it touches."""
-        rows, settings = len(self._push), self.settings
-        bodies = self._bodies.copy()
-        boxes = np.zeros((rows, settings.boxes, len(BOX_FIELDS)), np.float32)
-        road = np.zeros((3, rows, settings.boxes), np.float32)
-        contact = np.full(rows, -1, np.int32)
-        self._push = np.zeros_like(self._push)
+        self._bodies, self._push = self._bodies.copy(), np.zeros_like(self._push)
+        return self._look(floats, index, dt, np.arange(self._worlds), self.nothing())
+
+    def look(
+        self, floats: Array, index: dict[str, int], rows: Array, around: Surroundings
+    ) -> Surroundings:
+        """Look anew around the cars in whose worlds some of `rows` were put; nobody moves."""
+        kept = self._push.copy()  # who was pushed is still pushed, also if the other one is gone
+        kept[rows] = 0
+        copies = {name: getattr(around, name).copy() for name in SURROUNDINGS}
+        worlds = np.unique(rows // self.settings.cars)
+        found = self._look(floats, index, 0.0, worlds, Surroundings(**copies))
+        self._push = kept
+        return found
+
+    def _look(
+        self, floats: Array, index: dict[str, int], dt: float, worlds: Array, out: Surroundings
+    ) -> Surroundings:
         names = ("x", "y", "yaw", "vx", "vy", "yaw_rate", "s", "n")
-        state = np.stack([floats[index[name], :rows] for name in names])
+        state = np.stack([floats[index[name], : len(self._push)] for name in names])
         bank = self._bank
         spread(
-            _meet, self._worlds, settings.cars, settings.obstacles, np.float32(dt), bodies,
-            self._track, state, self._cars, self._sizes, bank.stations, bank.first, bank.segments,
-            bank.spacing, bank.closed, boxes, road, contact, self._push,
+            _meet, len(worlds), worlds, self.settings.cars, self.settings.obstacles, np.float32(dt),
+            self._bodies, self._track, state, self._cars, self._sizes, bank.stations, bank.first,
+            bank.segments, bank.spacing, bank.closed, out.boxes, out.s, out.n, out.speed,
+            out.contact, self._push,
             block=256, threads=self._threads,
         )  # fmt: skip
-        self._bodies = bodies
-        return Surroundings(boxes, road[0], road[1], road[2], contact)
+        return out
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
@@ -277,9 +296,10 @@ class Traffic:
 
 
 # What is known of an obstacle or a bot: arc length, lane it is on (1 left, -1 right, between them
-# while it changes), lane it makes for, speed, time between two changes, time since the last one.
-_S, _LANE, _AIM, _SPEED, _PERIOD, _CLOCK = range(6)
-_BODY = 6
+# while it changes), lane it makes for, speed, time between two changes, time since the last one,
+# and how far it moves aside for each metre ahead.
+_S, _LANE, _AIM, _SPEED, _PERIOD, _CLOCK, _SWAY = range(7)
+_BODY = 7
 _PUSH = 5
 """x, y [m], speed in x and y of the world [m/s], yaw rate [rad/s]."""
 _TALL = 0.65
@@ -347,14 +367,15 @@ def _pose(s, lane, share, origin, count, gap, stations):  # type: ignore[no-unty
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _meet(  # type: ignore[no-untyped-def]
-    start, stop, cars, obstacles, dt, bodies, track, state, size, sizes, stations, first, segments,
-    spacing, closed, boxes, road, contact, push,
+    start, stop, worlds, cars, obstacles, dt, bodies, track, state, size, sizes,
+    stations, first, segments, spacing, closed, boxes, place, offset, pace, contact, push,
 ):  # fmt: skip
-    """Move bots, fill in the boxes around cars, find contacts; in the worlds start..stop."""
+    """Move bots, fill in the boxes around cars, find contacts, in worlds[start:stop]."""
     count = bodies.shape[1]
     share, change = sizes[6], sizes[7]
     bounce, rub = sizes[8], sizes[9]
-    for world in range(start, stop):
+    for index in range(start, stop):
+        world = worlds[index]
         which = track[world]
         origin, stretch, gap = first[which], segments[which], spacing[which]
         total = stretch * gap
@@ -362,24 +383,23 @@ def _meet(  # type: ignore[no-untyped-def]
         for b in range(count):
             body = bodies[world, b]
             speed = body[3]
-            x, y, tx, ty, n, bend = _pose(body[0], body[1], share, origin, stretch, gap, stations)
-            sway = _F0
             if b >= obstacles and dt > _F0:
                 body[5] += dt
                 if body[4] > _F0 and body[5] >= body[4]:
                     body[5] -= body[4]
                     body[2] = -body[2]
-                ahead = speed * dt / max(_F1 - n * bend, np.float32(0.2))
-                at = body[0] + ahead
+                _, _, _, _, n, bend = _pose(body[0], body[1], share, origin, stretch, gap, stations)
+                at = body[0] + speed * dt / max(_F1 - n * bend, np.float32(0.2))
                 if at >= total:
                     at = at - total if closed[which] == 1 else total - gap * np.float32(0.01)
-                moved = min(
-                    max(body[2] - body[1], -2 * speed * dt / change), 2 * speed * dt / change
-                )
+                most = 2 * speed * dt / change
+                moved = min(max(body[2] - body[1], -most), most)
                 body[0], body[1] = at, body[1] + moved
-                before = n
-                x, y, tx, ty, n, bend = _pose(at, body[1], share, origin, stretch, gap, stations)
-                sway = (n - before) / max(speed * dt, np.float32(1e-6)) if moved != _F0 else _F0
+                k = origin + min(np.int64(at / gap), np.int64(stretch - 1))
+                half = _HALF * (stations[k, 5] + stations[k, 6])
+                body[6] = moved * share * half / max(speed * dt, np.float32(1e-6))
+            sway = body[6]
+            x, y, tx, ty, n, bend = _pose(body[0], body[1], share, origin, stretch, gap, stations)
             turn = _F1 / math.sqrt(_F1 + sway * sway)
             c, s = (tx - sway * ty) * turn, (ty + sway * tx) * turn
             kind = 3 if b >= obstacles else 0
@@ -388,7 +408,7 @@ def _meet(  # type: ignore[no-untyped-def]
                 box[0], box[1], box[2], box[3] = x, y, c, s
                 box[4], box[5], box[6] = sizes[kind], sizes[kind + 1], sizes[kind + 2]
                 box[7] = _F1 if kind == 3 else _F0
-                road[0, car, b], road[1, car, b], road[2, car, b] = body[0], n, speed
+                place[car, b], offset[car, b], pace[car, b] = body[0], n, speed
         for car in range(base, base + cars):
             k = count
             for other in range(base, base + cars):
@@ -398,11 +418,12 @@ def _meet(  # type: ignore[no-untyped-def]
                 box[0], box[1] = state[0, other], state[1, other]
                 box[2], box[3] = math.cos(state[2, other]), math.sin(state[2, other])
                 box[4], box[5], box[6], box[7] = size[other, 0], size[other, 1], size[other, 2], _F1
-                road[0, car, k], road[1, car, k] = state[6, other], state[7, other]
-                road[2, car, k] = math.sqrt(state[3, other] ** 2 + state[4, other] ** 2)
+                place[car, k], offset[car, k] = state[6, other], state[7, other]
+                pace[car, k] = math.sqrt(state[3, other] ** 2 + state[4, other] ** 2)
                 k += 1
         for car in range(base, base + cars):
             deepest = _F0
+            contact[car] = -1
             c, s = math.cos(state[2, car]), math.sin(state[2, car])
             for k in range(boxes.shape[1]):
                 box = boxes[car, k]
@@ -426,7 +447,7 @@ def _meet(  # type: ignore[no-untyped-def]
                     ovy = box[3] * state[3, other] + box[2] * state[4, other]
                     spin, mobile, turns = state[5, other], _F1, _F1 / size[other, 3]
                 else:
-                    ovx, ovy = road[2, car, k] * box[2], road[2, car, k] * box[3]
+                    ovx, ovy = pace[car, k] * box[2], pace[car, k] * box[3]
                     spin, mobile, turns = _F0, _F0, _F0
                 vx = c * state[3, car] - s * state[4, car] - state[5, car] * py
                 vy = s * state[3, car] + c * state[4, car] + state[5, car] * px
