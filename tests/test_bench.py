@@ -341,6 +341,15 @@ def test_kernels_are_warm_where_their_index_is_newer(
     assert bench.is_warm() is warm
 
 
+def test_a_source_written_anew_with_the_same_text_is_announced_once(monkeypatch, tmp_path):
+    kernel = kernel_with_index(tmp_path, source_age=50, index_age=100)
+    monkeypatch.setattr(bench, "_kernels", lambda: [kernel])
+
+    bench.warm()
+
+    assert bench.is_warm()
+
+
 @pytest.mark.parametrize("is_warm", [True, False])
 def test_compiling_is_announced_only_where_it_takes_long(monkeypatch, capsys, is_warm):
     monkeypatch.setattr(bench, "is_warm", lambda: is_warm)

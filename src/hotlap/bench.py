@@ -68,7 +68,8 @@ def warm() -> float:
 
     Says so on standard error where it will take long.
     """
-    if not is_warm():
+    was_warm = is_warm()
+    if not was_warm:
         _say(f"compiling kernels, once on this machine (about {_COLD_SECONDS} s)")
     start = time.perf_counter()
     seen = ObservationSettings(actor=("camera",), critic=("state",))
@@ -80,6 +81,11 @@ def warm() -> float:
     params = Params(env.simulator.tracks)
     params.begin(np.arange(1), env.state)
     params.compute(env.state, env.actions.decode(action), env.state.steps)
+    if not was_warm:
+        # numba reads its index by a hash of the source: one written anew with the same text counts.
+        for file in (file for kernel in _kernels() for file in _indexes(kernel)):
+            with contextlib.suppress(OSError):
+                file.touch()
     return time.perf_counter() - start
 
 
@@ -96,11 +102,16 @@ def _kernels() -> list[Dispatcher]:
 
 
 def _is_cached(kernel: Any) -> bool:
+    written = [file.stat().st_mtime for file in _indexes(kernel)]
+    # numba throws an index away whose source has changed since.
+    return max(written, default=0.0) >= Path(kernel.py_func.__code__.co_filename).stat().st_mtime
+
+
+def _indexes(kernel: Any) -> list[Path]:
+    """List the files in which numba says what it has compiled of the kernel."""
     code = kernel.py_func.__code__
     pattern = f"*{kernel.py_func.__qualname__}-{code.co_firstlineno}.*.nbi"
-    written = [file.stat().st_mtime for file in Path(kernel.stats.cache_path).glob(pattern)]
-    # numba throws an index away whose source has changed since.
-    return max(written, default=0.0) >= Path(code.co_filename).stat().st_mtime
+    return list(Path(kernel.stats.cache_path).glob(pattern))
 
 
 # --- the machine ---

@@ -60,6 +60,7 @@ _PI, _TWO_PI, _HALF_PI = np.float32(math.pi), np.float32(2 * math.pi), np.float3
 _TURNS = np.float32(1 / (2 * math.pi))
 _CREEP = np.float32(0.01)
 _LEAST = np.float32(0.04)
+_TINY = np.float32(1e-30)
 _SIX, _TEN, _FIFTEEN = np.float32(6), np.float32(10), np.float32(15)
 
 # Minimax fits by Lawson's iteration in float64: sine on [0, pi/2], cosine on [0, 1.3], arctangent
@@ -124,6 +125,15 @@ def sin_cos(angle):  # type: ignore[no-untyped-def]
 
 
 @_inline
+def root(square):  # type: ignore[no-untyped-def]
+    """Square root of a number from 0 to 1e30, relative error below 3e-7.
+
+    The machine estimates an inverse square root in a sixth of the time that it takes a square root.
+    """
+    return square / math.sqrt(square + _TINY)
+
+
+@_inline
 def atan_positive(ratio):  # type: ignore[no-untyped-def]
     """Arctangent of a ratio that is not negative, error below 6e-7 rad."""
     z = min(ratio, _ONE) / max(ratio, _ONE)
@@ -170,8 +180,8 @@ def rates(vx, vy, r, delta, delta_rate, reference, m, j):  # type: ignore[no-unt
     front = m[FRONT_DRIVE, j] * drive
     rear = drive - front
     grip_front, grip_rear = grip_front * grip_front, grip_rear * grip_rear
-    side_front = math.sqrt(max(grip_front - front * front, _LEAST * grip_front))
-    side_rear = math.sqrt(max(grip_rear - rear * rear, _LEAST * grip_rear))
+    side_front = root(max(grip_front - front * front, _LEAST * grip_front))
+    side_rear = root(max(grip_rear - rear * rear, _LEAST * grip_rear))
 
     # Lateral slip of each wheel in its own frame, tan(alpha), and cornering forces.
     sin_d, cos_d = sin_quarter(delta), cos_small(delta)
@@ -198,7 +208,7 @@ def rates(vx, vy, r, delta, delta_rate, reference, m, j):  # type: ignore[no-unt
     vy_rate_k = lr * r_rate_k + (lr * r_k - vy) * m[BLEND_LAG_INVERSE, j]
     r_rate_k = r_rate_k + (r_k - r) * m[BLEND_LAG_INVERSE, j]
 
-    w = (math.sqrt(forward + vy * vy) - m[BLEND_LOW, j]) * m[BLEND_SPAN_INVERSE, j]
+    w = (root(forward + vy * vy) - m[BLEND_LOW, j]) * m[BLEND_SPAN_INVERSE, j]
     w = min(max(w, _ZERO), _ONE)
     w = w * w * w * (_TEN + w * (_SIX * w - _FIFTEEN))
     return (
