@@ -72,6 +72,12 @@ class CameraSettings(Settings):
     """Distance between the lenses of a pair [m], whose images are the channels of one, the left
     lens first; 0: one lens. DeepRacer's pair: 0.06."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        channels = 3 if self.color == "rgb" else 1
+        return self.height, self.width, 2 * channels if self.stereo_baseline else channels
+
 
 class Camera:
     """Draws what M cars see. The image is a pure function of pose, track and look.
@@ -97,8 +103,8 @@ class Camera:
             )
         self.settings = settings
         self._eyes = 2 if settings.stereo_baseline else 1
-        self._channels = 3 if settings.color == "rgb" else 1
-        self.shape = (settings.height, settings.width, self._channels * self._eyes)
+        self.shape = settings.shape
+        self._channels = self.shape[2] // self._eyes
         self._threads = threads
         self._rows, self._sky = _rows(settings)
         self._chunks, self._spots = _chunks(self._rows, settings.width)

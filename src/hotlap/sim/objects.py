@@ -34,8 +34,8 @@ def shades(look: Look, luminance: tuple[float, float, float] | None) -> Float32:
     colours = np.array([look.obstacle, look.car], np.float64)
     if luminance is not None:
         colours[:, 0] = colours @ luminance
-    lit = colours[:, None, :] * np.array(_LIGHT)[None, :, None]
-    return lit.astype(np.float32)
+    light = np.array(_LIGHT)
+    return np.asarray(colours[:, None, :] * light[None, :, None], np.float32)
 
 
 @_compiled
@@ -174,7 +174,7 @@ def _project(cut, kept, focal, width, height, edge, span):  # type: ignore[no-un
     for c in range(kept):
         d = (c + 1) % kept
         ux, uy = cut[d, 0] - cut[c, 0], cut[d, 1] - cut[c, 1]
-        inverse = turn / max(math.sqrt(ux * ux + uy * uy), _f4(1e-6))
+        inverse = turn / math.sqrt(ux * ux + uy * uy + _f4(1e-12))
         a, b = -uy * inverse, ux * inverse
         edge[c, 0], edge[c, 1] = a, b
         # Pixels are asked at their centres.
