@@ -44,6 +44,26 @@ def frames_of(track, trace, camera=None, fps=15):
     return [f.copy() for f in hotlap.film._frames(track, trace, camera, fps, "")]
 
 
+def test_obstacles_and_other_cars_stand_where_they_are(track):
+    """A box of 1 x 0.5 m by the start, and a car without height, which is none."""
+    trace = drive(track, 1.0)
+    x, y = 3.0, 2.0  # in the infield
+    boxes = np.zeros((len(trace["t"]), 2, 8), np.float32)
+    boxes[:, 0] = [x, y, 0, 1, 0.5, 0.25, 0.3, 0]
+    boxes[:, 1] = [x, y, 1, 0, 2.0, 2.0, 0.0, 1]
+
+    bare, shown = frames_of(track, trace)[-1], frames_of(track, trace | {"boxes": boxes})[-1]
+
+    rows, columns = np.nonzero((bare != shown).any(axis=2))
+    border = np.concatenate([track.inner, track.outer])
+    span = border.max(axis=0) - border.min(axis=0)
+    scale = min((720 - 48) / span[0], (540 - 48 - 26) / span[1])
+    assert np.ptp(rows) + 1 == pytest.approx(1.0 * scale, abs=2)  # it lies along y
+    assert np.ptp(columns) + 1 == pytest.approx(0.5 * scale, abs=2)
+    middle = shown[round(rows.mean()), round(columns.mean())]
+    np.testing.assert_array_equal(middle, (196, 154, 98))
+
+
 def orange(frame, part):
     rows, columns = np.nonzero((np.abs(frame[:, part].astype(int) - ORANGE) < 40).all(axis=2))
     return columns, rows

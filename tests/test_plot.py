@@ -121,6 +121,21 @@ def test_the_driven_line_is_coloured_by_speed_and_the_lap_is_named(tmp_path):
     assert save(figure, tmp_path / "track.png").stat().st_size > 10_000
 
 
+def test_obstacles_are_drawn_where_they_stand_and_cars_are_not():
+    track = load_track("reinvent_like")
+    trace = trace_on(track)
+    boxes = np.zeros((len(trace["t"]), 2, 8), np.float32)
+    boxes[:, 0] = [3.0, 2.0, 0, 1, 0.5, 0.25, 0.3, 0]
+    boxes[:, 1] = [1.0, 2.0, 1, 0, 0.5, 0.25, 0.3, 1]
+
+    axes = track_picture(track, trace | {"boxes": boxes}).axes[0]
+
+    (drawn,) = [c for c in axes.collections if c.get_zorder() == 5]
+    (path,) = drawn.get_paths()
+    np.testing.assert_allclose(path.vertices.min(axis=0), [2.75, 1.5], atol=1e-6)
+    np.testing.assert_allclose(path.vertices.max(axis=0), [3.25, 2.5], atol=1e-6)
+
+
 def test_a_car_that_was_put_back_draws_no_line_on_the_way():
     track = load_track("reinvent_like")
     trace = trace_on(track, laps=0.5)

@@ -158,3 +158,38 @@ def test_every_car_of_a_world_is_a_trial():
 
     assert report.trials == 4
     assert report.completion == 1.0
+
+
+def test_the_camera_sees_what_is_on_the_road():
+    seen = {"observation.actor": ["camera"], "traffic.positions": [[0.1, 0]]}
+    alone, shared = (
+        cars(1, **seen, **{"traffic.bots": 1}),
+        cars(1, **seen, **{"traffic.obstacles": 1}),
+    )
+
+    there, box = (env.simulator.sense("camera")[0, :, :, 0].astype(int) for env in (alone, shared))
+    empty = cars(1, **{"observation.actor": ["camera"]}).simulator.sense("camera")[0, :, :, 0]
+
+    assert (there != empty).sum() > 100
+    assert (box != empty).sum() > (there != empty).sum()  # 0.4 x 0.25 m, and a car 0.2 m wide
+
+
+def test_a_pair_of_cameras_is_an_image_of_two_channels():
+    pair = {"observation.actor": ["camera"], "observation.camera.stereo_baseline": 0.06}
+    env = cars(2, **pair, **{"traffic.obstacles": 1})
+
+    assert env.observe()["camera"].shape == (2, 120, 160, 2)
+    assert env.single_observation_space.shape == (120, 160, 2)
+
+
+def test_a_trace_holds_what_stood_where():
+    settings = resolve(EnvSettings, BASE, {"traffic.obstacles": 2, "traffic.bots": 1})
+    env = evaluation_env(settings, trials=2, laps=1)
+
+    trace = evaluate_policy(env, lambda _: ahead(env)).traces[0]
+
+    boxes = trace["boxes"]
+    assert boxes.shape == (len(trace["t"]), 3, 8)
+    assert np.ptp(boxes[:, :2, :2], axis=0).max() == 0
+    driven = np.hypot(*np.diff(boxes[:, 2, :2], axis=0).T).sum()
+    assert driven == pytest.approx(0.2 * trace["t"][-1], rel=0.1)  # on a lane: not quite its length

@@ -7,6 +7,7 @@ of one variant survives the change to another.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import tomllib
@@ -40,10 +41,12 @@ Model = TypeVar("Model", bound=Settings)
 
 
 def overrides(words: Sequence[str]) -> dict[str, Any]:
-    """Read `section.field=value` words; values are TOML, a bare word is a string.
+    """Read `section.field=value` words: TOML, numbers with commas between, or a bare string.
 
     >>> overrides(["algorithm.learning_rate=1e-3", "track=oval", "observation.actor=camera,state"])
     {'algorithm.learning_rate': 0.001, 'track': 'oval', 'observation.actor': 'camera,state'}
+    >>> overrides(["traffic.bot_speed=0.5,1"])
+    {'traffic.bot_speed': [0.5, 1]}
     """
     found: dict[str, Any] = {}
     for word in words:
@@ -53,11 +56,15 @@ def overrides(words: Sequence[str]) -> dict[str, Any]:
                 f"{word!r} is not a setting: write section.field=value, such as "
                 "algorithm.learning_rate=1e-3"
             )
-        try:
-            found[name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[name] = text
+        found[name] = _value(text)
     return found
+
+
+def _value(text: str) -> Any:
+    for guess in (text, f"[{text}]") if "," in text else (text,):
+        with contextlib.suppress(tomllib.TOMLDecodeError):
+            return tomllib.loads(f"value = {guess}")["value"]
+    return text
 
 
 def read_toml(path: Path) -> dict[str, Any]:

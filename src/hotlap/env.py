@@ -290,9 +290,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     def _space(self, name: str) -> gymnasium.spaces.Box:
         if name == "state":
             return gymnasium.spaces.Box(-1e6, 1e6, (self._state_features.size,), np.float32)
-        camera = self.settings.observation.camera
-        shape = (camera.height, camera.width, 3 if camera.color == "rgb" else 1)
-        return gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        return gymnasium.spaces.Box(0, 255, self.settings.observation.camera.shape, np.uint8)
 
     # --- the native interface ---
 

@@ -246,6 +246,9 @@ def _columns(first: State, log: list[tuple[State, Array, Array]], dt: float) -> 
     found["speed"] = np.stack([np.hypot(state.vx, state.vy) for state in states])
     found["command_speed"] = np.stack([log[0][1], *(speed for _, speed, _ in log)])
     found["command_steering"] = np.stack([log[0][2], *(steering for _, _, steering in log)])
+    if first.around is not None:
+        around = [state.around for state in states if state.around is not None]
+        found["boxes"] = np.stack([seen.boxes for seen in around])
     t = (np.arange(len(states)) * dt).astype(np.float32)
     found["t"] = np.broadcast_to(t[:, None], found["x"].shape)
     return found

@@ -37,6 +37,8 @@ _TEXT: Colour = (236, 238, 241)
 _FAINT: Colour = (150, 157, 168)
 _CAR: Colour = (230, 92, 30)
 _GLASS: Colour = (25, 28, 34)
+_OBSTACLE: Colour = (196, 154, 98)
+_OTHER: Colour = (96, 156, 230)
 _SPEEDS = np.array(
     [(65, 68, 135), (42, 120, 142), (34, 168, 132), (122, 209, 81), (253, 231, 37)], np.float64
 )
@@ -61,7 +63,8 @@ def write_film(
     Args:
         path: where to; its parents must exist.
         track: the course that was driven.
-        trace: (T,) arrays t, x, y, yaw, speed, steering, s, lap, as traces/<name>.npz holds them.
+        trace: (T,) arrays t, x, y, yaw, speed, steering, s, lap, as traces/<name>.npz holds them;
+            with `boxes` (T, K, 8) obstacles and other cars are shown.
         camera: (T, H, W, C) uint8, grey or RGB; `trace["camera"]` if not given.
         fps: frames a second; rows of the trace are repeated or passed over to keep real time.
         caption: one line in the top left corner; the track's name if empty.
@@ -165,6 +168,8 @@ def _frames(
                 view.trail(pixels[k - 1], pixels[k], tuple(colours[k]))
         drawn = row
         view.put_car(pixels[row], float(trace["yaw"][row]))
+        if "boxes" in trace:
+            view.put_boxes(trace["boxes"][row])
         picture = None if camera is None else camera[min(row, len(camera) - 1)]
         screen[:, _VIEW[0] :] = np.asarray(panel.draw(row, picture))
         yield screen
@@ -195,7 +200,7 @@ class _View:
         self._pen.text((16 * _FINE, 12 * _FINE), caption, _TEXT, font)
         self._bare = self._large.copy()
         self._small = np.array(self._large.reduce(_FINE))
-        self._car_at: Box = (0, 0, *_VIEW)
+        self._bodies_at: list[Box] = [(0, 0, *_VIEW)]
 
     def pixels(self, xy: Array) -> Float64:
         """(N, 2) places on the large canvas; y grows upwards in the world, downwards here."""
@@ -251,8 +256,9 @@ class _View:
         self._screen[:] = self._small
 
     def put_car(self, place: Array, yaw: float) -> None:
-        """Move the car on the screen."""
-        _put(self._screen, self._car_at, _cut(self._small, self._car_at))
+        """Move the car on the screen, and take away what else stood there."""
+        for box in self._bodies_at:
+            _put(self._screen, box, _cut(self._small, box))
         box = self._box(place[None], self._car)
         patch = self._large.crop(_large(box))
         along = np.array([np.cos(yaw), -np.sin(yaw)]) * self._car / 2
@@ -268,7 +274,27 @@ class _View:
         part(1.0, -1.0, 1.0, _CAR)
         part(0.45, 0.05, 0.8, _GLASS)
         _put(self._screen, box, patch.reduce(_FINE))
-        self._car_at = box
+        self._bodies_at = [box]
+
+    def put_boxes(self, boxes: Array) -> None:
+        """Put obstacles and other cars (K, 8) on the screen, by `simulator.BOX_FIELDS`."""
+        for x, y, cosine, sine, length, width, height, kind in boxes:
+            if height <= 0:
+                continue
+            along, across = np.array([cosine, sine]) * length, np.array([-sine, cosine]) * width
+            sides = [(1, 1), (1, -1), (-1, -1), (-1, 1)]
+            corners = self.pixels(np.array([[x, y] + a * along + b * across for a, b in sides]))
+            box = self._box(corners, _FINE)
+            stencil = Image.new(
+                "L", (_large(box)[2] - _large(box)[0], _large(box)[3] - _large(box)[1])
+            )
+            ImageDraw.Draw(stencil).polygon(
+                [tuple(corner - np.array(box[:2]) * _FINE) for corner in corners], 255
+            )
+            share = np.asarray(stencil.reduce(_FINE))[:, :, None] / 255
+            under = _cut(self._screen, box)
+            under[:] = under * (1 - share) + np.array(_OTHER if kind else _OBSTACLE) * share
+            self._bodies_at.append(box)
 
     def _box(self, points: Array, around: float) -> Box:
         """The box of the screen about points of the large canvas; at its edge if they lie outside.

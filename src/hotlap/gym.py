@@ -79,7 +79,8 @@ class SingleEnv(gymnasium.Env[Any, Any]):
             rgb = CameraSettings(color="rgb")
             self._eye = Camera(rgb, self._env.simulator.tracks, (self._env.settings.look,))
         look = np.zeros(1, np.int32)
-        return self._eye.render(state.x, state.y, state.yaw, state.track, look)[0]
+        boxes = None if state.around is None else state.around.boxes
+        return self._eye.render(state.x, state.y, state.yaw, state.track, look, boxes=boxes)[0]
 
     def _first(self, observation: Any) -> Any:
         if isinstance(observation, dict):

@@ -94,6 +94,7 @@ def _film(run: Run, trace: Trace) -> Path:
     settings, track = env_settings(run), _course(run)
     seen = settings.observation
     camera = seen.camera if "camera" in seen.actor else CameraSettings(color="rgb")
+    camera = camera.model_copy(update={"stereo_baseline": 0.0})  # of a pair, what is between them
     # the standing lap and a flying one: who wants all of it has the trace
     frames = min(
         int(np.searchsorted(trace["lap"], 2)) + 1, round(_FILM_SECONDS * settings.control_rate)
@@ -101,6 +102,8 @@ def _film(run: Run, trace: Trace) -> Path:
     scene: dict[str, Array] = {name: column[:frames] for name, column in trace.items()}
     x, y, yaw = (np.ascontiguousarray(scene[name]) for name in ("x", "y", "yaw"))
     which = np.zeros(len(x), np.int32)
-    view = Camera(camera, (track,), (settings.look,)).render(x, y, yaw, which, which)
+    view = Camera(camera, (track,), (settings.look,)).render(
+        x, y, yaw, which, which, boxes=scene.get("boxes")
+    )
     path = run.folder("films") / "evaluation.mp4"
     return write_film(path, track, scene, camera=view, fps=round(settings.control_rate))

@@ -25,6 +25,7 @@ _SIZE, _DPI = (12.0, 7.0), 100
 _BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#6B7280"
 _CYCLE = (_BLUE, _VERMILION, _GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 _INK, _PAPER, _ROAD, _GRID = "#1F2430", "#FFFFFF", "#E4E6EA", "#E5E7EB"
+_OBSTACLE = "#C49A62"
 
 
 def reward_and_completion(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -150,6 +151,14 @@ def track_picture(
     flat = (high[1] - low[1]) / (high[0] - low[0]) < 1 / 3
     if flat:  # nearly straight: no paper for empty sky
         figure.set_size_inches(_SIZE[0], 4.2)
+    if trace is not None and "boxes" in trace:
+        still = [b for b in trace["boxes"][0] if b[6] > 0 and b[7] == 0]
+        half = [b[[2, 3]] * b[4] for b in still], [b[[3, 2]] * [-b[5], b[5]] for b in still]
+        corners = [
+            [b[:2] + i * a + j * c for i, j in ((1, 1), (1, -1), (-1, -1), (-1, 1))]
+            for b, a, c in zip(still, *half, strict=True)
+        ]
+        axes.add_collection(PolyCollection(corners, facecolor=_OBSTACLE, edgecolor=_INK, zorder=5))
     laps = np.empty(0)
     if trace is not None and len(trace["x"]) > 1:
         laps = lap_times(trace, track.length if track.closed else None)

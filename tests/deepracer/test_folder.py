@@ -246,7 +246,9 @@ def test_ranges_and_a_deeper_network(folder):
         "actions.speed_high": 2,
         "algorithm.network.cnn": "deepracer_deep",
     }
-    for word in ("STEREO_CAMERAS", "SECTOR_LIDAR", "sac", "version = 3", "comment"):
+    assert plan.settings["observation.camera.stereo_baseline"] == 0.06
+    assert "a pair of grey cameras" in note(plan, "STEREO_CAMERAS")
+    for word in ("SECTOR_LIDAR", "sac", "version = 3", "comment"):
         assert "has no effect" in note(plan, word)
     assert any("obeys -30 to 30 degrees" in text for text in plan.notes)
 

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hotlap.deepracer.metadata import LIDARS, Continuous, Metadata, brief, number, read_json
+from hotlap.deepracer.metadata import (
+    LIDARS,
+    STEREO_BASELINE,
+    Continuous,
+    Metadata,
+    brief,
+    number,
+    read_json,
+)
 from hotlap.errors import ConfigError, RewardError, TrackError
 from hotlap.track import track_names
 
@@ -156,7 +164,8 @@ class _Plan:
             if sensor in LIDARS:
                 self._nothing(name, f"sensor {sensor}", "the driver sees only its camera")
             elif sensor == "STEREO_CAMERAS":
-                self._nothing(name, f"sensor {sensor}", "the driver sees one camera, not two")
+                self.settings["observation.camera.stereo_baseline"] = STEREO_BASELINE
+                self._note(f"{name}: sensor {sensor}: a pair of grey cameras of 160x120 pixels")
             else:
                 self._note(f"{name}: sensor {sensor}: one grey camera of 160x120 pixels")
         if found.algorithm == "sac":

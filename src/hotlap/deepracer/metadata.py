@@ -20,6 +20,7 @@ __all__ = [
     "CAMERAS",
     "DEFAULT_ACTIONS",
     "LIDARS",
+    "STEREO_BASELINE",
     "Continuous",
     "Metadata",
     "brief",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 CAMERAS = ("observation", "FRONT_FACING_CAMERA", "LEFT_CAMERA", "STEREO_CAMERAS")
+STEREO_BASELINE = 0.06
+"""Distance between the lenses of STEREO_CAMERAS [m]. Source: the sample simulator's car, +-0.03."""
 LIDARS = ("LIDAR", "SECTOR_LIDAR", "DISCRETIZED_SECTOR_LIDAR")
 NETWORKS = (
     "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW",

@@ -19,6 +19,8 @@ from pydantic import Field, PositiveFloat
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
 from hotlap.sim.look import Look
+from hotlap.sim.objects import draw_boxes, shades
+from hotlap.simulator import BOX_FIELDS
 from hotlap.threads import spread
 from hotlap.track import Track
 from hotlap.types import Array, Float32, Int32
@@ -66,6 +68,16 @@ class CameraSettings(Settings):
     mount_forward: float = 0.1453
     """Where the lens is, ahead of the point that `render` is given [m]."""
 
+    stereo_baseline: float = Field(0.0, ge=0, le=1)
+    """Distance between the lenses of a pair [m], whose images are the channels of one, the left
+    lens first; 0: one lens. DeepRacer's pair: 0.06."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        channels = 3 if self.color == "rgb" else 1
+        return self.height, self.width, 2 * channels if self.stereo_baseline else channels
+
 
 class Camera:
     """Draws what M cars see. The image is a pure function of pose, track and look.
@@ -90,15 +102,36 @@ class Camera:
                 f"{len(looks)}; pass the tracks of the simulator and, say, (Look(),)"
             )
         self.settings = settings
-        self.shape = (settings.height, settings.width, 3 if settings.color == "rgb" else 1)
+        self._eyes = 2 if settings.stereo_baseline else 1
+        self.shape = settings.shape
+        self._channels = self.shape[2] // self._eyes
         self._threads = threads
         self._rows, self._sky = _rows(settings)
         self._chunks, self._spots = _chunks(self._rows, settings.width)
         self._looks = np.stack([_paint(look, settings.color) for look in looks])
+        weights = LUMINANCE if settings.color == "grey" else None
+        self._shades = np.stack([shades(look, weights) for look in looks])
+        pitch = math.radians(settings.pitch_deg)
+        self._lens = np.array(
+            [
+                settings.width / 2 / math.tan(math.radians(settings.fov_deg) / 2),
+                *(math.sin(pitch), math.cos(pitch)),
+                *(settings.mount_height, settings.mount_forward),
+            ],
+            np.float32,
+        )
         self._field, self._frames, self._sizes = _field(tracks)
 
     def render(
-        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, out: Array | None = None
+        self,
+        x: Array,
+        y: Array,
+        yaw: Array,
+        track: Array,
+        look: Array,
+        out: Array | None = None,
+        *,
+        boxes: Array | None = None,
     ) -> Array:
         """Draw the view of M cars.
 
@@ -109,6 +142,7 @@ class Camera:
             track: (M,) index into the tracks.
             look: (M,) index into the looks.
             out: where to write, (M, H, W, C) uint8 and C-contiguous; a new array if None.
+            boxes: (M, K, 8) what stands around each car, by `simulator.BOX_FIELDS`; none if None.
 
         Returns:
             (M, H, W, C) uint8, `out` if it was given.
@@ -147,10 +181,31 @@ class Camera:
                 f"out must be C-contiguous uint8 of shape {(count, *self.shape)}, "
                 f"got {out.dtype} {out.shape}"
             )
+        if boxes is not None and boxes.shape[::2] != (count, len(BOX_FIELDS)):
+            raise ConfigError(f"boxes must have shape ({count}, K, {len(BOX_FIELDS)}), "
+                              f"got {boxes.shape}")  # fmt: skip
+        if self._eyes == 1:
+            self._draw(out, x, y, yaw, track, look, boxes)
+            return out
+        half = _f4(self.settings.stereo_baseline / 2)
+        aside = half * np.cos(yaw), half * np.sin(yaw)
+        for eye, side in enumerate((_ONE, -_ONE)):
+            picture = np.empty((*out.shape[:3], self._channels), np.uint8)
+            self._draw(picture, x - side * aside[1], y + side * aside[0], yaw, track, look, boxes)
+            out[..., eye * self._channels : (eye + 1) * self._channels] = picture
+        return out
+
+    def _draw(
+        self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array,
+        boxes: Array | None,
+    ) -> None:  # fmt: skip
+        """Draw the course, then the boxes on it."""
+        height, width, channels = out.shape[1:]
+        flat = out.reshape(-1)
         spread(
             _render,
-            count,
-            *(out.reshape(-1), self.shape[1], self.shape[2], x, y, yaw, track, look),
+            len(x),
+            *(flat, width, channels, x, y, yaw, track, look),
             *(
                 self._rows,
                 self._sky,
@@ -164,7 +219,16 @@ class Camera:
             block=1,
             threads=self._threads,
         )
-        return out
+        if boxes is not None and boxes.size:
+            boxes = np.ascontiguousarray(boxes, np.float32)
+            spread(
+                draw_boxes,
+                len(x),
+                *(flat, height, width, channels, x, y, yaw, look, boxes),
+                *(self._shades, self._lens),
+                block=1,
+                threads=self._threads,
+            )
 
 
 def _rows(settings: CameraSettings) -> tuple[Float32, Float32]:

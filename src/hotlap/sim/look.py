@@ -45,6 +45,12 @@ class Look(Settings):
     dash_gap: NonNegativeFloat = 0.1
     """Gap between two dashes [m]; 0 paints a solid line."""
 
+    obstacle: Colour = (196, 154, 98)
+    """The obstacles; their sides are darker than their tops."""
+
+    car: Colour = (186, 40, 36)
+    """Bots and other cars."""
+
     sky_top: Colour = (140, 172, 206)
     """The sky straight ahead at 45 degrees and above; it blends to `sky_horizon` below."""
 

@@ -253,7 +253,8 @@ class NativeSimulator:
         track, look = (
             np.ascontiguousarray(a[: self.rows][pick]) for a in (self._track, self._look)
         )
-        return self.camera.render(x, y, yaw, track, look)
+        boxes = None if self._around is None else self._around.boxes[pick]
+        return self.camera.render(x, y, yaw, track, look, boxes=boxes)
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""

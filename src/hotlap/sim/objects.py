@@ -1,0 +1,213 @@
+"""Obstacles and cars in the camera's image: boxes that stand on the ground, painted over it.
+
+A box shows two of its sides and, from above, its top. Each is a convex polygon in the image, and a
+pixel takes as much of its colour as the polygon covers of the pixel; where two sides of a box meet,
+their shares add up, so nothing shines through the seam.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from hotlap.sim.look import Look
+from hotlap.types import Float32
+
+__all__ = ["draw_boxes", "shades"]
+
+_compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+_f4, _i8, _u8 = np.float32, np.int64, np.uint64
+_ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
+_NEAR = _f4(0.02)
+"""Nothing nearer to the lens than this is drawn [m]. DeepRacer's near plane."""
+_SIDES = 3
+_CORNERS = 5
+"""A side has four corners, five where the near plane cuts one off."""
+_LIGHT = (1.0, 0.78, 0.6)
+"""Brightness of the top, of the ends and of the flanks of a box."""
+
+
+def shades(look: Look, luminance: tuple[float, float, float] | None) -> Float32:
+    """Return (2, 3, 3): obstacle and car; top, ends and flanks; channels, one in use for grey."""
+    colours = np.array([look.obstacle, look.car], np.float64)
+    if luminance is not None:
+        colours[:, 0] = colours @ luminance
+    light = np.array(_LIGHT)
+    return np.asarray(colours[:, None, :] * light[None, :, None], np.float32)
+
+
+@_compiled
+def draw_boxes(  # type: ignore[no-untyped-def]
+    start, stop, out, height, width, channels, x, y, yaw, look, boxes, shade, lens,
+):  # fmt: skip
+    """Paint the boxes (M, K, 8) of the images start..stop over them, the farthest first.
+
+    `lens`: focal length [pixels], sine and cosine of the pitch, height above the ground [m],
+    distance ahead of the pose [m].
+    """
+    tall, forward = lens[3], lens[4]
+    order = np.empty(boxes.shape[1], np.int64)
+    far = np.empty(boxes.shape[1], np.float32)
+    # Of each side, each edge: a column + b row + c is the distance inside it [pixels].
+    edges = np.empty((_SIDES, _CORNERS, 3), np.float32)
+    count, face = np.empty(_SIDES, np.int64), np.empty(_SIDES, np.int64)
+    corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
+    cover = np.empty((_SIDES, width), np.float32)
+    span = np.empty(4, np.float32)
+    for image in range(start, stop):
+        ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
+        lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
+        seen = _sort(boxes[image], lens_x, lens_y, ahead_x, ahead_y, tall, order, far)
+        for place in range(seen):
+            box = boxes[image, order[place]]
+            # The lens in the frame of the box, and where it looks.
+            dx, dy = lens_x - box[0], lens_y - box[1]
+            there_x, there_y = box[2] * dx + box[3] * dy, box[2] * dy - box[3] * dx
+            axis_x = box[2] * ahead_x + box[3] * ahead_y
+            axis_y = box[2] * ahead_y - box[3] * ahead_x
+            span[0], span[1], span[2], span[3] = _f4(width), _ZERO, _f4(height), _ZERO
+            sides = 0
+            for side in range(_SIDES):
+                outside = (tall > box[6], abs(there_x) > box[4], abs(there_y) > box[5])
+                if outside[side]:
+                    _place(box, side, there_x, there_y, axis_x, axis_y, lens, corner)
+                    kept = _clip(corner, cut)
+                    if kept >= 3:
+                        _project(cut, kept, lens[0], width, height, edges[sides], span)
+                        count[sides], face[sides] = kept, side
+                        sides += 1
+            if sides == 0:
+                continue
+            left = _i8(max(math.floor(span[0]), _ZERO))
+            right = _i8(min(math.ceil(span[1]), _f4(width)))
+            top = _i8(max(math.floor(span[2]), _ZERO))
+            bottom = _i8(min(math.ceil(span[3]), _f4(height)))
+            paint = shade[look[image], _i8(box[7])]
+            for row in range(top, bottom):
+                for f in range(sides):
+                    _cover_row(cover[f], edges[f], count[f], _f4(row), left, right)
+                begin = (image * height + row) * width * channels
+                for c in range(channels):
+                    _blend_row(out, begin + c, channels, cover, sides, face, paint, c, left, right)
+
+
+@_compiled
+def _sort(  # type: ignore[no-untyped-def]
+    boxes, lens_x, lens_y, ahead_x, ahead_y, tall, order, far
+):
+    """List the boxes that may be in sight, the farthest first; return how many there are."""
+    seen = 0
+    for k in range(boxes.shape[0]):
+        box = boxes[k]
+        reach = math.sqrt(box[4] * box[4] + box[5] * box[5])
+        dx, dy = box[0] - lens_x, box[1] - lens_y
+        # A lens that looks down also sees what is a little behind it.
+        if box[6] > _ZERO and ahead_x * dx + ahead_y * dy > -reach - _f4(6) * tall - box[6]:
+            distance = dx * dx + dy * dy
+            at = seen
+            while at > 0 and far[at - 1] < distance:
+                far[at], order[at] = far[at - 1], order[at - 1]
+                at -= 1
+            far[at], order[at] = distance, k
+            seen += 1
+    return seen
+
+
+@_compiled
+def _place(  # type: ignore[no-untyped-def]
+    box, side, there_x, there_y, axis_x, axis_y, lens, corner
+):
+    """Put a side's corners into the camera's frame: to the right, down, along its axis [m]."""
+    sine, cosine = lens[1], lens[2]
+    for c in range(4):
+        one = _ONE if c == 1 or c == 2 else -_ONE
+        up = c > 1
+        if side == 0:
+            px, py, pz = one * box[4], (box[5] if up else -box[5]), box[6]
+        elif side == 1:
+            px, py = (box[4] if there_x > _ZERO else -box[4]), one * box[5]
+            pz = box[6] if up else _ZERO
+        else:
+            px, py = one * box[4], (box[5] if there_y > _ZERO else -box[5])
+            pz = box[6] if up else _ZERO
+        px, py, pz = px - there_x, py - there_y, pz - lens[3]
+        along = axis_x * px + axis_y * py
+        corner[c, 0] = axis_y * px - axis_x * py
+        corner[c, 1] = -sine * along - cosine * pz
+        corner[c, 2] = cosine * along - sine * pz
+
+
+@_compiled
+def _clip(corner, cut):  # type: ignore[no-untyped-def]
+    """Cut a side at the near plane (Sutherland and Hodgman); return how many corners are left."""
+    kept = 0
+    for c in range(4):
+        d = (c + 1) % 4
+        if corner[c, 2] >= _NEAR:
+            for axis in range(3):
+                cut[kept, axis] = corner[c, axis]
+            kept += 1
+        if (corner[c, 2] >= _NEAR) != (corner[d, 2] >= _NEAR):
+            share = (_NEAR - corner[c, 2]) / (corner[d, 2] - corner[c, 2])
+            for axis in range(3):
+                cut[kept, axis] = corner[c, axis] + share * (corner[d, axis] - corner[c, axis])
+            kept += 1
+    return kept
+
+
+@_compiled
+def _project(cut, kept, focal, width, height, edge, span):  # type: ignore[no-untyped-def]
+    """Project a polygon, write its edges, and widen `span`: left, right, top, bottom [pixels]."""
+    area = _ZERO
+    for c in range(kept):
+        inverse = focal / cut[c, 2]
+        cut[c, 0] = cut[c, 0] * inverse + _HALF * _f4(width)
+        cut[c, 1] = cut[c, 1] * inverse + _HALF * _f4(height)
+        span[0], span[1] = min(span[0], cut[c, 0]), max(span[1], cut[c, 0])
+        span[2], span[3] = min(span[2], cut[c, 1]), max(span[3], cut[c, 1])
+    for c in range(kept):
+        d = (c + 1) % kept
+        area += cut[c, 0] * cut[d, 1] - cut[d, 0] * cut[c, 1]
+    turn = _ONE if area > _ZERO else -_ONE
+    for c in range(kept):
+        d = (c + 1) % kept
+        ux, uy = cut[d, 0] - cut[c, 0], cut[d, 1] - cut[c, 1]
+        inverse = turn / math.sqrt(ux * ux + uy * uy + _f4(1e-12))
+        a, b = -uy * inverse, ux * inverse
+        edge[c, 0], edge[c, 1] = a, b
+        # Pixels are asked at their centres.
+        edge[c, 2] = a * (_HALF - cut[c, 0]) + b * (_HALF - cut[c, 1])
+
+
+@_compiled
+def _cover_row(cover, edge, count, row, first, last):  # type: ignore[no-untyped-def]
+    """Compute how much of each pixel of a row is inside a polygon: exact for upright rectangles."""
+    for column in range(first, last):
+        cover[column] = _ONE
+    for c in range((count + 1) // 2):
+        d = c + (count + 1) // 2
+        a0, b0 = edge[c, 0], edge[c, 1] * row + edge[c, 2]
+        alone = d >= count  # an odd number of edges: the last has none across from it
+        a1, b1 = (_ZERO, _HALF) if alone else (edge[d, 0], edge[d, 1] * row + edge[d, 2])
+        for column in range(first, last):
+            at = _f4(column)
+            inside = min(a0 * at + b0, _HALF) + min(a1 * at + b1, _HALF)
+            cover[column] *= min(max(inside, _ZERO), _ONE)
+
+
+@_compiled
+def _blend_row(  # type: ignore[no-untyped-def]
+    out, begin, channels, cover, sides, face, paint, c, first, last
+):
+    for column in range(first, last):
+        share, light = _ZERO, _ZERO
+        for f in range(sides):
+            share += cover[f, column]
+            light += cover[f, column] * paint[face[f], c]
+        if share > _f4(0.002):
+            at = _u8(begin + column * channels)
+            if share > _ONE:
+                light, share = light / share, _ONE
+            out[at] = np.uint8(_f4(out[at]) * (_ONE - share) + light + _HALF)
