@@ -179,7 +179,7 @@ def test_a_pair_of_cameras_is_an_image_of_two_channels():
     env = cars(2, **pair, **{"traffic.obstacles": 1})
 
     assert env.observe()["camera"].shape == (2, 120, 160, 2)
-    assert env.single_observation_space.shape == (120, 160, 2)
+    assert env.single_observation_space["camera"].shape == (120, 160, 2)
 
 
 def test_a_trace_holds_what_stood_where():
