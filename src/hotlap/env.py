@@ -23,6 +23,7 @@ from hotlap.deepracer.reward_file import RewardFile
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.sim.camera import CameraSettings
+from hotlap.sim.domain import RandomizeSettings, random_looks
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
 from hotlap.sim.traffic import TrafficSettings
@@ -38,7 +39,7 @@ from hotlap.tasks.actions import (
 from hotlap.tasks.observation import StateObservation, StateSettings
 from hotlap.tasks.rewards import FileReward, FunctionReward, ProgressReward, RewardSettings
 from hotlap.tasks.rewards import array_reward as load_array_reward
-from hotlap.tasks.rules import Ended, Rules, RulesSettings
+from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
 from hotlap.threads import available
 from hotlap.track import Track, load_track
 from hotlap.types import Array, Float32
@@ -120,6 +121,8 @@ class EnvSettings(Settings):
     """Where episodes begin."""
     look: Look = Look()
     """Colours and widths that the camera sees."""
+    randomize: RandomizeSettings = RandomizeSettings()
+    """What differs from episode to episode; nothing does in an evaluation."""
     traffic: TrafficSettings = TrafficSettings()
     """What shares the road."""
 
@@ -226,7 +229,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             rows=rows,
             dt=self.dt,
             camera=settings.observation.camera if "camera" in names else None,
-            looks=(settings.look,),
+            looks=random_looks(settings.look, settings.randomize, seed),
+            randomize=settings.randomize,
             traffic=settings.traffic,
             first_row=first_row,
             threads=threads,
@@ -257,6 +261,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._laps = np.zeros(rows, np.int32)
         self._lap_start = np.zeros(rows, np.float32)
         self._lap_best = np.full(rows, np.inf, np.float32)
+        self.breadth = 0.0 if settings.randomize.success else 1.0
         self._blank = self.save()
 
         self.spaces: dict[str, gymnasium.spaces.Box] = {n: self._space(n) for n in self.names}
@@ -273,6 +278,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         batch = gymnasium.vector.utils.batch_space
         self.observation_space = batch(self.single_observation_space, rows)
         self.action_space = batch(self.single_action_space, rows)
+
+    breadth: float
+    """Share of the ranges of `randomize` that new episodes draw from, in [0, 1]."""
 
     previous: State
     """What the last `advance` reached, before resets."""
@@ -323,6 +331,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         reached: dict[str, Array] = {}
         episodes = self._episodes(rows, ended, after)
         if len(rows):
+            good = int(np.isin(episodes.status, (Status.LAP_COMPLETE, Status.TIME_UP)).sum())
+            self.breadth = self.settings.randomize.widen(self.breadth, good, len(rows) - good)
+        if len(rows):
             reached = self.observe(rows)
             self._start(rows)
         else:
@@ -353,6 +364,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             arrays[name] = getattr(self, f"_{name}").copy()
         arrays["seed"] = np.array(self._seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
+        arrays["breadth"] = np.array(self.breadth)
         return arrays
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
@@ -366,7 +378,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._reward.restore(part("reward"))
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             setattr(self, f"_{name}", arrays[name].copy())
-        self._seed = int(arrays["seed"])
+        self._seed, self.breadth = int(arrays["seed"]), float(arrays["breadth"])
 
     # --- Gymnasium's interface ---
 
@@ -457,6 +469,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             heading_error=heading.astype(np.float32),
             speed=np.asarray(speed, np.float32),
             seed=self._seed,
+            breadth=self.breadth,
         )
         state = self.simulator.reset(rows, start)
         clock = draws[:, 4] if first and self._desynchronize else None

@@ -159,6 +159,7 @@ def evaluation_env(
     plain = settings.model_dump(
         mode="json", exclude_none=True, include=set(EnvSettings.model_fields)
     )
+    plain.pop("randomize")
     course = load_track(first)
     laps = laps if course.closed else 1
     limit = max(30.0, course.length * laps * _LAP_SECONDS_PER_METRE)

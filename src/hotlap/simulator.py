@@ -134,6 +134,8 @@ class Start:
     """(M,) forward speed [m/s], rolling without slip."""
     seed: int = 0
     """Of what the world itself draws for these episodes, such as where obstacles stand."""
+    breadth: float = 1.0
+    """How much of the ranges of what is randomised the world draws from, in [0, 1]."""
 
     @classmethod
     def on_line(cls, rows: int, *, s: float = 0.0, track: int = 0) -> Start:

@@ -370,6 +370,8 @@ class _Training:
                     "time/learn": round(learnt - collected, 6),
                     "time/evaluate": round(tried - learnt, 6),
                 }
+                if config.randomize.success:
+                    times["breadth"] = round(self.env.breadth, 4)
                 self._log({**metrics, **times}, trial)
                 better = trial is not None and trial.best
                 if better or tried - last_checkpoint >= config.train.checkpoint_seconds:

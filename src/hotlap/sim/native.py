@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from hotlap.errors import SimulationError
 from hotlap.sim.camera import Camera, CameraSettings
+from hotlap.sim.domain import Domain, RandomizeSettings
 from hotlap.sim.dynamics import (
     CARRY,
     GAIN,
@@ -94,7 +95,9 @@ class NativeSimulator:
         rows: how many cars.
         dt: seconds between control steps.
         camera: what the cameras see with, or None to have no camera.
-        looks: what the world looks like; row i uses `looks[i % len(looks)]`.
+        looks: what the world looks like; row i uses `looks[i % len(looks)]`, or with
+            `randomize.looks` one of them in each episode.
+        randomize: how the cars differ from episode to episode.
         traffic: what shares the road with the cars.
         first_row: global id of row 0; the random draws of a row depend on its global id.
         threads: how many threads share the work; the result does not depend on it.
@@ -109,6 +112,7 @@ class NativeSimulator:
         dt: float = 1 / 15,
         camera: CameraSettings | None = None,
         looks: Sequence[Look] = (Look(),),
+        randomize: RandomizeSettings | None = None,
         traffic: TrafficSettings | None = None,
         first_row: int = 0,
         threads: int | None = None,
@@ -125,8 +129,11 @@ class NativeSimulator:
         columns = [vectors[car] for car in vehicles]
         columns += columns[-1:] * (self._padded - rows)
         blocks = np.stack(columns).reshape(-1, BLOCK * PARAMETERS)
+        self._domain = Domain(randomize or RandomizeSettings(), np.stack(columns[:rows]))
         # Blocks of equal cars share their parameters, which then stay in the cache.
         unique, which = np.unique(blocks, axis=0, return_inverse=True)
+        if self._domain.settings.cars:
+            unique, which = blocks, np.arange(len(blocks))
         unique = unique.reshape(-1, BLOCK, PARAMETERS).transpose(0, 2, 1)
         self._parameters = np.ascontiguousarray(unique)
         self._parameters_of = which.reshape(-1).astype(np.int32)
@@ -189,6 +196,7 @@ class NativeSimulator:
                 others=np.where(self._episode < 0, np.nan, here),
             )
             start = replace(start, s=spot)
+        self._vary(rows, start)
         placed = self._bank.place(start)
         self._floats[:, rows] = np.stack([placed.get(name, placed["zero"]) for name in _FLOATS])
         self._ints[:, rows] = 0
@@ -197,6 +205,16 @@ class NativeSimulator:
             self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
         self._state = self._view()
         return self._state
+
+    def _vary(self, rows: Array, start: Start) -> None:
+        """Draw the cars and the looks of new episodes."""
+        who = start.seed, self._row[rows], self._episode[rows], start.breadth
+        if self._domain.settings.cars:
+            block, lane = rows // BLOCK, rows % BLOCK
+            self._parameters[block, :, lane] = self._domain.begin(rows, *who)
+        if self._domain.settings.looks:
+            self._look = self._look.copy()
+            self._look[rows] = self._domain.look(*who)
 
     def step(self, command: Command) -> State:
         """Advance every car by `dt`.
@@ -212,6 +230,8 @@ class NativeSimulator:
                 f"the command of row {row} is not a number: steering {wanted[0, row]}, "
                 f"speed {wanted[1, row]}. The policy has diverged; lower its learning rate."
             )
+        if self._domain.settings.steering_trim_deg:
+            wanted[0, : self.rows] += self._domain.trim
         before = self._floats
         if self._traffic is not None:
             before = self._traffic.pushed(before, _INDEX)
@@ -267,6 +287,8 @@ class NativeSimulator:
         if self._traffic is not None:
             around = {name: getattr(self._around, name) for name in SURROUNDINGS}
             arrays |= {f"traffic.{k}": v for k, v in (self._traffic.save() | around).items()}
+        if self._domain.settings.cars or self._domain.settings.looks:
+            arrays |= {"domain": self._domain.drawn.copy(), "look": self._look.copy()}
         return arrays
 
     def restore(self, arrays: dict[str, Array]) -> None:
@@ -278,6 +300,11 @@ class NativeSimulator:
         if self._traffic is not None:
             self._traffic.restore({k: arrays[f"traffic.{k}"] for k in self._traffic.save()})
             self._around = Surroundings(**{k: arrays[f"traffic.{k}"].copy() for k in SURROUNDINGS})
+        if "look" in arrays:
+            self._domain.drawn, self._look = arrays["domain"].copy(), arrays["look"].copy()
+        if self._domain.settings.cars:
+            rows = np.arange(self.rows)
+            self._parameters[rows // BLOCK, :, rows % BLOCK] = self._domain.parameters(rows)
         self._state = self._view()
 
 
