@@ -259,7 +259,7 @@ VEHICLES: dict[str, Vehicle] = {
             speed_gain=1.0,
             motor_gain=10.0,
             motor_lag=0.0,
-            drive_max=5.5,
+            drive_max=5.0,
             rolling=0.1,
             drag=0.004,
             blend_low=1.2,
@@ -344,8 +344,9 @@ VEHICLES: dict[str, Vehicle] = {
             name="sedan",
             source="BMW 320i of CommonRoad (vehicle 2): mass, axles, inertia, size and the "
             "cornering stiffness and shape of its tyre; steering lag of TUM's full-size set; "
-            "steering lowered from 1.066 rad to a turning circle of 8 m, speed lag and resistance: "
-            "estimates; one greatest acceleration, between what its engine and its brakes give",
+            "steering lowered from 1.066 rad to a turning circle of 10.5 m, speed lag and resistance: "
+            "estimates; one greatest force and one share of it at the front, between those of its "
+            "engine (rear) and its brakes",
             front_axle=1.1562,
             rear_axle=1.4227,
             cg_height=0.575,
@@ -355,8 +356,8 @@ VEHICLES: dict[str, Vehicle] = {
             front_peak_slip=0.149,
             rear_peak_slip=0.149,
             slide_loss=0.148,  # 1 - sin(1.3507 * pi / 2)
-            front_drive=0.0,
-            steering_max=0.61,
+            front_drive=0.45,
+            steering_max=0.588,
             steering_lag=0.20,
             steering_rate=0.4,
             speed_min=0.0,
@@ -364,7 +365,7 @@ VEHICLES: dict[str, Vehicle] = {
             speed_gain=1.0,
             motor_gain=2.0,
             motor_lag=0.0,
-            drive_max=5.0,
+            drive_max=6.0,
             rolling=0.1,
             drag=0.0004,
             blend_low=3.0,
