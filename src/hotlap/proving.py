@@ -115,7 +115,7 @@ def _straight(
 ) -> tuple[Float64, Float64, Float64]:
     """Drive straight on; time [s], speed [m/s] and way [m] of every step."""
     simulator = place(vehicle, 1, speed=speed)
-    wanted = Command(*np.float32([[0.0], [command]]))
+    wanted = Command(steering=np.zeros(1, np.float32), speed=np.full(1, command, np.float32))
     count = math.ceil(seconds / _DT)
     trace = np.empty((count + 1, 2))
     trace[0] = speed, 0.0
@@ -124,7 +124,7 @@ def _straight(
         trace[k + 1, 0] = state.vx[0]
     # Summed, not read from the position: float32 metres grow coarse far from the origin.
     trace[1:, 1] = np.cumsum((trace[1:, 0] + trace[:-1, 0]) / 2 * _DT)
-    return np.arange(count + 1) * _DT, trace[:, 0], trace[:, 1]
+    return np.arange(count + 1, dtype=np.float64) * _DT, trace[:, 0], trace[:, 1]
 
 
 def _circles(vehicle: Vehicle) -> tuple[Float64, Float64]:
@@ -158,4 +158,4 @@ def _round_numbers(top: float) -> Float64:
     rough = top / 12
     scale = 10.0 ** math.floor(math.log10(rough))
     step = next(scale * s for s in (1, 2, 5, 10) if scale * s >= rough)
-    return step * np.arange(1, math.floor(0.98 * top / step) + 1)
+    return step * np.arange(1.0, math.floor(0.98 * top / step) + 1)

@@ -370,6 +370,34 @@ def kinetic(state):
     return 0.5 * (state.vx**2 + state.vy**2 + CAR.gyration**2 * state.yaw_rate**2)
 
 
+def enlarged(car, times):
+    """Return a car that is `times` as long; under Froude's law speeds grow by the root of it."""
+    root = math.sqrt(times)
+    grows = {
+        "front_axle": times, "rear_axle": times, "cg_height": times, "gyration": times,
+        "steering_lag": root, "steering_rate": 1 / root, "speed_min": root, "speed_max": root,
+        "motor_gain": 1 / root, "drag": 1 / times, "blend_low": root, "blend_high": root,
+        "blend_lag": root,
+    }  # fmt: skip
+    # Rolling resistance fades below 0.1 m/s, which is the one length that does not scale.
+    changed = {name: getattr(car, name) * by for name, by in grows.items()} | {"rolling": 0.0}
+    return car.model_copy(update=changed)
+
+
+def test_a_car_four_times_as_long_drives_the_same_path_twice_as_fast(monkeypatch):
+    # Froude: with v^2 / (g L) kept, lengths grow by 4, speeds and times by 2, forces per mass not.
+    commands = extremes(50, seconds=3)
+    small = drive(cars(50, vehicle=enlarged(CAR, 1)), commands)
+    monkeypatch.setattr("hotlap.sim.native.SUBSTEP_MAX", 2 / 60)
+
+    large = drive(cars(50, vehicle=enlarged(CAR, 4), dt=2 * DT), commands * [[1], [2]])
+
+    np.testing.assert_allclose(large[:, 0:2], 4 * small[:, 0:2], atol=4e-3)
+    np.testing.assert_allclose(large[:, 3:5], 2 * small[:, 3:5], atol=4e-3)
+    np.testing.assert_allclose(large[:, 5], small[:, 5] / 2, atol=2e-2)
+    assert np.ptp(small[-1, 0]) > 1
+
+
 # --- manoeuvres with an answer ---
 
 
