@@ -365,6 +365,68 @@ def vehicle_show(
         _print(f"picture: {facts['picture']}")
 
 
+@vehicle_app.command("identify")
+def vehicle_identify(
+    log: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LOG.csv",
+            help="Columns t, x, y, yaw, steering_command, speed_command (SI units), if known "
+            "speed and episode; or a simtrace of DeepRacer.",
+        ),
+    ],
+    base: Annotated[str, typer.Option(help="Set that the car is most like.")] = "deepracer",
+    out: Annotated[Path | None, typer.Option(help="TOML file of the car to write.")] = None,
+    point: Annotated[
+        float | None,
+        typer.Option(
+            help="How far the logged point is ahead of the centre of gravity [m]; 0 if not given, "
+            "0.14 for a simtrace."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find a car's lags, gains, friction and wheelbase from a log of its driving."""
+    from hotlap.identify import identify, read_log
+    from hotlap.vehicle import VEHICLES
+
+    if base not in VEHICLES:
+        raise ConfigError(f"--base: choose from {', '.join(VEHICLES)} (got {base})")
+    if out is not None and out.suffix != ".toml":
+        raise ConfigError(f"--out: a car's file ends in .toml (got {out})")
+    found = identify(read_log(log, point), VEHICLES[base])
+    if out is not None:
+        out.write_text(found.to_toml())
+    if as_json:
+        facts = {
+            name: {
+                "value": _rounded(f.value, 5),
+                "base": _rounded(f.base, 5),
+                "uncertainty": _rounded(f.uncertainty, 5),
+                "seen": f.seen,
+            }
+            for name, f in found.findings.items()
+        }
+        left = {
+            "position_error_m": _rounded(found.position_error, 5),
+            "yaw_error_deg": _rounded(math.degrees(found.yaw_error), 4),
+            "windows": found.windows,
+            "vehicle": None if out is None else str(out),
+        }
+        _print(json.dumps({"base": base, "parameters": facts, **left}, indent=2))
+        return
+    _print(f"{'parameter':<13} {'value':>9} {'+-':>7} {base:>13}")
+    for name, f in found.findings.items():
+        said = f"{f.value:>9.4g} {f.uncertainty:>7.1%}" if f.seen else f"{'not shown':>9} {'':>7}"
+        _print(f"{name:<13} {said} {f.base:>13.4g}")
+    _print(
+        f"{found.windows} windows of 1 s; left: {1000 * found.position_error:.1f} mm, "
+        f"{math.degrees(found.yaw_error):.2f} degrees"
+    )
+    if out is not None:
+        _print(f"vehicle: {out}")
+
+
 @app.command()
 def film(run: RunArgument) -> None:
     """Let a run's driver lap, and film its best trial."""
@@ -435,9 +497,9 @@ def bench(
     _print(json.dumps(result, indent=2) if as_json else table(result))
 
 
-def _rounded(value: float) -> float | None:
-    """Round to millimetres; None, which JSON knows, for what is not a number."""
-    return round(float(value), 3) if math.isfinite(value) else None
+def _rounded(value: float, digits: int = 3) -> float | None:
+    """Round; None, which JSON knows, for what is not a number."""
+    return round(float(value), digits) if math.isfinite(value) else None
 
 
 def _is_setting(word: str) -> bool:
