@@ -288,7 +288,8 @@ class _Fit:
 
     def _times(self, window: tuple[Log, int]) -> Float64:
         log, k = window
-        return log.t[k : k + self.width] - log.t[k]
+        times: Float64 = log.t[k : k + self.width] - log.t[k]
+        return times
 
     def _measured(self, window: tuple[Log, int]) -> Float64:
         """(K, channels) as seen from the first pose."""
@@ -321,7 +322,8 @@ class _Fit:
         """(fine, 2) of what holds in each fine step."""
         log, k = window
         middle = log.t[k] + (np.arange(self.fine) + 0.5) * self.dt
-        return log.command[np.searchsorted(log.t, middle, side="right") - 1]
+        held: Float64 = log.command[np.searchsorted(log.t, middle, side="right") - 1]
+        return held
 
     def inside(self, theta: Float64) -> Float64:
         """Keep parameters within 8 times their base, and lags where the integrator follows."""
@@ -358,7 +360,8 @@ class _Fit:
     def residual(self, theta: Float64, start: Float64) -> Float64:
         """(W, M): logged less driven, over the noise; then how far the start is from its guess."""
         driven = self._drive([_changed(self.base, theta)], start[None])[0]
-        return self._over_noise(driven[None], start[None])[0]
+        residual: Float64 = self._over_noise(driven[None], start[None])[0]
+        return residual
 
     def _over_noise(self, driven: Float64, start: Float64) -> Float64:
         left = ((self.seen - driven) / self.noise).reshape(*start.shape[:2], -1)
@@ -366,7 +369,8 @@ class _Fit:
 
     def left(self, residual: Float64) -> Float64:
         """(W, K, channels) of what is logged and not driven, over the noise."""
-        return residual[:, :-6].reshape(len(residual), -1, self.channels)
+        left: Float64 = residual[:, :-6].reshape(len(residual), -1, self.channels)
+        return left
 
     def slopes(self, theta: Float64, start: Float64, residual: Float64) -> tuple[Float64, Float64]:
         """(W, M, P) and (W, M, 6): what driven becomes with each parameter and each start."""
@@ -410,7 +414,8 @@ class _Fit:
         driven = (1 - share) * trace[before, : self.channels, row] + share * trace[
             before + 1, : self.channels, row
         ]
-        return driven.reshape(count, windows, self.width, self.channels)
+        logged: Float64 = driven.reshape(count, windows, self.width, self.channels)
+        return logged
 
     def _actuators(self, cars: Sequence[Vehicle]) -> tuple[Float64, Float64]:
         """(C, W) angle of the wheels and speed reference at the start of each window."""
