@@ -1,10 +1,15 @@
 """A driver that was trained here drives MuJoCo's physics: does it still lap, and how fast?
 
-    python benchmarks/sim_to_sim.py [--seeds 0 1 2] [--seconds 30] [--track reinvent_like]
+    python benchmarks/sim_to_sim.py [--drivers plain careful] [--seeds 0 1 2] [--seconds 45]
 
 Trains configs/state.toml by the real command, then evaluates the same policy, with the same
 observation code, rules and starts, in our world and in MuJoCo, with the car's own parameters and
-with some of them 10 and 20 % off. Appends one JSON line a seed to results/sim_to_sim.jsonl.
+with some of them 10 and 20 % off. Appends one JSON line a driver and seed to
+results/sim_to_sim.jsonl.
+
+Two drivers: `plain` learns with the file as it is; `careful` learns with the tyres' peak fitted to
+MuJoCo's contact, a top speed of 3 m/s, and a wheel beside the road already counted as off it. Both
+are judged by the same rule, all four wheels off.
 
 The MuJoCo car is a rigid body on four sprung wheels with contact friction; nothing of our equations
 is in it but the two actuators (the servo's lag, and the motor's force over the error in speed),
@@ -35,7 +40,7 @@ from hotlap.runs import Run
 from hotlap.sim.native import NativeSimulator
 from hotlap.simulator import Command, Start, State
 from hotlap.track import Track
-from hotlap.vehicle import VEHICLES, Vehicle
+from hotlap.vehicle import Vehicle, load_vehicle
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "sim_to_sim.jsonl"
@@ -226,7 +231,13 @@ def on_flat(vehicle: Vehicle, speed: np.ndarray, dt: float = 1 / 60) -> MujocoSi
 
 # --- a driver of ours in their world ---
 
-VARIED = ("friction", "steering_lag", "motor_gain", "speed_gain")
+VARIED = ("friction", "steering_lag", "speed_gain")
+FITTED = 'base = "deepracer"\nname = "deepracer"\nfront_peak_slip = 0.10\nrear_peak_slip = 0.10\n'
+"""Our car with the slip angle at which MuJoCo's contact peaks, at 2 to 3 m/s."""
+DRIVERS: dict[str, list[str]] = {
+    "plain": [],
+    "careful": ["vehicle=fitted.toml", "rules.off_track=any_wheel", "actions.speed_high=3.0"],
+}
 
 
 def varied(car: Vehicle, times: float, names: Sequence[str] = VARIED) -> Vehicle:
@@ -252,7 +263,10 @@ def drive(run: Path, car: Vehicle, theirs: bool, trials: int, laps: int) -> dict
     """Let a run's best driver lap in one of the worlds."""
     opened = Run.open(run)
     policy = NumpyPolicy(*opened.read_policy("best"))
-    plain = evaluation_env(env_settings(opened), trials=trials, laps=laps, threads=1)
+    settings = env_settings(opened)
+    rules = settings.rules.model_copy(update={"off_track": "all_wheels"})
+    settings = settings.model_copy(update={"rules": rules})
+    plain = evaluation_env(settings, trials=trials, laps=laps, threads=1)
     tracks = plain.simulator.tracks
     if theirs:
         simulator: Any = MujocoSimulator(tracks, car, rows=trials, dt=plain.dt)
@@ -277,15 +291,19 @@ def ratio(theirs: dict[str, Any], ours: dict[str, Any]) -> float | None:
     return None if None in both else round(both[0] / both[1], 4)
 
 
-def measure(seed: int, seconds: float, track: str, trials: int, laps: int) -> dict[str, Any]:
+def measure(
+    driver: str, seed: int, seconds: float, track: str, trials: int, laps: int
+) -> dict[str, Any]:
     """Train once, then drive every scenario in both worlds."""
-    words = ["train", "configs/state.toml", f"train.seconds={seconds:g}", "--track", track]
+    settings = [f"train.seconds={seconds:g}", f"track={track}", *DRIVERS[driver]]
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        words += ["--seed", str(seed), "--out", str(run), "--plain", "--quiet"]
+        (Path(folder) / "fitted.toml").write_text(FITTED)
+        words = ["train", str(ROOT / "configs" / "state.toml"), *settings]
+        words += ["--seed", str(seed), "--out", "run", "--plain", "--quiet"]
         start = [sys.executable, "-c", "from hotlap.cli import main; main()"]
-        subprocess.run([*start, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        car = VEHICLES[env_settings(Run.open(run)).vehicle]
+        subprocess.run([*start, *words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        run = Path(folder) / "run"
+        car = load_vehicle(env_settings(Run.open(run)).vehicle)
         rows = []
         for name, other in scenarios(car).items():
             both = {
@@ -297,11 +315,12 @@ def measure(seed: int, seconds: float, track: str, trials: int, laps: int) -> di
             cells = [
                 f"{both[w]['completion']:>6.0%} {both[w]['mean_lap_s'] or 0:>7.2f}" for w in both
             ]
-            print(f"seed {seed} {name:<38} ours {cells[0]}  MuJoCo {cells[1]}  ratio {lap}")
+            print(f"{driver} {seed} {name:<38} ours {cells[0]}  MuJoCo {cells[1]}  ratio {lap}")
     return {
         **stamp(),
         "benchmark": "sim_to_sim",
-        "train": " ".join(words[:4]),
+        "driver": driver,
+        "train": " ".join(["hotlap train configs/state.toml", *settings]),
         "track": track,
         "vehicle": car.name,
         "seed": seed,
@@ -316,16 +335,18 @@ def measure(seed: int, seconds: float, track: str, trials: int, laps: int) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--drivers", nargs="+", choices=DRIVERS, default=list(DRIVERS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--seconds", type=float, default=45.0)
     parser.add_argument("--track", default="reinvent_like")
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--laps", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     for seed in given.seeds:
-        row = measure(seed, given.seconds, given.track, given.trials, given.laps)
-        append(given.out, row)
+        for driver in given.drivers:
+            row = measure(driver, seed, given.seconds, given.track, given.trials, given.laps)
+            append(given.out, row)
 
 
 if __name__ == "__main__":
