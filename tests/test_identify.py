@@ -141,6 +141,29 @@ def test_a_point_ahead_of_the_car_is_taken_into_account():
     assert found.position_error < 0.009
 
 
+def test_rows_that_come_early_or_late_do_no_harm():
+    car, fine = BASE.model_copy(update=TRUE), 1 / 240
+    random = np.random.default_rng(4)
+    gaps = np.maximum(1, np.round((DT + 0.012 * random.normal(size=450)) / fine)).astype(int)
+    steering = np.repeat(random.uniform(-0.5, 0.5, 75), 6)
+    speed = np.repeat(random.uniform(0.8, 3.5, 50), 9)
+    simulator = place(car, 1, dt=fine)
+    rows = []
+    for k, row in enumerate(np.stack([steering, speed], 1).astype(np.float32)):
+        state = simulator.state
+        rows.append([state.x[0], state.y[0], state.yaw[0]])
+        for _ in range(gaps[k]):
+            simulator.step(Command(steering=row[:1], speed=row[1:]))
+    pose = np.array(rows, np.float64)
+    pose[:, 2] = np.unwrap(pose[:, 2])
+    time = np.concatenate([[0], np.cumsum(gaps)[:-1]]) * fine
+
+    found = identify([Log(time, pose, None, np.stack([steering, speed], 1))], BASE)
+
+    for name in ("steering_lag", "friction", "wheelbase", "speed_gain", "drive_max"):
+        assert found.findings[name].value == pytest.approx(WANTED[name], rel=0.02), name
+
+
 def test_a_new_episode_and_a_gap_in_time_begin_a_new_drive(log, tmp_path):
     count = 90
     rows = np.column_stack([log.t, log.pose, log.command, np.zeros(len(log.t))])[:count]

@@ -1,13 +1,18 @@
 """The parameter sets, and cars that a user describes in a file."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
+from hotlap.config import read_toml
 from hotlap.env import EnvSettings, StartSettings, VectorEnv
 from hotlap.errors import ConfigError
+from hotlap.train import train
 from hotlap.vehicle import PARAMETERS, VEHICLES, load_vehicle
+
+TINY = {"observation.actor": ["state"], "train.steps": 64, "train.cars": 2}
 
 
 @pytest.fixture
@@ -94,6 +99,16 @@ def test_a_car_from_a_file_drives_as_its_file_says(write):
         speed.append(float(env.simulator.state.vx[0]))
 
     assert speed[0] < 0.7 * speed[1]
+
+
+def test_a_run_remembers_the_whole_path_of_its_car(write, tmp_path, monkeypatch):
+    file = write('base = "deepracer"\nfriction = 0.55\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["hotlap.train"], "write_outcome", lambda run: {})
+
+    run = train(None, {"vehicle": "mycar.toml", **TINY}, out=tmp_path / "run")
+
+    assert read_toml(run.path / "config.toml")["vehicle"] == file
 
 
 @pytest.mark.parametrize(

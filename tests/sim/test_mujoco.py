@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hotlap.identify import Log, identify
 from hotlap.proving import place
 from hotlap.simulator import Command
 from hotlap.vehicle import GRAVITY, VEHICLES
@@ -124,3 +125,33 @@ def test_braking_in_a_turn_leads_to_the_same_place():
     assert math.dist(ours[-1, :2, 0], mujoco[-1, :2, 0]) < 0.08 * driven
     turned = [np.unwrap(trace[:, 2, 0])[-1] for trace in (ours, mujoco)]
     assert turned[0] == pytest.approx(turned[1], rel=0.15)
+
+
+def test_a_log_of_the_mujoco_car_tells_its_grip_lag_and_wheelbase():
+    # The base is wrong in all of them: friction 0.55, lag 0.12 s, wheelbase 0.20 m, gain 0.9.
+    wrong = {
+        "friction": 0.55, "steering_lag": 0.12, "speed_gain": 0.9, "motor_gain": 9.0,
+        "front_axle": 0.10, "rear_axle": 0.10,
+    }  # fmt: skip
+    random = np.random.default_rng(1)
+    steering = np.repeat(random.uniform(-0.5, 0.5, 100), 6)
+    speed = np.repeat(random.uniform(0.8, 3.5, 67), 9)[:600]
+    simulator = theirs().on_flat(CAR, np.float32([1.0]), 1 / 15)
+    pose = []
+    for row in np.stack([steering, speed], 1).astype(np.float32):
+        state = simulator.state
+        pose.append([state.x[0], state.y[0], state.yaw[0]])
+        simulator.step(Command(steering=row[:1], speed=row[1:]))
+    pose = np.array(pose, np.float64)
+    pose[:, 2] = np.unwrap(pose[:, 2])
+    log = Log(np.arange(600) / 15, pose, None, np.stack([steering, speed], 1))
+
+    found = identify([log], CAR.model_copy(update=wrong)).findings
+
+    # Measured: 3, 2, 5 and 1 % off; the stated deviations, near 1 %, know nothing of the model's
+    # own error.
+    for name, value, share in (
+        ("friction", 0.70, 0.06), ("steering_lag", 0.20, 0.08), ("wheelbase", 0.24, 0.08),
+        ("speed_gain", 1.028, 0.03),
+    ):  # fmt: skip
+        assert found[name].value == pytest.approx(value, rel=share), name
