@@ -30,15 +30,15 @@ TRUE = {
 WANTED = {**{name: TRUE[name] for name in FITTED if name in TRUE}, "wheelbase": 0.20}
 
 
-def drive(car, *, seconds=30, noise=0.005, steering=0.5, seed=1, point=0.0):
+def drive(car, *, seconds=30, noise=0.005, steering=0.5, speed=(0.8, 3.5), seed=1, point=0.0):
     """Log of a drive with new random commands several times a second, and noise on x, y, yaw."""
     random = np.random.default_rng(seed)
     count = round(seconds / DT)
     turn = np.repeat(random.uniform(-steering, steering, count // 6 + 1), 6)[:count]
-    speed = np.repeat(random.uniform(0.8, 3.5, count // 9 + 1), 9)[:count]
+    wanted = np.repeat(random.uniform(*speed, count // 9 + 1), 9)[:count]
     simulator = place(car, 1, dt=DT)
     pose = np.empty((count, 3))
-    for k, row in enumerate(np.stack([turn, speed], 1).astype(np.float32)):
+    for k, row in enumerate(np.stack([turn, wanted], 1).astype(np.float32)):
         state = simulator.state
         pose[k] = state.x[0], state.y[0], state.yaw[0]
         simulator.step(Command(steering=row[:1], speed=row[1:]))
@@ -46,7 +46,7 @@ def drive(car, *, seconds=30, noise=0.005, steering=0.5, seed=1, point=0.0):
     pose[:, 0] += point * np.cos(pose[:, 2])
     pose[:, 1] += point * np.sin(pose[:, 2])
     pose += random.normal(size=pose.shape) * noise
-    return Log(np.arange(count) * DT, pose, None, np.stack([turn, speed], 1), point)
+    return Log(np.arange(count) * DT, pose, None, np.stack([turn, wanted], 1), point)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,19 @@ def ours(path, log):
     rows = np.column_stack([log.t, log.pose, log.command])
     names = ("t", "x", "y", "yaw", "steering_command", "speed_command")
     return write(path, names, rows.tolist())
+
+
+@pytest.mark.parametrize(("seed", "noise", "steering"), [(1, 0.02, 0.5), (2, 0.005, 0.02)])
+def test_noise_alone_moves_no_friction(seed, noise, steering):
+    # At 1 m/s no tyre slides, so only noise could say anything of friction. Without the prior it
+    # came out 2.3 times too large, and 8 times too small.
+    car = BASE.model_copy(update={"steering_lag": 0.12})
+    calm = drive(car, seconds=5, noise=noise, steering=steering, speed=(1.0, 1.0), seed=seed)
+
+    finding = identify([calm], BASE).findings["friction"]
+
+    assert finding.uncertainty > 0.3
+    assert finding.value == pytest.approx(finding.base, rel=0.25)
 
 
 @pytest.mark.parametrize("name", FITTED)
