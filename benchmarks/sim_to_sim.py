@@ -19,6 +19,7 @@ which belong to the car's electronics.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import subprocess
 import sys
@@ -333,6 +334,39 @@ def measure(
     }
 
 
+def table(file: Path) -> str:
+    """Write the newest line of each driver and seed as a table: least and most over the seeds."""
+    newest: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in file.read_text().splitlines():
+        row = json.loads(line)
+        newest[row["driver"], row["seed"]] = row
+    lines = [
+        "| driver | car | seeds | completion here | in MuJoCo | lap here, s | lap ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for driver in DRIVERS:
+        rows = [row for (name, _), row in sorted(newest.items()) if name == driver]
+        for cases in zip(*(row["scenarios"] for row in rows), strict=True):
+            cells = [
+                span([case[world]["completion"] for case in cases], "{:.0%}")
+                for world in ("ours", "mujoco")
+            ]
+            cells.append(span([case["ours"]["mean_lap_s"] for case in cases], "{:.2f}"))
+            cells.append(span([case["lap_ratio"] for case in cases], "{:.3f}"))
+            lines.append(f"| {driver} | {cases[0]['car']} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def span(values: Sequence[float | None], form: str) -> str:
+    """Write least and most of the values there are; a dash if there are none."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return "-"
+    low, high = form.format(min(there)), form.format(max(there))
+    few = f" ({len(there)} of {len(values)})" if len(there) < len(values) else ""
+    return (low if low == high else f"{low} to {high}") + few
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--drivers", nargs="+", choices=DRIVERS, default=list(DRIVERS))
@@ -342,7 +376,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--laps", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the results there are")
     given = parser.parse_args()
+    if given.table:
+        print(table(given.out))
+        return
     for seed in given.seeds:
         for driver in given.drivers:
             row = measure(driver, seed, given.seconds, given.track, given.trials, given.laps)
