@@ -315,22 +315,24 @@ def test_halving_the_step_changes_little(monkeypatch, car):
 # --- laws ---
 
 
-def test_left_and_right_are_mirror_images():
-    commands = extremes(64, seconds=2)
-    start = motion(cars(64).state)[:3, 0]
+@pytest.mark.parametrize("car", VEHICLES.values(), ids=VEHICLES)
+def test_left_and_right_are_mirror_images(car):
+    commands, size = hard(car, 64, seconds=2), length(car) / 0.24
+    start = motion(cars(64, vehicle=car).state)[:3, 0]
 
-    plain = drive(cars(64), commands)
-    mirrored = drive(cars(64), commands * np.array([-1, 1], np.float32)[:, None])
+    plain = drive(cars(64, vehicle=car), commands)
+    mirrored = drive(cars(64, vehicle=car), commands * np.array([-1, 1], np.float32)[:, None])
 
     for field in (3, 6, 7):  # vx, steering, reference: equal up to the sign of the steering
         sign = -1 if field == 6 else 1
-        np.testing.assert_allclose(plain[:, field], sign * mirrored[:, field], atol=2e-4)
+        close = 2e-4 * math.sqrt(size)
+        np.testing.assert_allclose(plain[:, field], sign * mirrored[:, field], atol=close)
     along = [math.cos(start[2]), math.sin(start[2])]
     moves = [trace[:, :2] - start[None, :2, None] for trace in (plain, mirrored)]
     ahead = [np.einsum("tin,i->tn", move, along) for move in moves]
     aside = [np.einsum("tin,i->tn", move, [-along[1], along[0]]) for move in moves]
-    np.testing.assert_allclose(ahead[0], ahead[1], atol=2e-4)
-    np.testing.assert_allclose(aside[0], -aside[1], atol=2e-4)
+    np.testing.assert_allclose(ahead[0], ahead[1], atol=2e-4 * size)
+    np.testing.assert_allclose(aside[0], -aside[1], atol=2e-4 * size)
     assert np.abs(aside[0]).max() > 1
 
 
