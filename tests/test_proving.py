@@ -2,13 +2,14 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from hotlap.cli import app
-from hotlap.proving import limits
+from hotlap.proving import advice, limits
 from hotlap.vehicle import VEHICLES
 
 CAR = VEHICLES["deepracer"]
@@ -56,6 +57,18 @@ def test_the_time_from_rest_by_hand(found):
 
 def test_what_a_car_cannot_reach_is_not_a_number(found):
     assert np.isnan([found.radius[4], found.stopping[4], found.reached[4]]).all()
+
+
+def test_a_car_that_turns_harder_than_its_friction_is_told_what_to_change():
+    # Half the friction: in the blend, up to 1.8 m/s, it would still turn with more than 0.35 g.
+    slippery = CAR.model_copy(update={"friction": 0.35})
+    (sentence,) = advice(slippery, limits(slippery))
+    high, low = (float(word) for word in re.findall(r"blend_\w+ = ([\d.]+)", sentence))
+
+    mended = slippery.model_copy(update={"blend_high": high, "blend_low": low})
+
+    assert advice(mended, limits(mended)) == []
+    assert all(advice(car, limits(car)) == [] for car in VEHICLES.values())
 
 
 def test_less_grip_turns_wider_and_less_force_brakes_longer(found):

@@ -316,7 +316,7 @@ def vehicle_show(
     as_json: Json = False,
 ) -> None:
     """Drive a car to its limits: top speed, tightest turns, braking, starting."""
-    from hotlap.proving import limits
+    from hotlap.proving import advice, limits
     from hotlap.vehicle import load_vehicle
 
     car = load_vehicle(name)
@@ -340,6 +340,7 @@ def vehicle_show(
         "lateral_max": round(found.lateral, 3),
         "radius_min_m": round(car.radius_min, 3),
         "braked_to": round(found.slow, 3),
+        "advice": advice(car, found),
     }
     if out is not None:
         from hotlap import plot
@@ -361,6 +362,8 @@ def vehicle_show(
     for row in table:
         cells = ("-" if value is None else value for value in row.values())
         _print("{:>8} {:>16} {:>14} {:>21} {:>12}".format(*cells))
+    for sentence in facts["advice"]:
+        _print(f"note: {sentence}")
     if out is not None:
         _print(f"picture: {facts['picture']}")
 

@@ -16,9 +16,9 @@ from hotlap.sim.native import NativeSimulator
 from hotlap.simulator import Command, Start
 from hotlap.track import Track
 from hotlap.types import Array, Float64
-from hotlap.vehicle import Vehicle
+from hotlap.vehicle import GRAVITY, Vehicle
 
-__all__ = ["Limits", "flat", "limits", "place"]
+__all__ = ["Limits", "advice", "flat", "limits", "place"]
 
 _DT = 1 / 60
 _CORNERING = 5.0
@@ -108,6 +108,20 @@ def limits(vehicle: Vehicle, speeds: Sequence[float] = ()) -> Limits:
         reached=reached,
         slow=slow,
     )
+
+
+def advice(vehicle: Vehicle, found: Limits) -> list[str]:
+    """Say in sentences what is odd about a car; nothing if all is well."""
+    crest = vehicle.friction * GRAVITY
+    if found.lateral < 1.04 * crest:
+        return []
+    # Where the blend ends, the tightest turn may ask for a little more than the tyres have.
+    share = math.sqrt(1.14 * crest * vehicle.radius_min) / vehicle.blend_high
+    return [
+        f"it turns with {found.lateral:.1f} m/s^2, but friction {vehicle.friction:g} holds only "
+        f"{crest:.1f}: below blend_high the model knows no slip. Set blend_high = "
+        f"{share * vehicle.blend_high:.2f} and blend_low = {share * vehicle.blend_low:.2f}"
+    ]
 
 
 def _straight(
