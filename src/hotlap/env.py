@@ -106,7 +106,7 @@ class EnvSettings(Settings):
     track: str = "reinvent_like"
     """A track's name or file; several, separated by commas, take turns over the cars."""
     vehicle: str = "deepracer"
-    """Parameter set of the car."""
+    """Parameter set of the car, or a TOML file that describes one."""
     control_rate: PositiveFloat = 15.0
     """Control steps in a second [Hz]."""
     actions: ActionSettings = ContinuousActions()

@@ -18,7 +18,15 @@ if TYPE_CHECKING:  # loaded when the first figure is made: half a second
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "reward_and_completion", "save", "track_picture"]
+    from hotlap.proving import Limits
+
+__all__ = [
+    "learning_curves",
+    "reward_and_completion",
+    "save",
+    "track_picture",
+    "vehicle_picture",
+]
 
 _SIZE, _DPI = (12.0, 7.0), 100
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -196,6 +204,26 @@ def track_picture(
     axes.set_ylabel("y [m]")
     _tidy(axes)
     axes.grid(visible=False)
+    return figure
+
+
+def vehicle_picture(name: str, limits: Limits) -> Figure:
+    """Draw what a car can do over its speed: circle, lateral acceleration, braking, starting."""
+    figure = _figure(f"{name} · {limits.speed_top:.1f} m/s · {limits.lateral:.1f} m/s² in turns")
+    (left, right), (below, beside) = figure.subplots(2, 2, sharex=True)
+    for axes, y, colour, label in (
+        (left, limits.radius, _BLUE, "tightest radius [m]"),
+        (right, limits.speed**2 / limits.radius, _VERMILION, "lateral acceleration [m/s²]"),
+        (below, limits.stopping, _GREEN, f"way to brake to {limits.slow:.1f} m/s [m]"),
+        (beside, limits.reached, _GREY, "time from rest [s]"),
+    ):
+        axes.plot(limits.speed, y, color=colour, lw=2.2, marker="o", ms=4)
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        _tidy(axes)
+    for axes in (below, beside):
+        axes.set_xlabel("speed [m/s]")
+        axes.set_xlim(left=0)
     return figure
 
 

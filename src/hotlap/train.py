@@ -264,6 +264,8 @@ def _anchored(config: TrainConfig) -> TrainConfig:
         return str(Path(name).resolve()) if Path(name).is_file() else name
 
     changed: dict[str, Any] = {"track": ",".join(map(whole, config.track_names()))}
+    if config.vehicle.endswith(".toml"):
+        changed["vehicle"] = whole(config.vehicle)
     if isinstance(config.reward, FileReward):
         changed["reward"] = config.reward.model_copy(update={"path": whole(config.reward.path)})
     elif isinstance(config.reward, FunctionReward):
