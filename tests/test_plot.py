@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from hotlap.errors import RunError
-from hotlap.plot import learning_curves, reward_and_completion, save, track_picture
+from hotlap.plot import (
+    learning_curves,
+    line_and_speed,
+    reward_and_completion,
+    save,
+    track_picture,
+)
 from hotlap.track import load_track
 
 ROWS = [
@@ -119,6 +125,26 @@ def test_the_driven_line_is_coloured_by_speed_and_the_lap_is_named(tmp_path):
     assert front.get_array().min() >= 1.0
     assert len(faint.get_segments()) + len(front.get_segments()) == len(trace["t"]) - 1
     assert save(figure, tmp_path / "track.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["oval", "straight"])
+def test_the_speed_of_a_lap_stands_below_its_line_over_the_same_way(name, tmp_path):
+    track = load_track(name)
+    trace = trace_on(track, laps=1.0, speed=2.0)
+    trace["speed"] = 2 + np.sin(np.arange(len(trace["t"])) / 9).astype(np.float32)
+    trace["travelled"] = 2.0 * trace["t"]
+    before = 0.1 if track.closed else 0.0  # it may begin just before the start line
+    trace["s"] = (trace["travelled"] - before) % track.length
+
+    figure = line_and_speed(track, trace, "the title")
+
+    above, below = figure.axes[:2]
+    assert above.get_title(loc="left") == "the title"
+    x, y = below.lines[0].get_data()
+    np.testing.assert_allclose(x, trace["travelled"] - before, atol=1e-5)
+    np.testing.assert_array_equal(y, trace["speed"])
+    with Image.open(save(figure, tmp_path / "a.png")) as picture:
+        assert picture.size[0] == 1200
 
 
 def test_a_car_that_was_put_back_draws_no_line_on_the_way():

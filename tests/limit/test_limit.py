@@ -206,7 +206,7 @@ def test_actions_are_the_clusters_of_what_the_lap_commands():
     # Three kinds of moments: straight at 4, left 0.3 rad = 17.2 degrees at 2, right at 1 m/s.
     kind = np.repeat([0, 1, 2], 100)
     speed, steering = np.choose(kind, [4.0, 2.0, 1.0]), np.choose(kind, [0.0, 0.3, -0.3])
-    limit = made(rows=300, speed=speed, steering=steering)
+    limit = made(rows=300, command_speed=speed, command_steering=steering)
 
     found = action_list(limit, 3)
 

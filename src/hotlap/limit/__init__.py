@@ -7,14 +7,12 @@ equations: it is what a perfect driver could do.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
 import json
 import math
 import os
 import sys
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
@@ -48,7 +46,8 @@ _GATES_MANY = 450
 """A long and narrow track gets gates half as dense before it gets more than these."""
 _QUICK_GATES = 700
 """More take the solver more than the few seconds that an evaluation may wait."""
-_QUICK_SECONDS = 2.0
+_QUICK_SECONDS = 1.5
+"""What the solver may take each time it is called, in an evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +133,8 @@ class Limit:
         Raises:
             ConfigError: the file is missing, damaged, or something else.
         """
+        import zipfile  # only here
+
         try:
             data = io.BytesIO(Path(path).read_bytes())  # numpy leaves a bad file open
             with np.load(data, allow_pickle=False) as file:
@@ -205,7 +206,7 @@ def lap_bound(track: Track, vehicle: Vehicle, rule: Rule) -> Limit | None:
 
 
 def action_list(limit: Limit, count: int) -> list[tuple[float, float]]:
-    """Return the (steering [degrees], speed [m/s]) pairs that stand best for all of a lap's.
+    """Return the (steering [degrees], speed [m/s]) pairs that stand best for a lap's commands.
 
     Found by k-means over the lap's moments, each coordinate divided by its range, begun at the
     moments that are furthest from each other; so the answer is always the same. From the rightmost
@@ -215,7 +216,8 @@ def action_list(limit: Limit, count: int) -> list[tuple[float, float]]:
         ConfigError: `count` is below 2, or above the number of moments that differ.
     """
     trace = limit.trace(limit.lap_s / 600)
-    points = np.stack([np.degrees(trace["steering"]), trace["speed"]], axis=1).astype(np.float64)
+    commands = np.degrees(trace["command_steering"]), trace["command_speed"]
+    points = np.stack(commands, axis=1).astype(np.float64)
     span = np.maximum(np.ptp(points, axis=0), 1e-6)
     scaled = points / span
     different = len(np.unique(np.round(scaled, 3), axis=0))
@@ -339,6 +341,8 @@ def _onto(line: Line, few: Gates, many: Gates) -> Line:
 
 def _path(track: Track, vehicle: Vehicle, rule: Rule, model: Model) -> Path:
     """Return where a result is kept: named by a digest of all that it depends on."""
+    import hashlib  # loads OpenSSL, so only when asked
+
     asked = {
         "track": track.fingerprint,
         "vehicle": vehicle.model_dump(mode="json", exclude={"name", "source"}),
