@@ -285,6 +285,10 @@ def tracks_limit(
     rule: Annotated[
         str, typer.Option(help="What must leave the road: all_wheels, any_wheel or centre.")
     ] = "all_wheels",
+    model: Annotated[
+        str,
+        typer.Option(help="point: no driver can be faster; single: a perfect driver of this car."),
+    ] = "point",
     reverse: Annotated[
         bool, typer.Option("--reverse", help="Drive against the order of the file.")
     ] = False,
@@ -306,7 +310,12 @@ def tracks_limit(
 
     track = load_track(name)
     track = track.reversed() if reverse else track
-    found = module.fastest_lap(track, load_vehicle(vehicle), rule=cast(module.Rule, rule))
+    found = module.fastest_lap(
+        track,
+        load_vehicle(vehicle),
+        rule=cast(module.Rule, rule),
+        model=cast(module.Model, model),
+    )
     if actions is not None:
         listed = [
             {"steering_angle": steering, "speed": speed}

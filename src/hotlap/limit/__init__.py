@@ -19,9 +19,10 @@ from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 
-from hotlap.errors import ConfigError, MissingExtraError
+from hotlap.errors import ConfigError, MissingExtraError, SimulationError
 from hotlap.limit.corridor import RULES, Gates, Rule, corridor, gates
 from hotlap.limit.point_mass import Line, point_mass
+from hotlap.limit.single_track import Drive, first_guess, single_track
 from hotlap.track import Track
 from hotlap.types import Array, Float64
 from hotlap.vehicle import Vehicle
@@ -38,14 +39,16 @@ __all__ = [
     "lap_bound",
 ]
 
-Model: TypeAlias = Literal["point"]
-MODELS: tuple[Model, ...] = ("point",)
+Model: TypeAlias = Literal["point", "single"]
+MODELS: tuple[Model, ...] = ("point", "single")
 
 _GATES_PER_WIDTH = 8
 _GATES_MANY = 450
 """A long and narrow track gets gates half as dense before it gets more than these."""
 _QUICK_GATES = 700
 """More take the solver more than the few seconds that an evaluation may wait."""
+_PACES = (0.85, 0.6)
+"""Shares of the point mass's speed at which the search for the single track begins."""
 _QUICK_SECONDS = 1.5
 """What the solver may take each time it is called, in an evaluation."""
 
@@ -81,6 +84,12 @@ class Limit:
     yaw: Float64
     """Of the body; a point mass has that of its motion [rad], continuous."""
     speed: Float64
+    vx: Float64
+    """Forward in the body's frame [m/s]; and so the next two, as in a State."""
+    vy: Float64
+    yaw_rate: Float64
+    reference: Float64
+    """Speed that the motor aims at."""
     steering: Float64
     """Angle of the front wheels [rad]; for a point mass, that of wheels without slip."""
     command_speed: Float64
@@ -166,12 +175,13 @@ def fastest_lap(
         track: the course, in the direction to be driven.
         vehicle: the car.
         rule: what has to leave the road to be off it, as `rules.off_track`.
-        model: `point`, a bound that no driver can beat.
+        model: `point`, a bound that no driver can beat, or `single`, the lap of a perfect driver of
+            the simulator's own car: the best that was found, which takes ten times as long.
         cache: whether to use and fill the cache.
 
     Raises:
         MissingExtraError: CasADi is not installed.
-        ConfigError: there is no such rule or model.
+        ConfigError: there is no such rule or model, or `single` is asked on an open track.
         SimulationError: the solver found no answer.
     """
     if model not in MODELS:
@@ -179,7 +189,7 @@ def fastest_lap(
     path = _path(track, vehicle, rule, model)
     found = _cached(path) if cache else None
     if found is None:
-        found = _solve(track, vehicle, rule)
+        found = (_solve if model == "point" else _solve_single)(track, vehicle, rule)
         if cache:
             _keep(found, path)
     return found
@@ -190,8 +200,6 @@ def lap_bound(track: Track, vehicle: Vehicle, rule: Rule) -> Limit | None:
 
     For reports, which must not wait: None also without CasADi, and where the solver finds nothing.
     """
-    from hotlap.errors import SimulationError
-
     path = _path(track, vehicle, rule, "point")
     found = _cached(path)
     if found is None and importlib.util.find_spec("casadi") is not None:
@@ -240,8 +248,7 @@ def action_list(limit: Limit, count: int) -> list[tuple[float, float]]:
 
 def _solve(track: Track, vehicle: Vehicle, rule: Rule, seconds: float = 1e3) -> Limit:
     """Solve on half as many gates, then on all."""
-    if importlib.util.find_spec("casadi") is None:
-        raise MissingExtraError("the physical limit", "casadi", "limit")
+    _need_casadi()
     spacing = _spacing(track)
     few, all_ = (gates(track, vehicle, rule, size) for size in (2 * spacing, spacing))
     coarse = point_mass(few, vehicle, seconds=seconds)
@@ -277,11 +284,95 @@ def _solve(track: Track, vehicle: Vehicle, rule: Rule, seconds: float = 1e3) -> 
             place,
             yaw=yaw,
             speed=speed,
+            vx=speed,
+            vy=0 * speed,
+            yaw_rate=bend * speed,
+            reference=speed,
             steering=steering,
             command_speed=speed / vehicle.speed_gain,
             command_steering=steering,
         ),
     )
+
+
+def _solve_single(track: Track, vehicle: Vehicle, rule: Rule) -> Limit:
+    """Solve from two lines on half as many gates, then on all from the better one."""
+    _need_casadi()
+    if not track.closed:
+        raise ConfigError(
+            f"model: single needs a loop, and {track.name} is an open track; choose point"
+        )
+    corridor(track, vehicle, rule)  # an unknown rule is said before the work
+    spacing = _spacing(track)
+    few, all_ = (gates(track, vehicle, "centre", size) for size in (2 * spacing, spacing))
+    line = point_mass(few, vehicle)
+    tries: list[Drive] = []
+    failed: SimulationError | None = None
+    for pace in _PACES:
+        try:
+            tries.append(single_track(few, vehicle, rule, first_guess(line, few, vehicle, pace)))
+        except SimulationError as error:
+            failed = error
+    fine: Drive | None = None
+    for coarse in sorted(tries, key=lambda drive: float(drive.seconds.sum())):
+        try:
+            fine = single_track(all_, vehicle, rule, _drive_onto(coarse, few, all_))
+            break
+        except SimulationError as error:
+            failed = error
+    if fine is None:
+        raise failed or SimulationError("the single track found no fastest lap")
+    yaw, vx, vy, yaw_rate, steering, reference = fine.motion.T
+    rates = [
+        (np.roll(column, -1) - column) / fine.seconds for column in (steering, reference)
+    ]  # in the interval after each gate; a command stands between two of them
+    turning, rising = ((rate + np.roll(rate, 1)) / 2 for rate in rates)
+    asked = steering + vehicle.steering_lag * turning
+    return Limit(
+        vehicle=vehicle.name,
+        rule=rule,
+        model="single",
+        lap_s=float(fine.seconds.sum()),
+        coarse_s=float(coarse.seconds.sum()),
+        iterations=fine.iterations + sum(drive.iterations for drive in tries),
+        message=fine.message,
+        t=np.concatenate([[0.0], np.cumsum(fine.seconds)]),
+        **_rows(
+            track,
+            all_,
+            all_.at + fine.w[:, None] * all_.across,
+            yaw=yaw,
+            speed=np.hypot(vx, vy),
+            vx=vx,
+            vy=vy,
+            yaw_rate=yaw_rate,
+            reference=reference,
+            steering=steering,
+            command_speed=(reference + vehicle.motor_lag * rising) / vehicle.speed_gain,
+            command_steering=np.clip(asked, -vehicle.steering_max, vehicle.steering_max),
+        ),
+    )
+
+
+def _need_casadi() -> None:
+    if importlib.util.find_spec("casadi") is None:
+        raise MissingExtraError("the physical limit", "casadi", "limit")
+
+
+def _drive_onto(drive: Drive, few: Gates, many: Gates) -> Drive:
+    """Carry a drive over to other gates of the same loop."""
+    step = few.s[1] - few.s[0]
+    length = few.s[-1] + step
+    motion = [np.interp(many.s, few.s, column, period=length) for column in drive.motion.T[1:]]
+    last = drive.motion[-1, 0] + (drive.motion[1, 0] - drive.motion[0, 0])
+    winding = round((last - drive.motion[0, 0]) / math.tau) * math.tau
+    yaw = np.append(drive.motion[:, 0], drive.motion[0, 0] + winding)
+    motion.insert(0, np.interp(many.s, np.append(few.s, length), yaw))
+    middle = few.s + step / 2
+    spacing = many.s[1] - many.s[0]
+    slowness = np.interp(many.s + spacing / 2, middle, drive.seconds / step, period=length)
+    w = np.interp(many.s, few.s, drive.w, period=length)
+    return Drive(w, np.stack(motion, axis=1), slowness * spacing, 0, "")
 
 
 def _spacing(track: Track) -> float:
