@@ -45,6 +45,7 @@ MODELS: tuple[Model, ...] = ("point", "single")
 _GATES_PER_WIDTH = 8
 _GATES_MANY = 450
 """A long and narrow track gets gates half as dense before it gets more than these."""
+_GATE_PER_WHEELBASE = 0.4
 _QUICK_GATES = 700
 """More take the solver more than the few seconds that an evaluation may wait."""
 _PACES = (0.85, 0.6)
@@ -296,32 +297,25 @@ def _solve(track: Track, vehicle: Vehicle, rule: Rule, seconds: float = 1e3) -> 
 
 
 def _solve_single(track: Track, vehicle: Vehicle, rule: Rule) -> Limit:
-    """Solve from two lines on half as many gates, then on all from the better one."""
+    """Solve from several beginnings, because each finds only an optimum near it; keep the best.
+
+    On half as many gates from two paces, then on all of them from the better answer and from the
+    first pace anew.
+    """
     _need_casadi()
     if not track.closed:
         raise ConfigError(
             f"model: single needs a loop, and {track.name} is an open track; choose point"
         )
     corridor(track, vehicle, rule)  # an unknown rule is said before the work
-    spacing = _spacing(track)
+    # Between gates further apart the steering changes too much for a replay to stay on the line.
+    near = _GATE_PER_WHEELBASE * (vehicle.front_axle + vehicle.rear_axle)
+    spacing = max(min(_spacing(track), near), track.length / (2 * _GATES_MANY))
     few, all_ = (gates(track, vehicle, "centre", size) for size in (2 * spacing, spacing))
-    line = point_mass(few, vehicle)
-    tries: list[Drive] = []
-    failed: SimulationError | None = None
-    for pace in _PACES:
-        try:
-            tries.append(single_track(few, vehicle, rule, first_guess(line, few, vehicle, pace)))
-        except SimulationError as error:
-            failed = error
-    fine: Drive | None = None
-    for coarse in sorted(tries, key=lambda drive: float(drive.seconds.sum())):
-        try:
-            fine = single_track(all_, vehicle, rule, _drive_onto(coarse, few, all_))
-            break
-        except SimulationError as error:
-            failed = error
-    if fine is None:
-        raise failed or SimulationError("the single track found no fastest lap")
+    line, dense = (point_mass(between, vehicle) for between in (few, all_))
+    coarse = _best(few, vehicle, rule, [first_guess(line, few, vehicle, p) for p in _PACES])
+    anew = first_guess(dense, all_, vehicle, _PACES[0])
+    fine = _best(all_, vehicle, rule, [_drive_onto(coarse, few, all_), anew])
     yaw, vx, vy, yaw_rate, steering, reference = fine.motion.T
     rates = [
         (np.roll(column, -1) - column) / fine.seconds for column in (steering, reference)
@@ -334,7 +328,7 @@ def _solve_single(track: Track, vehicle: Vehicle, rule: Rule) -> Limit:
         model="single",
         lap_s=float(fine.seconds.sum()),
         coarse_s=float(coarse.seconds.sum()),
-        iterations=fine.iterations + sum(drive.iterations for drive in tries),
+        iterations=coarse.iterations + fine.iterations,
         message=fine.message,
         t=np.concatenate([[0.0], np.cumsum(fine.seconds)]),
         **_rows(
@@ -352,6 +346,19 @@ def _solve_single(track: Track, vehicle: Vehicle, rule: Rule) -> Limit:
             command_steering=np.clip(asked, -vehicle.steering_max, vehicle.steering_max),
         ),
     )
+
+
+def _best(gates: Gates, vehicle: Vehicle, rule: Rule, guesses: list[Drive]) -> Drive:
+    """Return the fastest drive found from any of the guesses."""
+    found: list[Drive] = []
+    for guess in guesses:
+        try:
+            found.append(single_track(gates, vehicle, rule, guess))
+        except SimulationError as error:
+            failed = error
+    if not found:
+        raise failed
+    return min(found, key=lambda drive: float(drive.seconds.sum()))
 
 
 def _need_casadi() -> None:
