@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,6 +100,24 @@ def test_evaluate_json_holds_what_others_build_on(trained):
     assert len(found["lap_times_s"]) == 3
 
 
+def test_a_lap_faster_than_physics_allows_is_an_alarm(trained, monkeypatch):
+    module = importlib.import_module("hotlap.evaluate")
+    drive = module.evaluate_policy
+
+    def quick(*args, **kwargs):
+        return replace(drive(*args, **kwargs), best_lap_s=2.0, mean_lap_s=2.0)
+
+    monkeypatch.setattr(module, "evaluate_policy", quick)
+    monkeypatch.setattr(module, "lap_bound", lambda *asked: SimpleNamespace(lap_s=2.5))
+
+    status, out, err = hotlap("evaluate", trained[0], "--trials", 1, "--laps", 1, "--json")
+
+    found = json.loads(out)
+    assert (status, found["limit_s"], found["limit_ratio"]) == (0, 2.5, 0.8)
+    assert err == f"hotlap: alarm: {found['alarm']}\n"
+    assert "2.000 s is faster than physics allows (2.500 s for deepracer on oval)" in err
+
+
 def test_evaluate_says_it_in_words(trained):
     status, out, _ = hotlap("evaluate", trained[0], "--track", "hard", "--checkpoint", "last")
 
@@ -131,6 +151,13 @@ def test_a_report_in_words(capsys):
         "best lap 6.250 s, mean lap 6.500 s\n"
         "trials that ended early: 1 left the track\n"
     )
+
+
+def test_a_report_in_words_compares_with_the_limit(capsys):
+    cli._print_report(REPORT | {"limit_s": 5.0, "limit_ratio": 1.25, "alarm": None})
+
+    line = "1.250 times the 5.000 s that no driver can beat"
+    assert capsys.readouterr().out.splitlines()[2] == line
 
 
 def test_a_report_without_a_lap_says_how_far_it_came(capsys):
@@ -180,6 +207,52 @@ def test_tracks_are_listed_shown_and_added(tmp_path):
     shown = json.loads(hotlap("tracks", "show", "mine", "--json")[1])
     assert shown["closed"]
     assert Path(shown["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_limit_of_a_track_is_printed_and_drawn(tmp_path):
+    pytest.importorskip("casadi")
+    status, out, err = hotlap("tracks", "limit", "oval", "--out", "limit.png")
+    again = hotlap("tracks", "limit", "oval", "--out", "limit.png", "--json")
+
+    assert (status, err) == (0, "")
+    facts = json.loads(again[1])
+    assert f"lap_s: {facts['lap_s']}" in out.splitlines()
+    # 16 m at 4.11 m/s would be 3.89 s; the corridor lets the car cut that by a little.
+    assert 3.5 < facts["lap_s"] < 3.9
+    assert (facts["rule"], facts["vehicle"]) == ("all_wheels", "deepracer")
+    assert (tmp_path / "limit.png").stat().st_size > 10_000
+    assert len(list((tmp_path / "home" / "limits").iterdir())) == 1
+
+
+def test_actions_of_a_limit_are_read_by_model_metadata(tmp_path):
+    pytest.importorskip("casadi")
+    from hotlap.deepracer.metadata import Metadata
+
+    _, out, _ = hotlap("tracks", "limit", "oval", "--actions", "5")
+
+    (tmp_path / "model_metadata.json").write_text(out)
+    actions = Metadata.read(tmp_path / "model_metadata.json").actions
+    assert len(actions) == 5
+    assert max(speed for _, speed in actions) == pytest.approx(4.0, abs=0.05)
+    assert max(steering for steering, _ in actions) > 10  # every corner is a left one
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rule", "never"], "rule: choose from all_wheels, any_wheel, centre (got never)"),
+        (["--vehicle", "x"], "vehicle: no set 'x'"),
+        (["--actions", "1"], "actions: must be 2 to"),
+    ],
+)
+def test_a_limit_that_cannot_be_asked_for_is_refused(words, said):
+    pytest.importorskip("casadi")
+
+    status, out, err = hotlap("tracks", "limit", "oval", *words)
+
+    assert (status, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
 
 
 def test_dry_run_prints_the_complete_settings():

@@ -3,6 +3,7 @@
 import importlib
 import math
 from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,6 +62,37 @@ def test_a_flying_lap_takes_length_over_speed():
     assert report.best_lap_s == min(every)
     assert report.mean_lap_s == pytest.approx(sum(every) / 9)
     assert report.best_lap_s == min(report.lap_times_s[report.best_trial])
+
+
+def test_a_report_stands_beside_the_bound_of_its_own_track_car_and_rule(monkeypatch):
+    asked = []
+
+    def bound(track, vehicle, rule):
+        asked.append((track.name, vehicle.name, rule))
+        return SimpleNamespace(lap_s=5.0)
+
+    monkeypatch.setattr(module, "lap_bound", bound)
+    env = evaluation(laps=1, **{"rules.off_track": "centre"})
+    report = module.evaluate_policy(env, follower(env))
+    assert (report.limit_s, report.limit_ratio) == (None, None)
+
+    found = module._with_limit(report, env)
+
+    assert asked == [("oval", "deepracer", "centre")]
+    assert (found.limit_s, found.alarm) == (5.0, None)
+    assert found.limit_ratio == pytest.approx(report.best_lap_s / 5.0)
+
+
+def test_no_lap_and_no_bound_leave_the_ratio_open(monkeypatch):
+    env = evaluation(**{"rules.immobilized_distance": 0.02})
+    report = module.evaluate_policy(env, still(env))
+
+    monkeypatch.setattr(module, "lap_bound", lambda *asked: SimpleNamespace(lap_s=5.0))
+    assert module._with_limit(report, env).limit_ratio is None
+    assert module._with_limit(report, env).limit_s == 5.0
+
+    monkeypatch.setattr(module, "lap_bound", lambda *asked: None)
+    assert module._with_limit(report, env) == report
 
 
 def test_a_car_that_hardly_moves_is_immobilized_after_fifteen_steps():

@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from hotlap.errors import RunError
-from hotlap.plot import learning_curves, reward_and_completion, save, track_picture
+from hotlap.plot import (
+    learning_curves,
+    line_and_speed,
+    reward_and_completion,
+    save,
+    track_picture,
+)
 from hotlap.track import load_track
 
 ROWS = [
@@ -134,6 +140,26 @@ def test_obstacles_are_drawn_where_they_stand_and_cars_are_not():
     (path,) = drawn.get_paths()
     np.testing.assert_allclose(path.vertices.min(axis=0), [2.75, 1.5], atol=1e-6)
     np.testing.assert_allclose(path.vertices.max(axis=0), [3.25, 2.5], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["oval", "straight"])
+def test_the_speed_of_a_lap_stands_below_its_line_over_the_same_way(name, tmp_path):
+    track = load_track(name)
+    trace = trace_on(track, laps=1.0, speed=2.0)
+    trace["speed"] = 2 + np.sin(np.arange(len(trace["t"])) / 9).astype(np.float32)
+    trace["travelled"] = 2.0 * trace["t"]
+    before = 0.1 if track.closed else 0.0  # it may begin just before the start line
+    trace["s"] = (trace["travelled"] - before) % track.length
+
+    figure = line_and_speed(track, trace, "the title")
+
+    above, below = figure.axes[:2]
+    assert above.get_title(loc="left") == "the title"
+    x, y = below.lines[0].get_data()
+    np.testing.assert_allclose(x, trace["travelled"] - before, atol=1e-5)
+    np.testing.assert_array_equal(y, trace["speed"])
+    with Image.open(save(figure, tmp_path / "a.png")) as picture:
+        assert picture.size[0] == 1200
 
 
 def test_a_car_that_was_put_back_draws_no_line_on_the_way():

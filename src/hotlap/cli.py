@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-tracks_app = typer.Typer(help="List, draw and add tracks.", no_args_is_help=True)
+tracks_app = typer.Typer(help="List, draw, add and measure tracks.", no_args_is_help=True)
 app.add_typer(tracks_app, name="tracks")
 vehicle_app = typer.Typer(help="List cars and say what they can do.", no_args_is_help=True)
 app.add_typer(vehicle_app, name="vehicle")
@@ -157,6 +157,8 @@ def train(
         _print(json.dumps({"run": path, "report": None}, indent=2) if as_json else f"run: {path}")
         raise typer.Exit(stop.exit_code) from None
     report = run.report() or {}
+    if report.get("alarm"):
+        _say(f"hotlap: alarm: {report['alarm']}")
     if as_json:
         _print(json.dumps({"run": str(run.path), "report": report}, indent=2))
         return
@@ -186,6 +188,8 @@ def evaluate(
         raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
     which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
     report = verb(run, track=track, trials=trials, laps=laps, checkpoint=which, seed=seed)
+    if report.alarm:
+        _say(f"hotlap: alarm: {report.alarm}")
     if as_json:
         _print(json.dumps(report.as_dict(), indent=2))
     else:
@@ -430,6 +434,73 @@ def vehicle_identify(
         _print(f"vehicle: {out}")
 
 
+@tracks_app.command("limit")
+def tracks_limit(
+    name: Annotated[str, typer.Argument(metavar="TRACK", help="Name or file.")],
+    vehicle: Annotated[str, typer.Option(help="Parameter set of the car.")] = "deepracer",
+    rule: Annotated[
+        str, typer.Option(help="What must leave the road: all_wheels, any_wheel or centre.")
+    ] = "all_wheels",
+    model: Annotated[
+        str,
+        typer.Option(help="point: no driver can be faster; single: a perfect driver of this car."),
+    ] = "point",
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="Drive against the order of the file.")
+    ] = False,
+    actions: Annotated[
+        int | None, typer.Option(help="Print so many actions that suit the lap, as JSON.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write; NAME-limit.png if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute the fastest lap that physics allows, and draw its line and speed."""
+    from typing import cast
+
+    from hotlap import limit as module
+    from hotlap import plot
+    from hotlap.track import load_track
+    from hotlap.vehicle import load_vehicle
+
+    track = load_track(name)
+    track = track.reversed() if reverse else track
+    found = module.fastest_lap(
+        track,
+        load_vehicle(vehicle),
+        rule=cast(module.Rule, rule),
+        model=cast(module.Model, model),
+    )
+    if actions is not None:
+        listed = [
+            {"steering_angle": steering, "speed": speed}
+            for steering, speed in module.action_list(found, actions)
+        ]
+        _print(json.dumps({"action_space": listed}, indent=2))
+        return
+    kind = "no driver can be faster" if found.model == "point" else "a perfect driver"
+    title = f"{track.name} · {found.vehicle} · {found.lap_s:.3f} s · {kind}"
+    figure = plot.line_and_speed(track, found.trace(found.lap_s / 1000), title)
+    facts = {
+        "track": found.track,
+        "vehicle": found.vehicle,
+        "rule": found.rule,
+        "model": found.model,
+        "lap_s": round(found.lap_s, 4),
+        "coarse_s": round(found.coarse_s, 4),
+        "speed_min": round(float(found.speed.min()), 3),
+        "speed_max": round(float(found.speed.max()), 3),
+        "solver": found.message,
+        "picture": str(plot.save(figure, out or Path(f"{track.name}-limit.png"))),
+    }
+    if as_json:
+        _print(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        _print(f"{key}: {value}")
+
+
 @app.command()
 def film(run: RunArgument) -> None:
     """Let a run's driver lap, and film its best trial."""
@@ -531,6 +602,11 @@ def _print_report(report: dict[str, Any]) -> None:
     )
     if report["best_lap_s"] is not None:
         _print(f"best lap {report['best_lap_s']:.3f} s, mean lap {report['mean_lap_s']:.3f} s")
+        if report.get("limit_ratio") is not None:
+            _print(
+                f"{report['limit_ratio']:.3f} times the {report['limit_s']:.3f} s that no driver "
+                "can beat"
+            )
     else:
         _print(f"no lap completed; the mean trial drove {report['progress']:.0%} of its laps")
     trouble = {

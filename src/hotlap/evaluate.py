@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import read_toml, resolve
 from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import ConfigError, RunError
+from hotlap.limit import Rule, lap_bound
 from hotlap.runs import Run, lap_times
 from hotlap.simulator import State
 from hotlap.tasks.rules import Status
 from hotlap.track import load_track
 from hotlap.types import Array
+from hotlap.vehicle import load_vehicle
 
 __all__ = ["Report", "env_settings", "evaluate", "evaluate_policy", "load_policy"]
 
@@ -57,9 +59,13 @@ class Report:
     mean_reward: float | None
     """Of an episode, where the reward was computed."""
     limit_s: float | None = None
-    """Fastest lap that physics allows, where it is known."""
+    """Flying lap of a point mass with the car's grip and motor, which no driver can beat; None if
+    CasADi is not installed, or where it takes longer than an evaluation should wait: then
+    `hotlap tracks limit` computes and keeps it."""
     limit_ratio: float | None = None
     """`best_lap_s` over `limit_s`."""
+    alarm: str | None = None
+    """What is wrong if a lap was faster than `limit_s`."""
     traces: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
     """What each trial drove."""
 
@@ -132,7 +138,26 @@ def evaluate(
             f"{policy.action.size}, but config.toml describes {env.actions.size}; "
             "the file was changed after training"
         )
-    return evaluate_policy(env, policy.act, seed=seed)
+    return _with_limit(evaluate_policy(env, policy.act, seed=seed), env)
+
+
+def _with_limit(report: Report, env: VectorEnv) -> Report:
+    """Put the best lap beside the bound that no driver can beat; costs up to three seconds once."""
+    rule = cast(Rule, env.settings.rules.off_track)
+    bound = lap_bound(env.simulator.tracks[0], load_vehicle(env.settings.vehicle), rule)
+    if bound is None:
+        return report
+    report = replace(report, limit_s=bound.lap_s)
+    if report.best_lap_s is None:
+        return report
+    ratio, alarm = report.best_lap_s / bound.lap_s, None
+    if ratio < 1:
+        alarm = (
+            f"a lap of {report.best_lap_s:.3f} s is faster than physics allows "
+            f"({bound.lap_s:.3f} s for {report.vehicle} on {report.track}): the simulator, the "
+            "track or the clock is wrong; please report it"
+        )
+    return replace(report, limit_ratio=ratio, alarm=alarm)
 
 
 def evaluation_env(

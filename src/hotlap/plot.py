@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # loaded when the first figure is made: half a second
 
 __all__ = [
     "learning_curves",
+    "line_and_speed",
     "reward_and_completion",
     "save",
     "track_picture",
@@ -136,11 +137,43 @@ def track_picture(
         trace: (T,) arrays t, x, y, speed, s and lap, as traces/<name>.npz holds them.
         title: what stands above; the track's name, and its length or the best lap, if empty.
     """
+    figure = _figure("")
+    _draw_course(figure, figure.subplots(), track, trace, title)
+    return figure
+
+
+def line_and_speed(track: Track, trace: Mapping[str, Array], title: str = "") -> Figure:
+    """Draw a driven line from above and, below it, its speed over the way along the centre line.
+
+    Args:
+        track: the course.
+        trace: (T,) arrays t, x, y, speed, s, travelled and lap of one lap.
+        title: what stands above.
+    """
+    figure = _figure("")
+    figure.set_size_inches(_SIZE[0], 9.5)
+    above, below = figure.subplots(2, 1, height_ratios=(5, 2))
+    _draw_course(figure, above, track, trace, title)
+    figure.set_size_inches(_SIZE[0], 9.5 if figure.get_figheight() > 5 else 6.5)
+    start = float(trace["s"][0])
+    start -= track.length if start > track.length / 2 else 0.0  # just before the start line
+    far = start + trace["travelled"]
+    below.plot(far, trace["speed"], color=_BLUE, lw=2.2)
+    below.set_xlabel("way along the centre line [m]")
+    below.set_ylabel("speed [m/s]")
+    below.set_xlim(start, start + track.length)
+    below.set_ylim(0, 1.08 * float(trace["speed"].max()))
+    _tidy(below)
+    return figure
+
+
+def _draw_course(
+    figure: Figure, axes: Axes, track: Track, trace: Mapping[str, Array] | None, title: str
+) -> None:
+    """Draw a track and a line on it; a nearly straight one makes the figure flat."""
     from matplotlib.collections import LineCollection, PolyCollection
     from matplotlib.colors import Normalize
 
-    figure = _figure("")
-    axes = figure.subplots()
     inner, outer = track.inner, track.outer
     if track.closed:
         inner, outer = (np.concatenate([border, border[:1]]) for border in (inner, outer))
@@ -204,7 +237,6 @@ def track_picture(
     axes.set_ylabel("y [m]")
     _tidy(axes)
     axes.grid(visible=False)
-    return figure
 
 
 def vehicle_picture(name: str, limits: Limits) -> Figure:
