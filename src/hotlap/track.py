@@ -1,8 +1,8 @@
 """Track: a course to drive on; maps points (x, y) to (s, n) along its centre line and back.
 
-Tracks come from the built-in courses, from the user's own collection and from `.npy` files of
-(N, 6) waypoints: centre x, y, inner border x, y, outer border x, y, one row a point, in driving
-order and in metres; the last row repeats the first when the course is a loop.
+Tracks come from the built-in courses, from the generator, from the user's own collection and from
+`.npy` files of (N, 6) waypoints: centre x, y, inner border x, y, outer border x, y, one row a
+point, in driving order and in metres; the last row repeats the first when the course is a loop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,16 @@ from hotlap.courses import COURSES, check, draw, median, side
 from hotlap.errors import TrackError
 from hotlap.types import Array, Float32, Float64
 
-__all__ = ["Stations", "Track", "add_track", "add_tracks", "load_track", "track_names"]
+__all__ = [
+    "Stations",
+    "Track",
+    "add_track",
+    "add_tracks",
+    "load_track",
+    "split_names",
+    "track_names",
+    "whole_names",
+]
 
 _SAME_PLACE = 1e-9
 """Rounding [m] that does not yet put a point off the road."""
@@ -450,15 +459,66 @@ def track_names() -> list[str]:
     return [*COURSES, *sorted(path.stem for path in _collection().glob("*.npy"))]
 
 
+def split_names(text: str) -> list[str]:
+    """Return the names of single tracks in a list with commas, ranges of seeds written out.
+
+    >>> split_names("oval, generated:seed=3-4")
+    ['oval', 'generated:seed=3', 'generated:seed=4']
+    """
+    return [one for name in _listed(text) for one in _each(name)]
+
+
+def whole_names(text: str) -> str:
+    """Return a list of names with commas in which files are named by their whole path."""
+    return ",".join(map(_whole, _listed(text)))
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _is_generated(name: str) -> bool:
+    return name.partition(":")[0] == "generated"
+
+
+# The generator reads settings, and so needs pydantic, which other tracks shall not wait for.
+
+
+def _each(name: str) -> list[str]:
+    if not _is_generated(name):
+        return [name]
+    from hotlap.generator import names_of
+
+    return names_of(name)
+
+
+def _whole(name: str) -> str:
+    if not _is_generated(name):
+        return str(Path(name).resolve()) if Path(name).is_file() else name
+    from hotlap.generator import anchored
+
+    return anchored(name)
+
+
 def load_track(name_or_path: str | Path) -> Track:
-    """Load a track by the name of a built-in or added one, or from a `.npy` file of waypoints.
+    """Load a track by name, draw a generated one, or read a `.npy` file of waypoints.
 
     Raises:
-        TrackError: no track has that name, or the file does not describe one.
+        TrackError: no track has that name, the file does not describe one, or no generated course
+            can be as asked.
+        ConfigError: the name of a generated course has a setting that does not exist.
     """
     name = str(name_or_path)
     if name in COURSES:
         return _built_in(name)
+    if _is_generated(name):
+        several = _each(name)
+        if len(several) > 1:
+            raise TrackError(
+                f"{name!r} names {len(several)} tracks, where one is needed. Choose one of them, "
+                f"such as {several[0]!r}."
+            )
+        return _generated(several[0])
     path = Path(name_or_path)
     own = _collection() / f"{name}.npy"
     if _NAME.fullmatch(name) and own.is_file():
@@ -563,6 +623,17 @@ def _collection() -> Path:
     else:
         base = Path.home() / ".local/share"
     return base / "hotlap" / "tracks"
+
+
+@lru_cache(maxsize=1024)
+def _generated(name: str) -> Track:
+    """Draw a course; its name becomes one that a file may have."""
+    from hotlap.generator import generate, parse
+
+    # What the generator returns it has checked, so this is not done again.
+    rows = generate(parse(name))[:-1]
+    called = re.sub(r"[^A-Za-z0-9_.]+", "-", name)
+    return Track._build(rows, True, called, f"hotlap ({name}), Apache-2.0", reverse_direction=False)
 
 
 @cache
