@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 from shapely import LineString, distance, points
 
+from hotlap.collection import add_track, add_tracks
 from hotlap.courses import COURSES
 from hotlap.errors import TrackError
-from hotlap.track import Track, add_track, add_tracks, load_track, track_names
+from hotlap.track import Track, load_track, track_names
 
 REAL = Path(__file__).parents[2] / "shared/data/tracks"
 MEASURED = {  # length and width [m] by rows: reference/deepracer.md, section 6.2

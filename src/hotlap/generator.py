@@ -28,6 +28,8 @@ _RAMP = 0.3
 """Share of a turn in which its curvature rises, and again in which it falls."""
 _BATCH, _ROUNDS = 24, 120
 """Candidates that are drawn at once, and how often, before a setting counts as impossible."""
+_PATIENCE = 5
+"""After so many rounds in vain a course gets a turn less."""
 _ANGLE_MIN, _ANGLE_MAX = math.radians(20), math.radians(200)
 _ROWS_PER_WIDTH = 8
 _FINER = 4
@@ -47,9 +49,9 @@ class GeneratorSettings(Settings):
     """From 0 (wide, few and gentle bends) to 1 (narrow, many and sharp ones); a range such as
     0.2-0.8 lets each seed draw its own."""
     length: PositiveFloat | None = None
-    """Length of the centre line [m]; by the difficulty if not given, from 22 to 44."""
+    """Length of the centre line [m]; by the difficulty if not given, from 22 to 42."""
     width: PositiveFloat | None = None
-    """Distance between the borders [m]; by the difficulty if not given, from 1.07 to 0.6."""
+    """Distance between the borders [m]; by the difficulty if not given, from 1.07 to 0.45."""
     radius: PositiveFloat = 0.5
     """Least radius of the inner border [m]; 0.5 is 1.2 times DeepRacer's tightest turn."""
     gap: NonNegativeFloat = 0.25
@@ -180,7 +182,8 @@ def generate(settings: GeneratorSettings) -> Float64:
     for trial in range(_ROUNDS):
         for candidate in _candidates(settings.seed, dials, trial):
             line = _line(candidate, dials.width / _ROWS_PER_WIDTH / _FINER)
-            if _apart(line[:-1:_COARSE], dials):
+            points = line[:-1:_COARSE]
+            if _apart(points[::3], dials) and _apart(points, dials):
                 return _ribbon(line, dials.width, clockwise=bool(clockwise))
     raise TrackError(
         f"generated course: none of {_BATCH * _ROUNDS} drawn ones keeps its legs apart with "
@@ -202,15 +205,15 @@ def _dial(settings: GeneratorSettings, difficulty: float) -> _Dials:
     def between(easy: float, hard: float) -> float:
         return easy + (hard - easy) * difficulty
 
-    width = settings.width or between(1.07, 0.6)
-    least = max(settings.radius + width / 2, width / 2 / _FOLD)
+    width = settings.width or between(1.07, 0.45)
+    least = 1.03 * max(settings.radius + width / 2, width / 2 / _FOLD)  # a spline bends a bit more
     radius = least * between(1.2, 1.0)
-    length = settings.length or between(22.0, 44.0)
+    length = settings.length or between(22.0, 42.0)
     straight = max(1.0, 2 * width)
-    span = between(1.7, 2.1)
+    span = between(1.9, 1.5)
     # A mean turn takes 60 degrees of a radius in the middle of the span.
     turn_length = math.pi / 3 * radius * math.sqrt(span) / (1 - _RAMP)
-    turns = round((length - straight) * between(0.55, 0.7) / turn_length)
+    turns = round((length - straight) * between(0.55, 0.68) / turn_length)
     return _Dials(
         difficulty=difficulty,
         length=length,
@@ -219,7 +222,7 @@ def _dial(settings: GeneratorSettings, difficulty: float) -> _Dials:
         radius_span=span,
         straight=straight,
         turns=max(4, turns),
-        counter=between(0.2, 0.45),
+        counter=between(0.1, 0.42),
         legs=width + settings.gap,
     )
 
@@ -239,11 +242,12 @@ def _possible(settings: GeneratorSettings, dials: _Dials) -> None:
 
 def _candidates(seed: int, dials: _Dials, trial: int) -> list[_Shape]:
     """Draw a batch of shapes and close them; return those that closed."""
-    batch, n = _BATCH, dials.turns
+    batch, n = _BATCH, max(4, dials.turns - trial // _PATIENCE)
     u = _draws(seed, trial, 1, batch * n * 4).reshape(4, batch, n)
     hairpin = u[0] < 0.12 + 0.1 * dials.difficulty
     size = np.where(hairpin, 2.4 + 0.9 * u[1], 0.6 + 1.3 * u[1])
-    sign = np.where(u[2] < dials.counter, -1.0, 1.0)
+    rank = np.argsort(np.argsort(u[2], axis=1), axis=1)
+    sign = np.where(rank < round(dials.counter * n), -1.0, 1.0)
     left, right = (np.where(sign == s, size, 0.0).sum(axis=1) for s in (1, -1))
     # Left turns and right ones give way alike until the whole is one round.
     ratio = (np.sqrt(math.pi**2 + left * right) + math.pi) / np.maximum(left, 1e-9)
@@ -355,15 +359,13 @@ def _line(shape: _Shape, spacing: float) -> Float64:
 
 def _apart(points: Float64, dials: _Dials) -> bool:
     """Say whether legs keep their distance: places far apart along the line are so across it."""
-    apart = points[:, None] - points[None]
-    square = np.einsum("ijk,ijk->ij", apart, apart)
-    spacing = dials.length / len(points)
+    place, count = points[:, 0] + 1j * points[:, 1], len(points)
     # Half a circle that is just wide enough is the nearest that two places may come.
-    reach = math.ceil(math.pi / 2 * dials.legs / spacing)
-    gap = np.abs(np.arange(len(points))[:, None] - np.arange(len(points)))
-    far = np.minimum(gap, len(points) - gap) > reach
+    reach = math.ceil(math.pi / 2 * dials.legs / dials.length * count)
+    ahead = np.arange(reach + 1, count // 2 + 1)[:, None]
     # Points that pass each other half a spacing apart are 1 % farther than their lines.
-    return bool((square[far] >= (1.01 * dials.legs) ** 2).all())
+    away = place[(np.arange(count) + ahead) % count] - place
+    return bool((away.real**2 + away.imag**2).min(initial=math.inf) >= (1.01 * dials.legs) ** 2)
 
 
 def _ribbon(line: Float64, width: float, *, clockwise: bool) -> Float64:

@@ -24,11 +24,13 @@ from hotlap.errors import TrackError
 from hotlap.types import Array, Float32, Float64
 
 __all__ = [
+    "NAME",
     "Stations",
     "Track",
-    "add_track",
-    "add_tracks",
+    "attribution_of",
+    "collection_folder",
     "load_track",
+    "read_track",
     "split_names",
     "track_names",
     "whole_names",
@@ -456,7 +458,7 @@ def _single(array: Array) -> Float32:
 
 def track_names() -> list[str]:
     """Return the names that `load_track` knows: the built-in courses, then the user's own."""
-    return [*COURSES, *sorted(path.stem for path in _collection().glob("*.npy"))]
+    return [*COURSES, *sorted(path.stem for path in collection_folder().glob("*.npy"))]
 
 
 def split_names(text: str) -> list[str]:
@@ -520,11 +522,11 @@ def load_track(name_or_path: str | Path) -> Track:
             )
         return _generated(several[0])
     path = Path(name_or_path)
-    own = _collection() / f"{name}.npy"
-    if _NAME.fullmatch(name) and own.is_file():
-        return _read(own, name, _attribution(own))
+    own = collection_folder() / f"{name}.npy"
+    if NAME.fullmatch(name) and own.is_file():
+        return read_track(own, name, attribution_of(own))
     if path.suffix == ".npy" or path.name != name or path.exists():
-        return _read(path, path.stem, _attribution(path))
+        return read_track(path, path.stem, attribution_of(path))
     import difflib  # an error may take its time
 
     known = track_names()
@@ -535,84 +537,15 @@ def load_track(name_or_path: str | Path) -> Track:
     )
 
 
-def add_track(path: str | Path, name: str | None = None, attribution: str = "") -> Track:
-    """Check a `.npy` file of waypoints and copy it into the user's collection.
-
-    The collection is the folder `tracks` in `$HOTLAP_HOME`. Adding the same course twice under one
-    name changes nothing but its attribution.
-
-    Args:
-        path: the file.
-        name: what to call the track; the file's own name without `.npy` if None.
-        attribution: who made it and under which licence; kept in a `.json` beside the copy.
-
-    Raises:
-        TrackError: the file is no track, the name cannot be used, or it is taken.
-    """
-    path = Path(path)
-    name = path.stem if name is None else name
-    if not _NAME.fullmatch(name):
-        raise TrackError(
-            f"{name!r} cannot be the name of a track; allowed are letters, digits, '_', '-' and "
-            "'.', with a letter or digit first. Choose another name."
-        )
-    if name in COURSES:
-        raise TrackError(
-            f"{path}: {name!r} is a built-in track, which cannot be replaced. Choose another name."
-        )
-    track = _read(path, name, attribution or _attribution(path))
-    own = _collection() / f"{name}.npy"
-    if own.exists() and _read(own, name, "").fingerprint != track.fingerprint:
-        raise TrackError(
-            f"{path}: another track called {name!r} was added before ({own}); choose another name, "
-            "or delete that file first."
-        )
-    array = io.BytesIO()
-    np.lib.format.write_array(array, track.waypoints, allow_pickle=False)
-    about = {
-        "attribution": track.attribution,
-        "source": path.name,
-        "fingerprint": track.fingerprint,
-        "length": round(track.length, 3),
-        "width": round(track.width, 3),
-    }
-    # The array comes last: a track exists once its array does.
-    _write(own.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode())
-    _write(own, array.getvalue())
-    return track
-
-
-def add_tracks(
-    folder: str | Path, attribution: str = ""
-) -> tuple[list[str], list[tuple[Path, TrackError]]]:
-    """Add every `.npy` file of a folder; return the names added, and the files refused and why.
-
-    Raises:
-        TrackError: there is no such folder, or no `.npy` file in it.
-    """
-    folder = Path(folder)
-    paths = sorted(folder.glob("*.npy")) if folder.is_dir() else []
-    if not paths:
-        found = "has no .npy file in it" if folder.is_dir() else "is not a folder"
-        raise TrackError(f"{folder}: {found}; give a folder with a .npy file for each track.")
-    added: list[str] = []
-    refused: list[tuple[Path, TrackError]] = []
-    for path in paths:
-        try:
-            added.append(add_track(path, attribution=attribution).name)
-        except TrackError as error:
-            refused.append((path, error))
-    return added, refused
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""What the name of a track may be."""
 
 
 def _either(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _collection() -> Path:
+def collection_folder() -> Path:
     """Return the folder of the user's own tracks, which need not exist."""
     if home := os.environ.get("HOTLAP_HOME"):
         return Path(home).expanduser() / "tracks"
@@ -644,7 +577,7 @@ def _built_in(name: str) -> Track:
     return Track._build(rows, course.closed, name, "hotlap, Apache-2.0", reverse_direction=False)
 
 
-def _read(path: Path, name: str, attribution: str) -> Track:
+def read_track(path: Path, name: str, attribution: str) -> Track:
     """Read a `.npy` file without ever unpickling it."""
     fix = "Give a .npy file of waypoints (N, 6), or a name from `hotlap tracks list`."
     if path.is_dir():
@@ -680,7 +613,7 @@ def _read(path: Path, name: str, attribution: str) -> Track:
     return Track.from_waypoints(array, name=name, attribution=attribution, source=str(path))
 
 
-def _attribution(path: Path) -> str:
+def attribution_of(path: Path) -> str:
     """Return the attribution in the `.json` beside a track; empty if there is none to be had."""
     try:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -688,20 +621,3 @@ def _attribution(path: Path) -> str:
         return ""
     found = about.get("attribution", "") if isinstance(about, dict) else ""
     return found if isinstance(found, str) else ""
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(data)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise TrackError(
-            f"{path}: cannot be written ({error.strerror}). Make the folder writable, or set "
-            "HOTLAP_HOME to one that is."
-        ) from None
