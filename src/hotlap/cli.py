@@ -309,16 +309,25 @@ def tracks_generate(
 
 @tracks_app.command("add")
 def tracks_add(
-    path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help=".npy file, or a folder.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|FOLDER|URL",
+            help="A .npy, .csv or .yaml file, a folder that holds some, or the address of one.",
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name to give it; the file's if not given.")
     ] = None,
     attribution: Annotated[str, typer.Option(help="Whose work it is, kept with it.")] = "",
 ) -> None:
     """Check tracks and copy them into your collection, so that they can be named."""
-    from hotlap.collection import add_track, add_tracks
+    from hotlap.collection import add_track, add_tracks, add_url
 
+    path = Path(source)
     if path.is_dir():
+        if name is not None:
+            raise ConfigError(f"--name: {source} is a folder, whose tracks keep their own names")
         added, refused = add_tracks(path, attribution)
         for one, error in refused:
             _say(f"{one}: refused: {error}")
@@ -326,8 +335,11 @@ def tracks_add(
         if not added:
             raise typer.Exit(2)
         return
-    track = add_track(path, name, attribution)
+    fetched = source.startswith(("http://", "https://"))
+    track = (add_url if fetched else add_track)(source, name, attribution)
     _print(f"added {track.name}: {track.length:.2f} m long, {track.width:.3f} m wide")
+    if not track.attribution:
+        _say("whose work it is was not found; --attribution keeps that with it")
 
 
 @app.command()

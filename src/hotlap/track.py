@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from hotlap.courses import COURSES, check, draw, median, side
 from hotlap.errors import TrackError
+from hotlap.formats import MAPS, TABLES, read_map, read_table
 from hotlap.types import Array, Float32, Float64
 
 __all__ = [
@@ -503,7 +504,7 @@ def _whole(name: str) -> str:
 
 
 def load_track(name_or_path: str | Path) -> Track:
-    """Load a track by name, draw a generated one, or read a `.npy` file of waypoints.
+    """Load a track by name, draw a generated one, or read a file (`.npy`, `.csv`, `.yaml`).
 
     Raises:
         TrackError: no track has that name, the file does not describe one, or no generated course
@@ -525,7 +526,7 @@ def load_track(name_or_path: str | Path) -> Track:
     own = collection_folder() / f"{name}.npy"
     if NAME.fullmatch(name) and own.is_file():
         return read_track(own, name, attribution_of(own))
-    if path.suffix == ".npy" or path.name != name or path.exists():
+    if path.suffix in (".npy", *TABLES, *MAPS) or path.name != name or path.exists():
         return read_track(path, path.stem, attribution_of(path))
     import difflib  # an error may take its time
 
@@ -578,8 +579,11 @@ def _built_in(name: str) -> Track:
 
 
 def read_track(path: Path, name: str, attribution: str) -> Track:
-    """Read a `.npy` file without ever unpickling it."""
-    fix = "Give a .npy file of waypoints (N, 6), or a name from `hotlap tracks list`."
+    """Read a file of waypoints, a table or a map; nothing is ever unpickled."""
+    fix = (
+        "Give a .npy file of waypoints (N, 6), a table (.csv), a map (.yaml), or a name from "
+        "`hotlap tracks list`."
+    )
     if path.is_dir():
         raise TrackError(f"{path}: is a folder, and a track is one file. {fix}")
     try:
@@ -593,6 +597,12 @@ def read_track(path: Path, name: str, attribution: str) -> Track:
         raise TrackError(f"{path}: cannot be read ({reason}). {fix}") from None
     if not data:
         raise TrackError(f"{path}: is empty. {fix}")
+    if path.suffix.lower() in (*TABLES, *MAPS):
+        table = path.suffix.lower() in TABLES
+        rows = read_table(data.decode("utf-8", "replace"), str(path)) if table else read_map(path)
+        return Track.from_waypoints(rows, name=name, attribution=attribution, source=str(path))
+    if path.suffix.lower() in (".png", ".pgm"):
+        raise TrackError(f"{path}: is an image; give the .yaml file that says its resolution.")
     if not data.startswith(np.lib.format.MAGIC_PREFIX):
         raise TrackError(
             f"{path}: is not a .npy file; pickles, archives and text are not read. Save the array "
