@@ -36,13 +36,13 @@ def written(path, text):
 
 
 def map_of(folder, *, negate=False, gap=0, name="room_map", extra=""):
-    """Draw a ring of 10 m, 2 m wide, at 5 cm a pixel, its middle at (2, 1)."""
+    """Draw a ring of 10 m, 2 m wide, at 5 cm a pixel, its middle at (2, 2)."""
     size, resolution = 500, 0.05
     row, column = np.mgrid[:size, :size]
-    away = np.hypot(column + 0.5 - 250, row + 0.5 - 250) * resolution
+    away = np.hypot(column + 0.5 - 250, row + 0.5 - 230) * resolution
     road = (away > 9) & (away < 11)
     if gap:
-        road &= ~((column > 250) & (abs(row - 250) < gap))
+        road &= ~((column > 250) & (abs(row - 230) < gap))
     wall = (abs(away - 9) < 0.15) | (abs(away - 11) < 0.15)
     grey = np.where(road, 255, np.where(wall, 0, 205)).astype(np.uint8)
     Image.fromarray(255 - grey if negate else grey).save(folder / f"{name}.png")
@@ -116,15 +116,16 @@ def test_a_table_that_is_no_track_is_refused_with_a_sentence(tmp_path, text, sen
 def test_the_road_of_a_map_is_where_it_was_drawn(tmp_path, negate):
     track = load_track(map_of(tmp_path, negate=negate))
 
-    # A ring of 10 m, 2 m wide, about (-10.5 + 12.5, -11.5 + 12.5) = (2, 1); half a pixel is 2.5 cm.
-    away = np.hypot(*(track.centre - [2.0, 1.0]).T)
+    # A ring of 10 m, 2 m wide, about (-10.5 + 12.5, -11.5 + 13.5) = (2, 2). Half a pixel is
+    # 2.5 cm.
+    away = np.hypot(*(track.centre - [2.0, 2.0]).T)
     np.testing.assert_allclose(away, 10.0, atol=0.05)
     np.testing.assert_allclose(track.stations.left, 1.0, atol=0.026)
     np.testing.assert_allclose(track.stations.right, 1.0, atol=0.026)
     assert track.length == pytest.approx(2 * np.pi * 10, rel=5e-3)
     assert LinearRing(track.centre).is_ccw
-    # It begins nearest to (0, 0): from (2, 1) towards it, ten metres out.
-    np.testing.assert_allclose(track.centre[0], [2 - 10 * 2 / 5**0.5, 1 - 10 / 5**0.5], atol=0.1)
+    # It begins nearest to (0, 0): from (2, 2) towards it, ten metres out.
+    np.testing.assert_allclose(track.centre[0], [2 - 10 / 2**0.5, 2 - 10 / 2**0.5], atol=0.2)
 
 
 def test_images_that_are_no_maps_are_refused_with_a_sentence(tmp_path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, TrackError
 from hotlap.types import Float64
 
-__all__ = ["GeneratorSettings", "anchored", "generate", "names_of", "parse"]
+__all__ = ["GeneratorSettings", "generate", "names_of", "parse"]
 
 _SEEDS_MAX = 10_000
 """How many tracks one name may stand for."""
@@ -126,16 +125,6 @@ def names_of(name: str) -> list[str]:
                 for seed in range(first, last + 1)
             ]
     return [":".join(words)]
-
-
-def anchored(name: str) -> str:
-    """Return the name of a generated course with the file of its room by its whole path."""
-    words = name.split(":")
-    for i, word in enumerate(words):
-        key, _, value = word.partition("=")
-        if key == "room" and Path(value).is_file():
-            words[i] = f"room={Path(value).resolve()}"
-    return ":".join(words)
 
 
 def parse(name: str) -> GeneratorSettings:

@@ -473,7 +473,9 @@ def split_names(text: str) -> list[str]:
 
 def whole_names(text: str) -> str:
     """Return a list of names with commas in which files are named by their whole path."""
-    return ",".join(map(_whole, _listed(text)))
+    return ",".join(
+        str(Path(name).resolve()) if Path(name).is_file() else name for name in _listed(text)
+    )
 
 
 def _listed(text: str) -> list[str]:
@@ -484,23 +486,13 @@ def _is_generated(name: str) -> bool:
     return name.partition(":")[0] == "generated"
 
 
-# The generator reads settings, and so needs pydantic, which other tracks shall not wait for.
-
-
 def _each(name: str) -> list[str]:
     if not _is_generated(name):
         return [name]
+    # The generator reads settings, so it needs pydantic, which other tracks shall not wait for.
     from hotlap.generator import names_of
 
     return names_of(name)
-
-
-def _whole(name: str) -> str:
-    if not _is_generated(name):
-        return str(Path(name).resolve()) if Path(name).is_file() else name
-    from hotlap.generator import anchored
-
-    return anchored(name)
 
 
 def load_track(name_or_path: str | Path) -> Track:
