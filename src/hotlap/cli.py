@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-tracks_app = typer.Typer(help="List, draw, add and measure tracks.", no_args_is_help=True)
+tracks_app = typer.Typer(help="List, draw, generate, add and measure tracks.", no_args_is_help=True)
 app.add_typer(tracks_app, name="tracks")
 vehicle_app = typer.Typer(help="List cars and say what they can do.", no_args_is_help=True)
 app.add_typer(vehicle_app, name="vehicle")
@@ -233,15 +233,20 @@ def tracks_show(
     out: Annotated[
         Path | None, typer.Option(help="Picture to write; NAME.png if not given.")
     ] = None,
+    vehicle: Annotated[str, typer.Option(help="Car that the certificate is for.")] = "deepracer",
     as_json: Json = False,
 ) -> None:
-    """Draw a track as a picture and print its measures."""
+    """Draw a track as a picture, and print its measures and what a car cannot drive of it."""
     from hotlap import plot
+    from hotlap.certificate import certify
     from hotlap.track import load_track
+    from hotlap.vehicle import load_vehicle
 
+    if out is not None and out.suffix.lower() != ".png":
+        raise ConfigError(f"--out: {out} is no picture that can be written; end its name in .png")
     track = load_track(name)
     file = plot.save(plot.track_picture(track), out or Path(f"{track.name}.png"))
-    facts = {
+    facts: dict[str, Any] = {
         "name": track.name,
         "length_m": round(track.length, 3),
         "width_m": round(track.width, 3),
@@ -250,26 +255,86 @@ def tracks_show(
         "fingerprint": track.fingerprint,
         "attribution": track.attribution,
         "picture": str(file),
+        "certificate": certify(track, load_vehicle(vehicle)).as_dict(),
     }
     if as_json:
         _print(json.dumps(facts, indent=2))
         return
+    found = facts.pop("certificate")
     for key, value in facts.items():
         _print(f"{key}: {value}")
+    for key in ("vehicle", "radius_min", "border_radius_min", "gap_min", "turns", "lap", "label"):
+        value = found[key]
+        _print(f"{key}: {round(value, 2) if isinstance(value, float) else value}")
+    for problem in found["problems"]:
+        _print(f"problem: {problem}")
+
+
+@tracks_app.command("generate")
+def tracks_generate(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("tracks"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first track.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many; seeds follow.")] = 1,
+    difficulty: Annotated[
+        str, typer.Option(help="From 0 to 1; 0.2-0.8 lets each track draw its own.")
+    ] = "0.5",
+    length: Annotated[float | None, typer.Option(help="Length of the centre line [m].")] = None,
+    width: Annotated[float | None, typer.Option(help="Width of the road [m].")] = None,
+    radius: Annotated[float | None, typer.Option(help="Least radius of a border [m].")] = None,
+    gap: Annotated[float | None, typer.Option(help="Least distance of two legs [m].")] = None,
+    vehicle: Annotated[str, typer.Option(help="Car that the certificate is for.")] = "deepracer",
+    as_json: Json = False,
+) -> None:
+    """Draw tracks by seed and difficulty, check them for a car, and write .npy files."""
+    from hotlap.certificate import certify
+    from hotlap.collection import save_track
+    from hotlap.track import load_track, split_names
+    from hotlap.vehicle import load_vehicle
+
+    given = {"length": length, "width": width, "radius": radius, "gap": gap}
+    words = [f"{key}={value:g}" for key, value in given.items() if value is not None]
+    name = ":".join(["generated", f"seed={seed}-{seed + count - 1}", f"difficulty={difficulty}"])
+    car, rows = load_vehicle(vehicle), []
+    for one in split_names(":".join([name, *words])):
+        track = load_track(one)
+        found = certify(track, car, gap=gap)
+        rows.append(
+            {"track": one, "file": str(save_track(track, out / f"{track.name}.npy", one))}
+            | found.as_dict()
+        )
+        if not as_json:
+            _print(
+                f"{rows[-1]['file']}: {found.label}, {found.length:.1f} m long, "
+                f"{found.width_min:.2f} m wide, {found.turns} turns, tightest "
+                f"{found.radius_min:.2f} m, lap about {found.lap:.1f} s"
+            )
+            for problem in found.problems:
+                _say(f"{one}: {problem}")
+    if as_json:
+        _print(json.dumps(rows, indent=2))
 
 
 @tracks_app.command("add")
 def tracks_add(
-    path: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help=".npy file, or a folder.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|FOLDER|URL",
+            help="A .npy, .csv or .yaml file, a folder that holds some, or the address of one.",
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name to give it; the file's if not given.")
     ] = None,
     attribution: Annotated[str, typer.Option(help="Whose work it is, kept with it.")] = "",
 ) -> None:
     """Check tracks and copy them into your collection, so that they can be named."""
-    from hotlap.track import add_track, add_tracks
+    from hotlap.collection import add_track, add_tracks, add_url
 
+    path = Path(source)
     if path.is_dir():
+        if name is not None:
+            raise ConfigError(f"--name: {source} is a folder, whose tracks keep their own names")
         added, refused = add_tracks(path, attribution)
         for one, error in refused:
             _say(f"{one}: refused: {error}")
@@ -277,8 +342,11 @@ def tracks_add(
         if not added:
             raise typer.Exit(2)
         return
-    track = add_track(path, name, attribution)
+    fetched = source.startswith(("http://", "https://"))
+    track = (add_url if fetched else add_track)(source, name, attribution)
     _print(f"added {track.name}: {track.length:.2f} m long, {track.width:.3f} m wide")
+    if not track.attribution:
+        _say("whose work it is was not found; --attribution keeps that with it")
 
 
 @vehicle_app.command("list")

@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     TRAFFIC = 4
     DOMAIN = 5
     SENSOR = 6
+    COURSE = 20
 
 
 def uniform(

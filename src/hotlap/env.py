@@ -41,7 +41,7 @@ from hotlap.tasks.rewards import FileReward, FunctionReward, ProgressReward, Rew
 from hotlap.tasks.rewards import array_reward as load_array_reward
 from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
 from hotlap.threads import available
-from hotlap.track import Track, load_track
+from hotlap.track import Track, load_track, split_names
 from hotlap.types import Array, Float32
 from hotlap.vehicle import load_vehicle
 
@@ -104,7 +104,8 @@ class EnvSettings(Settings):
     """A world and a task."""
 
     track: str = "reinvent_like"
-    """A track's name or file; several, separated by commas, take turns over the cars."""
+    """A track's name or file, or generated:100 for a hundred generated ones; several, separated by
+    commas, take turns over the cars."""
     vehicle: str = "deepracer"
     """Parameter set of the car, or a TOML file that describes one."""
     control_rate: PositiveFloat = 15.0
@@ -128,7 +129,7 @@ class EnvSettings(Settings):
 
     def track_names(self) -> list[str]:
         """Return the names or files of the courses, one by one."""
-        names = [name.strip() for name in self.track.split(",") if name.strip()]
+        names = split_names(self.track)
         if not names:
             raise ConfigError("track: no track given; `hotlap tracks list` shows what there is")
         return names

@@ -1,8 +1,8 @@
 """Track: a course to drive on; maps points (x, y) to (s, n) along its centre line and back.
 
-Tracks come from the built-in courses, from the user's own collection and from `.npy` files of
-(N, 6) waypoints: centre x, y, inner border x, y, outer border x, y, one row a point, in driving
-order and in metres; the last row repeats the first when the course is a loop.
+Tracks come from the built-in courses, from the generator, from the user's own collection and from
+`.npy` files of (N, 6) waypoints: centre x, y, inner border x, y, outer border x, y, one row a
+point, in driving order and in metres; the last row repeats the first when the course is a loop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,21 @@ from numpy.typing import ArrayLike
 
 from hotlap.courses import COURSES, check, draw, median, side
 from hotlap.errors import TrackError
+from hotlap.formats import MAPS, TABLES, read_map, read_table
 from hotlap.types import Array, Float32, Float64
 
-__all__ = ["Stations", "Track", "add_track", "add_tracks", "load_track", "track_names"]
+__all__ = [
+    "NAME",
+    "Stations",
+    "Track",
+    "attribution_of",
+    "collection_folder",
+    "load_track",
+    "read_track",
+    "split_names",
+    "track_names",
+    "whole_names",
+]
 
 _SAME_PLACE = 1e-9
 """Rounding [m] that does not yet put a point off the road."""
@@ -447,24 +459,67 @@ def _single(array: Array) -> Float32:
 
 def track_names() -> list[str]:
     """Return the names that `load_track` knows: the built-in courses, then the user's own."""
-    return [*COURSES, *sorted(path.stem for path in _collection().glob("*.npy"))]
+    return [*COURSES, *sorted(path.stem for path in collection_folder().glob("*.npy"))]
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names of single tracks in a list with commas, ranges of seeds written out.
+
+    >>> split_names("oval, generated:seed=3-4")
+    ['oval', 'generated:seed=3', 'generated:seed=4']
+    """
+    return [one for name in _listed(text) for one in _each(name)]
+
+
+def whole_names(text: str) -> str:
+    """Return a list of names with commas in which files are named by their whole path."""
+    return ",".join(
+        str(Path(name).resolve()) if Path(name).is_file() else name for name in _listed(text)
+    )
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _is_generated(name: str) -> bool:
+    return name.partition(":")[0] == "generated"
+
+
+def _each(name: str) -> list[str]:
+    if not _is_generated(name):
+        return [name]
+    # The generator reads settings, so it needs pydantic, which other tracks shall not wait for.
+    from hotlap.generator import names_of
+
+    return names_of(name)
 
 
 def load_track(name_or_path: str | Path) -> Track:
-    """Load a track by the name of a built-in or added one, or from a `.npy` file of waypoints.
+    """Load a track by name, draw a generated one, or read a file (`.npy`, `.csv`, `.yaml`).
 
     Raises:
-        TrackError: no track has that name, or the file does not describe one.
+        TrackError: no track has that name, the file does not describe one, or no generated course
+            can be as asked.
+        ConfigError: the name of a generated course has a setting that does not exist.
     """
     name = str(name_or_path)
     if name in COURSES:
         return _built_in(name)
+    if _is_generated(name):
+        several = _each(name)
+        if len(several) > 1:
+            raise TrackError(
+                f"{name!r} names {len(several)} tracks, where one is needed. Choose one of them, "
+                f"such as {several[0]!r}."
+            )
+        return _generated(several[0])
     path = Path(name_or_path)
-    own = _collection() / f"{name}.npy"
-    if _NAME.fullmatch(name) and own.is_file():
-        return _read(own, name, _attribution(own))
-    if path.suffix == ".npy" or path.name != name or path.exists():
-        return _read(path, path.stem, _attribution(path))
+    own = collection_folder() / f"{name}.npy"
+    if NAME.fullmatch(name) and own.is_file():
+        return read_track(own, name, attribution_of(own))
+    if path.suffix in (".npy", *TABLES, *MAPS) or path.name != name or path.exists():
+        return read_track(path, path.stem, attribution_of(path))
     import difflib  # an error may take its time
 
     known = track_names()
@@ -475,84 +530,15 @@ def load_track(name_or_path: str | Path) -> Track:
     )
 
 
-def add_track(path: str | Path, name: str | None = None, attribution: str = "") -> Track:
-    """Check a `.npy` file of waypoints and copy it into the user's collection.
-
-    The collection is the folder `tracks` in `$HOTLAP_HOME`. Adding the same course twice under one
-    name changes nothing but its attribution.
-
-    Args:
-        path: the file.
-        name: what to call the track; the file's own name without `.npy` if None.
-        attribution: who made it and under which licence; kept in a `.json` beside the copy.
-
-    Raises:
-        TrackError: the file is no track, the name cannot be used, or it is taken.
-    """
-    path = Path(path)
-    name = path.stem if name is None else name
-    if not _NAME.fullmatch(name):
-        raise TrackError(
-            f"{name!r} cannot be the name of a track; allowed are letters, digits, '_', '-' and "
-            "'.', with a letter or digit first. Choose another name."
-        )
-    if name in COURSES:
-        raise TrackError(
-            f"{path}: {name!r} is a built-in track, which cannot be replaced. Choose another name."
-        )
-    track = _read(path, name, attribution or _attribution(path))
-    own = _collection() / f"{name}.npy"
-    if own.exists() and _read(own, name, "").fingerprint != track.fingerprint:
-        raise TrackError(
-            f"{path}: another track called {name!r} was added before ({own}); choose another name, "
-            "or delete that file first."
-        )
-    array = io.BytesIO()
-    np.lib.format.write_array(array, track.waypoints, allow_pickle=False)
-    about = {
-        "attribution": track.attribution,
-        "source": path.name,
-        "fingerprint": track.fingerprint,
-        "length": round(track.length, 3),
-        "width": round(track.width, 3),
-    }
-    # The array comes last: a track exists once its array does.
-    _write(own.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode())
-    _write(own, array.getvalue())
-    return track
-
-
-def add_tracks(
-    folder: str | Path, attribution: str = ""
-) -> tuple[list[str], list[tuple[Path, TrackError]]]:
-    """Add every `.npy` file of a folder; return the names added, and the files refused and why.
-
-    Raises:
-        TrackError: there is no such folder, or no `.npy` file in it.
-    """
-    folder = Path(folder)
-    paths = sorted(folder.glob("*.npy")) if folder.is_dir() else []
-    if not paths:
-        found = "has no .npy file in it" if folder.is_dir() else "is not a folder"
-        raise TrackError(f"{folder}: {found}; give a folder with a .npy file for each track.")
-    added: list[str] = []
-    refused: list[tuple[Path, TrackError]] = []
-    for path in paths:
-        try:
-            added.append(add_track(path, attribution=attribution).name)
-        except TrackError as error:
-            refused.append((path, error))
-    return added, refused
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""What the name of a track may be."""
 
 
 def _either(words: list[str]) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _collection() -> Path:
+def collection_folder() -> Path:
     """Return the folder of the user's own tracks, which need not exist."""
     if home := os.environ.get("HOTLAP_HOME"):
         return Path(home).expanduser() / "tracks"
@@ -565,6 +551,17 @@ def _collection() -> Path:
     return base / "hotlap" / "tracks"
 
 
+@lru_cache(maxsize=1024)
+def _generated(name: str) -> Track:
+    """Draw a course; its name becomes one that a file may have."""
+    from hotlap.generator import generate, parse
+
+    # What the generator returns it has checked, so this is not done again.
+    rows = generate(parse(name))[:-1]
+    called = re.sub(r"[^A-Za-z0-9_.]+", "-", name)
+    return Track._build(rows, True, called, f"hotlap ({name}), Apache-2.0", reverse_direction=False)
+
+
 @cache
 def _built_in(name: str) -> Track:
     # Our own courses are checked by the tests, not at every start.
@@ -573,9 +570,12 @@ def _built_in(name: str) -> Track:
     return Track._build(rows, course.closed, name, "hotlap, Apache-2.0", reverse_direction=False)
 
 
-def _read(path: Path, name: str, attribution: str) -> Track:
-    """Read a `.npy` file without ever unpickling it."""
-    fix = "Give a .npy file of waypoints (N, 6), or a name from `hotlap tracks list`."
+def read_track(path: Path, name: str, attribution: str) -> Track:
+    """Read a file of waypoints, a table or a map; nothing is ever unpickled."""
+    fix = (
+        "Give a .npy file of waypoints (N, 6), a table (.csv), a map (.yaml), or a name from "
+        "`hotlap tracks list`."
+    )
     if path.is_dir():
         raise TrackError(f"{path}: is a folder, and a track is one file. {fix}")
     try:
@@ -589,6 +589,12 @@ def _read(path: Path, name: str, attribution: str) -> Track:
         raise TrackError(f"{path}: cannot be read ({reason}). {fix}") from None
     if not data:
         raise TrackError(f"{path}: is empty. {fix}")
+    if path.suffix.lower() in (*TABLES, *MAPS):
+        table = path.suffix.lower() in TABLES
+        rows = read_table(data.decode("utf-8", "replace"), str(path)) if table else read_map(path)
+        return Track.from_waypoints(rows, name=name, attribution=attribution, source=str(path))
+    if path.suffix.lower() in (".png", ".pgm"):
+        raise TrackError(f"{path}: is an image; give the .yaml file that says its resolution.")
     if not data.startswith(np.lib.format.MAGIC_PREFIX):
         raise TrackError(
             f"{path}: is not a .npy file; pickles, archives and text are not read. Save the array "
@@ -609,7 +615,7 @@ def _read(path: Path, name: str, attribution: str) -> Track:
     return Track.from_waypoints(array, name=name, attribution=attribution, source=str(path))
 
 
-def _attribution(path: Path) -> str:
+def attribution_of(path: Path) -> str:
     """Return the attribution in the `.json` beside a track; empty if there is none to be had."""
     try:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -617,20 +623,3 @@ def _attribution(path: Path) -> str:
         return ""
     found = about.get("attribution", "") if isinstance(about, dict) else ""
     return found if isinstance(found, str) else ""
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(data)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise TrackError(
-            f"{path}: cannot be written ({error.strerror}). Make the folder writable, or set "
-            "HOTLAP_HOME to one that is."
-        ) from None

@@ -27,6 +27,7 @@ from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run, default_directory
 from hotlap.tasks.actions import MetadataActions
 from hotlap.tasks.rewards import FileReward, FunctionReward
+from hotlap.track import whole_names
 from hotlap.trials import EvaluationSettings, Trial, Trials
 from hotlap.types import Array
 
@@ -263,7 +264,7 @@ def _anchored(config: TrainConfig) -> TrainConfig:
     def whole(name: str) -> str:
         return str(Path(name).resolve()) if Path(name).is_file() else name
 
-    changed: dict[str, Any] = {"track": ",".join(map(whole, config.track_names()))}
+    changed: dict[str, Any] = {"track": whole_names(config.track)}
     if config.vehicle.endswith(".toml"):
         changed["vehicle"] = whole(config.vehicle)
     if isinstance(config.reward, FileReward):
