@@ -23,6 +23,7 @@ from hotlap.deepracer.reward_file import RewardFile
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.sim.camera import CameraSettings
+from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
 from hotlap.sim.traffic import TrafficSettings
@@ -53,7 +54,7 @@ __all__ = [
     "VectorEnv",
 ]
 
-Sensor: TypeAlias = Literal["state", "camera"]
+Sensor: TypeAlias = Literal["state", "camera", "lidar"]
 SENSORS = get_args(Sensor)
 _GRID = 0.75
 """Metres of road between two cars of a starting grid."""
@@ -75,6 +76,8 @@ class ObservationSettings(Settings):
     """What the state observation looks at."""
     camera: CameraSettings = CameraSettings()
     """What the camera is."""
+    lidar: LidarSettings = RangeLidar()
+    """What the LIDAR is."""
 
 
 class StartSettings(Settings):
@@ -226,6 +229,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             rows=rows,
             dt=self.dt,
             camera=settings.observation.camera if "camera" in names else None,
+            lidar=settings.observation.lidar if "lidar" in names else None,
             looks=(settings.look,),
             traffic=settings.traffic,
             first_row=first_row,
@@ -290,6 +294,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     def _space(self, name: str) -> gymnasium.spaces.Box:
         if name == "state":
             return gymnasium.spaces.Box(-1e6, 1e6, (self._state_features.size,), np.float32)
+        if name == "lidar":
+            lidar = self.settings.observation.lidar
+            return gymnasium.spaces.Box(0, lidar.longest, (lidar.size,), np.float32)
         camera = self.settings.observation.camera
         shape = (camera.height, camera.width, 3 if camera.color == "rgb" else 1)
         return gymnasium.spaces.Box(0, 255, shape, np.uint8)

@@ -88,7 +88,7 @@ def compare(lidar, track, count, seed=0, offset=0.0):
     boxes = around(track, x, y, seed)
     walls = pieces(track_walls(track, offset)) if lidar.settings.walls else []
     found = lidar.scan(x, y, yaw, index, boxes)
-    reach, error = lidar.settings.range, np.empty_like(found)
+    reach, error = lidar.settings.range_max, np.empty_like(found)
     ahead = lidar.settings.mount_forward
     for i in range(count):
         tree = STRtree(walls + [outline(one).exterior for one in boxes[i] if one[6] > 0])
@@ -105,7 +105,7 @@ def compare(lidar, track, count, seed=0, offset=0.0):
 
 
 def test_distances_on_a_straight_road_by_hand():
-    lidar = Lidar(RangeLidar(beams=5, fov_deg=240, range=4), [straight()])
+    lidar = Lidar(RangeLidar(beams=5, fov_deg=240, range_max=4), [straight()])
 
     found = look(lidar, 6.0, 0.0)
 
@@ -142,7 +142,7 @@ def test_a_beam_that_starts_inside_of_a_box_measures_the_least():
 
 
 def test_an_open_track_has_no_walls_at_its_ends():
-    lidar = Lidar(RangeLidar(beams=2, fov_deg=180, facing_deg=90, range=8), [straight()])
+    lidar = Lidar(RangeLidar(beams=2, fov_deg=180, facing_deg=90, range_max=8), [straight()])
 
     found = look(lidar, 11.0, 0.0)
 
@@ -153,8 +153,8 @@ def test_an_open_track_has_no_walls_at_its_ends():
 @pytest.mark.parametrize(
     "settings",
     [
-        RangeLidar(beams=40, fov_deg=270, range=6, mount_forward=0.1),
-        RangeLidar(beams=36, fov_deg=360, facing_deg=130, range=30),
+        RangeLidar(beams=40, fov_deg=270, range_max=6, mount_forward=0.1),
+        RangeLidar(beams=36, fov_deg=360, facing_deg=130, range_max=30),
         DeepRacerLidar(walls=True),
     ],
     ids=["ahead", "circle", "deepracer"],
@@ -174,7 +174,7 @@ def test_every_beam_agrees_with_shapely_on_real_tracks(name):
         pytest.skip("the real tracks are not here")
     track = load_track(str(path))
 
-    error = compare(Lidar(RangeLidar(beams=50, range=12), [track]), track, 12, seed=1)
+    error = compare(Lidar(RangeLidar(beams=50, range_max=12), [track]), track, 12, seed=1)
 
     assert error.max() == 0
 
@@ -183,8 +183,8 @@ def test_a_neighbouring_leg_of_a_hairpin_is_seen_through_a_gap():
     # Two straight roads side by side would be hidden by walls; without a left wall nothing is.
     track = load_track("hairpins")
     x, y, yaw, index = poses(track, 64, seed=3)
-    near = Lidar(RangeLidar(beams=72, fov_deg=360, range=1.0), [track]).scan(x, y, yaw, index)
-    far = Lidar(RangeLidar(beams=72, fov_deg=360, range=20), [track]).scan(x, y, yaw, index)
+    near = Lidar(RangeLidar(beams=72, fov_deg=360, range_max=1.0), [track]).scan(x, y, yaw, index)
+    far = Lidar(RangeLidar(beams=72, fov_deg=360, range_max=20), [track]).scan(x, y, yaw, index)
 
     np.testing.assert_allclose(np.minimum(far, 1.0), near, rtol=1e-5)
     assert (far < 20).all()  # a closed road hides the rest of the world
@@ -236,7 +236,7 @@ def test_rows_alone_and_on_two_threads_are_the_rows_together():
         for i in range(100)
     ]
     np.testing.assert_array_equal(together, alone)
-    assert len(np.unique(together[:, 32])) > 90
+    assert len(np.unique(together[:, 32])) > 60
 
 
 def test_a_turn_of_the_car_by_a_beam_shifts_the_scan():
@@ -261,5 +261,46 @@ def test_wrong_input_is_named():
         lidar.scan(one * np.nan, one, one, 0 * one.astype(int))
     with pytest.raises(ConfigError, match="at least one track"):
         Lidar(RangeLidar(), [])
-    with pytest.raises(ValidationError, match="range_min 5 must lie below range 2"):
-        RangeLidar(range_min=5, range=2)
+    with pytest.raises(ValidationError, match="range_min 5 must lie below range_max 2"):
+        RangeLidar(range_min=5, range_max=2)
+
+
+def test_deepracer_lidars_say_what_deepracer_says():
+    # two sectors of two beams; steps of 0.5 m
+    far = np.array([[0.1, 0.49, 0.5, 5.0], [0.9, 2.3, 1.99, 12.0]])
+    given = {"beams": 4, "sectors": 2}
+    track = [straight()]
+
+    plain = Lidar(DeepRacerLidar(beams=4), track).reading(far)
+    binary = Lidar(DeepRacerSectorLidar(**given), track).reading(far)
+    hot = Lidar(DeepRacerSectorsOneHot(**given, steps=4), track).reading(far)
+    nothing = Lidar(DeepRacerSectorsOneHot(**given, steps=4), track).reading(far * 0 + 2.0)
+
+    np.testing.assert_allclose(plain, [[0.15, 0.49, 0.5, 1.0], [0.9, 1.0, 1.0, 1.0]])
+    np.testing.assert_array_equal(binary, [[1, 0], [0, 0]])
+    # nearest of the sectors: 0.15 and 0.5, then 0.9 and 1.99; in steps 0 and 1, then 1 and 3
+    np.testing.assert_array_equal(hot, [[1, 0, 0, 0, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0, 0, 1]])
+    assert not nothing.any()
+
+
+def test_deepracer_looks_back_over_300_degrees():
+    lidar = Lidar(DeepRacerLidar(), [straight()])
+
+    found = look(lidar, 5.0, 0.0, boxes=[box(4.0, 0.0)])
+    ahead = look(lidar, 5.0, 0.0, boxes=[box(6.0, 0.0)])
+
+    # beams at 30 to 330 degrees; the LIDAR at 5.029, the box ends at 4.2; walls are not seen
+    np.testing.assert_allclose(np.degrees(lidar.angles[[0, -1]]), [30, 330], atol=1e-3)
+    assert found[31] == pytest.approx(0.829 / math.cos(math.radians(300 / 63 / 2)), rel=1e-3)
+    assert (found < 12).sum() > 1
+    assert (ahead == 12).all()
+
+
+def test_settings_name_their_kind_and_bounds():
+    made = TypeAdapter(LidarSettings).validate_python({"kind": "deepracer_discretized"})
+
+    assert (made.size, made.sectors, made.steps, made.clip) == (64, 8, 8, 2.0)
+    with pytest.raises(ValidationError, match="sectors must divide the 64 beams"):
+        DeepRacerSectorLidar(sectors=7)
+    with pytest.raises(ValidationError, match="clip"):
+        DeepRacerSectorsOneHot(clip=13)

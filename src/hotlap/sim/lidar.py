@@ -59,7 +59,7 @@ class _Beams(Settings):
     """Where the middle of the field of view points [degrees], 0 ahead, positive to the left."""
     range_min: NonNegativeFloat = 0.05
     """Shortest distance that it reports [m]."""
-    range: PositiveFloat = 10.0
+    range_max: PositiveFloat = 10.0
     """Longest distance that it reports [m]; also what it says where there is nothing."""
     mount_forward: float = 0.0
     """Where it sits, ahead of the car's centre of gravity [m]."""
@@ -72,8 +72,10 @@ class _Beams(Settings):
 
     @model_validator(mode="after")
     def _in_order(self) -> _Beams:
-        if self.range_min >= self.range:
-            raise ValueError(f"range_min {self.range_min:g} must lie below range {self.range:g}")
+        if self.range_min >= self.range_max:
+            raise ValueError(
+                f"range_min {self.range_min:g} must lie below range_max {self.range_max:g}"
+            )
         return self
 
 
@@ -88,6 +90,11 @@ class RangeLidar(_Beams):
         """How many numbers a driver gets."""
         return self.beams
 
+    @property
+    def longest(self) -> float:
+        """The greatest number that a driver gets."""
+        return self.range_max
+
 
 class _DeepRacer(_Beams):
     # Source: deepracer-simapp, markov/sensors/constants.py, and its urdf: turned by 180 degrees.
@@ -97,7 +104,7 @@ class _DeepRacer(_Beams):
     """Where the middle of the field of view points [degrees]: backward, the camera looks ahead."""
     range_min: NonNegativeFloat = 0.15
     """Shortest distance that it measures [m]."""
-    range: PositiveFloat = 12.0
+    range_max: PositiveFloat = 12.0
     """Longest distance that it measures [m]."""
     mount_forward: float = 0.02913
     """Where it sits, ahead of the car's centre of gravity [m]."""
@@ -120,10 +127,20 @@ class DeepRacerLidar(_DeepRacer):
         """How many numbers a driver gets."""
         return self.beams
 
+    @property
+    def longest(self) -> float:
+        """The greatest number that a driver gets."""
+        return min(self.clip, self.range_max)
+
 
 class _Sectors(_DeepRacer):
     sectors: PositiveInt = 8
     """How many sectors the beams are divided into, from right to left."""
+
+    @property
+    def longest(self) -> float:
+        """The greatest number that a driver gets."""
+        return 1.0
 
     @model_validator(mode="after")
     def _divided(self) -> _Sectors:
@@ -197,17 +214,15 @@ class Lidar:
         fov = math.radians(settings.fov_deg)
         parts = settings.beams if full else max(settings.beams - 1, 1)
         step, first = fov / parts, -fov / 2 if settings.beams > 1 else 0.0
-        self.angles: Float64 = (
-            first + step * np.arange(settings.beams) + math.radians(settings.facing_deg)
-        )
+        beams: Float64 = first + step * np.arange(settings.beams, dtype=np.float64)
+        self.angles: Float64 = beams + math.radians(settings.facing_deg)
         """(K,) direction of each beam in the car's frame [rad], 0 ahead, positive to the left."""
-        beams = self.angles - math.radians(settings.facing_deg)
         self._beams = np.stack([np.cos(beams), np.sin(beams)]).astype(np.float32)
         self._frame = np.array(
             [
                 *(math.cos(math.radians(settings.facing_deg)),),
                 *(math.sin(math.radians(settings.facing_deg)),),
-                *(settings.mount_forward, 1 / settings.range, settings.range_min),
+                *(settings.mount_forward, 1 / settings.range_max, settings.range_min),
                 *(first, 1 / step, _SLACK / step, 2 * math.pi / step),
             ],
             np.float32,
@@ -237,7 +252,7 @@ class Lidar:
 
         Returns:
             (M, K) distance from the LIDAR along each beam [m], first beam rightmost, in
-            [range_min, range].
+            [range_min, range_max].
 
         Raises:
             ConfigError: shapes disagree, or a track index does not exist.
@@ -277,18 +292,21 @@ class Lidar:
     def reading(self, distances: Array) -> Float32:
         """Turn distances (M, K) [m] into what the driver is given, (M, size) float32."""
         settings = self.settings
-        low, high = settings.range_min, settings.range
+        low, high = settings.range_min, settings.range_max
+        found: Float32 = np.clip(distances, low, high).astype(np.float32)
         if isinstance(settings, RangeLidar):
-            return np.clip(distances, low, high, dtype=np.float32)
+            return found
         if isinstance(settings, DeepRacerLidar):
-            return np.clip(distances, low, min(settings.clip, high), dtype=np.float32)
-        parts = np.clip(distances, low, high).reshape(len(distances), settings.sectors, -1)
-        nearest = parts.min(axis=2)
+            clipped: Float32 = np.minimum(found, np.float32(settings.clip))
+            return clipped
+        nearest = found.reshape(len(found), settings.sectors, -1).min(axis=2)
         if isinstance(settings, DeepRacerSectorLidar):
-            return (nearest < settings.clip).astype(np.float32)
+            near: Float32 = (nearest < settings.clip).astype(np.float32)
+            return near
         step = np.floor(nearest / np.float32(settings.clip / settings.steps))
         hot = step[:, :, None] == np.arange(settings.steps, dtype=np.float32)
-        return hot.reshape(len(distances), -1).astype(np.float32)
+        one_hot: Float32 = hot.reshape(len(found), -1).astype(np.float32)
+        return one_hot
 
 
 def track_walls(track: Track, offset: float = 0.0) -> list[Float64]:
@@ -394,7 +412,7 @@ def _direction(x, y):  # type: ignore[no-untyped-def]
 @_inline
 def _meet(count, px, py, at, a, b, low, high, inverse, bx, by, frame):  # type: ignore[no-untyped-def]
     """Let the segments between `count` corners, seen from the LIDAR, shorten the beams."""
-    last = _i4(len(bx) - 1)
+    last: Any = _i4(len(bx) - 1)
     first, per_step, slack, circle = frame[5], frame[6], frame[7], frame[8]
     for j in range(count):
         at[j] = (_direction(px[j], py[j]) - first) * per_step
@@ -415,7 +433,7 @@ def _meet(count, px, py, at, a, b, low, high, inverse, bx, by, frame):  # type: 
     for j in range(count - 1):
         k0, k1 = low[j], high[j]
         if k0 >= _i4(1 << 19):
-            for k in range(0, min(k0 - _i4(1 << 20), last) + 1):
+            for k in range(min(k0 - _i4(1 << 20), last) + 1):
                 inverse[k] = max(inverse[k], a[j] * bx[k] + b[j] * by[k])
             for k in range(max(k1, 0), last + 1):
                 inverse[k] = max(inverse[k], a[j] * bx[k] + b[j] * by[k])
@@ -472,14 +490,15 @@ def _scan(  # type: ignore[no-untyped-def]
                 if (gap[k] < close) == (far == 0) and gap[k] * frame[3] < _ONE:
                     if far == 1:
                         hidden = True
-                        k0, k1 = _i4(math.floor(least[k])), _i4(math.ceil(most[k]))
+                        k0: Any = _i4(math.floor(least[k]))
+                        k1: Any = _i4(math.ceil(most[k]))
                         reach = _ONE / gap[k]
                         for beam in range(max(k0, 0), min(k1, last) + 1):
                             hidden &= inverse[beam] >= reach
-                        turn = _i4(math.floor(frame[8]))
+                        turn: Any = _i4(math.floor(frame[8]))
                         for beam in range(max(k0 + turn, 0), last + 1):
                             hidden &= inverse[beam] >= reach
-                        for beam in range(0, min(k1 - turn, last) + 1):
+                        for beam in range(min(k1 - turn, last) + 1):
                             hidden &= inverse[beam] >= reach
                         if hidden:
                             continue
