@@ -112,3 +112,56 @@ def test_ppo_learns_from_scans_and_its_driver_drives(actor):
     assert after["normalizer.lidar.mean"].shape == (64,)
     driven = NumpyPolicy(description, after).act(world.observe())
     assert driven.shape == (8, 2)
+
+
+@pytest.mark.parametrize("name", ["state", "camera", "lidar"])
+def test_a_late_sensor_shows_what_was_there_so_many_steps_ago(name):
+    now = env(rows=3, observation__actor=[name], observation__critic=[name], **SMALL)
+    clock = {f"observation.{name}.clock.latency": 2 / 15}
+    late = env(rows=3, observation__actor=[name], observation__critic=[name], **SMALL, **clock)
+    action = np.full((3, 2), 0.3)
+
+    seen = [[world.begin()[name]] for world in (now, late)]
+    for _ in range(6):
+        for world, found in zip((now, late), seen, strict=True):
+            found.append(world.advance(action).observation[name])
+
+    for k in range(7):
+        np.testing.assert_array_equal(seen[1][k], seen[0][max(k - 2, 0)])
+    assert (seen[0][6] != seen[0][4]).any()
+
+
+def test_what_is_saved_continues_with_what_was_under_way():
+    given = {"observation.camera.clock.latency": 0.2, "observation.camera.clock.drop": 0.3}
+    one, two = (env(observation__actor=["camera"], **SMALL, **given) for _ in range(2))
+    action = np.full((3, 2), 0.2)
+    one.begin()
+    for _ in range(5):
+        one.advance(action)
+    two.restore(one.save())
+
+    for _ in range(5):
+        here, there = (world.advance(action).observation for world in (one, two))
+
+        np.testing.assert_array_equal(here["camera"], there["camera"])
+
+
+def test_a_late_sensor_starts_anew_with_each_episode():
+    given = {"observation.state.clock.latency": 0.2, "rules.time_limit": 0.4}
+    world = env(rows=2, observation__actor=["state"], **given)
+    plain = env(rows=2, observation__actor=["state"], **{"rules.time_limit": 0.4})
+    world.begin()
+    plain.begin()
+
+    ends = 0
+    for _ in range(20):
+        late, now = (one.advance(np.zeros((2, 2))) for one in (world, plain))
+        np.testing.assert_array_equal(late.ended, now.ended)
+        if len(late.ended):
+            ends += 1
+            rows = late.ended
+            np.testing.assert_array_equal(
+                late.observation["state"][rows], now.observation["state"][rows]
+            )
+            assert (late.reached["state"] != now.reached["state"]).any()
+    assert ends >= 2

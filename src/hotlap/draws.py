@@ -32,6 +32,8 @@ class Purpose(IntEnum):
     TRAFFIC = 4
     DOMAIN = 5
     SENSOR = 6
+    CLOCK = 7
+    NOISE = 8
 
 
 def uniform(

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
 
+from hotlap.clock import Clock
 from hotlap.config import Settings
 from hotlap.deepracer.metadata import Continuous, Metadata
 from hotlap.deepracer.params import Params
@@ -256,6 +257,12 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._seed = seed
         self._desynchronize = desynchronize
         self._named = len(tracks) // (2 if settings.start.direction == "alternate" else 1)
+        clocks = {name: getattr(settings.observation, name).clock for name in self.names}
+        self._clocks = {
+            name: Clock(clock, rows, dt=self.dt, stream=SENSORS.index(name))
+            for name, clock in clocks.items()
+            if not clock.perfect
+        }
         self._pending = np.zeros(rows, np.int32)
         self._return = np.zeros(rows, np.float32)
         self._laps = np.zeros(rows, np.int32)
@@ -343,13 +350,27 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def observe(self, rows: Array | None = None) -> dict[str, Array]:
         """Return the observations of the given rows (all if None), by name."""
+        return {name: self._see(name, rows) for name in self.names}
+
+    def _see(self, name: str, rows: Array | None) -> Array:
+        """Return what drivers see by one sensor: what it measures now, unless it has a clock."""
+        if name not in self._clocks:
+            return self._measure(name, rows)
         state = self.simulator.state
-        return {
-            name: self._state_features(state, rows)
-            if name == "state"
-            else self.simulator.sense(name, rows)
-            for name in self.names
-        }
+        rows = np.arange(self.rows) if rows is None else rows
+        return self._clocks[name].see(
+            lambda due: self._measure(name, due),
+            rows,
+            seed=self._seed,
+            row=state.row[rows],
+            episode=state.episode[rows],
+            steps=state.steps[rows],
+        )
+
+    def _measure(self, name: str, rows: Array | None) -> Array:
+        if name == "state":
+            return self._state_features(self.simulator.state, rows)
+        return self.simulator.sense(name, rows)
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
@@ -357,6 +378,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             "simulator": self.simulator.save(),
             "rules": self._rules.save(),
             "reward": self._reward.save(),
+            **{f"clock_{name}": clock.save() for name, clock in self._clocks.items()},
         }
         arrays = {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
@@ -373,6 +395,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.simulator.restore(part("simulator"))
         self._rules.restore(part("rules"))
         self._reward.restore(part("reward"))
+        for name, clock in self._clocks.items():
+            clock.restore(part(f"clock_{name}"))
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             setattr(self, f"_{name}", arrays[name].copy())
         self._seed = int(arrays["seed"])

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from pydantic import Field, PositiveFloat
 
+from hotlap.clock import ClockSettings
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
 from hotlap.sim.look import Look
@@ -65,6 +66,9 @@ class CameraSettings(Settings):
 
     mount_forward: float = 0.1453
     """Where the lens is, ahead of the point that `render` is given [m]."""
+
+    clock: ClockSettings = ClockSettings()
+    """When images are taken and reach the driver, and how noisy they are."""
 
 
 class Camera:

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from hotlap.clock import ClockSettings
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
 from hotlap.threads import spread
@@ -69,6 +70,8 @@ class _Beams(Settings):
     """How far outside of the borders the walls stand [m]."""
     noise: NonNegativeFloat = 0.0
     """Standard deviation of a distance [m]."""
+    clock: ClockSettings = ClockSettings()
+    """When scans are taken and reach the driver; noise of the readings, after all else."""
 
     @model_validator(mode="after")
     def _in_order(self) -> _Beams:
@@ -112,6 +115,8 @@ class _DeepRacer(_Beams):
     """Whether the borders of the track stand up as walls; obstacles and cars always do."""
     noise: NonNegativeFloat = 0.01
     """Standard deviation of a distance [m]."""
+    clock: ClockSettings = ClockSettings(rate=10)
+    """When scans are taken and reach the driver; noise of the readings, after all else."""
 
 
 class DeepRacerLidar(_DeepRacer):
