@@ -34,6 +34,12 @@ class Purpose(IntEnum):
     SENSOR = 6
     CLOCK = 7
     NOISE = 8
+    ODOMETRY = 9
+    ODOMETRY_START = 10
+    ODOMETRY_DRIFT = 11
+    IMU = 12
+    IMU_START = 13
+    IMU_DRIFT = 14
 
 
 def uniform(

@@ -24,6 +24,7 @@ from hotlap.deepracer.reward_file import RewardFile
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.sim.camera import CameraSettings
+from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
 from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
@@ -55,7 +56,7 @@ __all__ = [
     "VectorEnv",
 ]
 
-Sensor: TypeAlias = Literal["state", "camera", "lidar"]
+Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu"]
 SENSORS = get_args(Sensor)
 _GRID = 0.75
 """Metres of road between two cars of a starting grid."""
@@ -79,6 +80,10 @@ class ObservationSettings(Settings):
     """What the camera is."""
     lidar: LidarSettings = RangeLidar()
     """What the LIDAR is."""
+    odometry: OdometrySettings = OdometrySettings()
+    """What wheels and gyroscope tell."""
+    imu: ImuSettings = ImuSettings()
+    """What accelerometers and gyroscope tell."""
 
 
 class StartSettings(Settings):
@@ -236,7 +241,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             first_row=first_row,
             threads=threads,
         )
-        missing = names - {"state"} - self.simulator.provides
+        missing = names - {"state", "odometry", "imu"} - self.simulator.provides
         if missing:
             raise MissingFieldError(
                 f"the task reads {', '.join(sorted(missing))}; this simulator fills only "
@@ -257,6 +262,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._seed = seed
         self._desynchronize = desynchronize
         self._named = len(tracks) // (2 if settings.start.direction == "alternate" else 1)
+        self._inertial: dict[str, Odometry | Imu] = {}
+        if "odometry" in names:
+            self._inertial["odometry"] = Odometry(settings.observation.odometry, rows, dt=self.dt)
+        if "imu" in names:
+            self._inertial["imu"] = Imu(settings.observation.imu, rows, dt=self.dt)
         clocks = {name: getattr(settings.observation, name).clock for name in self.names}
         self._clocks = {
             name: Clock(clock, rows, dt=self.dt, stream=SENSORS.index(name))
@@ -301,6 +311,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     def _space(self, name: str) -> gymnasium.spaces.Box:
         if name == "state":
             return gymnasium.spaces.Box(-1e6, 1e6, (self._state_features.size,), np.float32)
+        if name in self._inertial:
+            return gymnasium.spaces.Box(-1e6, 1e6, (self._inertial[name].size,), np.float32)
         if name == "lidar":
             lidar = self.settings.observation.lidar
             return gymnasium.spaces.Box(0, lidar.longest, (lidar.size,), np.float32)
@@ -325,6 +337,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         before = self.simulator.state
         command = self.actions.decode(action)
         after = self.previous = self.simulator.step(command)
+        for sensor in self._inertial.values():
+            sensor.advance(before, after, seed=self._seed)
         judged = self._rules.judge(before, after)
         ended = judged
         if self._late:
@@ -370,6 +384,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     def _measure(self, name: str, rows: Array | None) -> Array:
         if name == "state":
             return self._state_features(self.simulator.state, rows)
+        if name in self._inertial:
+            return self._inertial[name](rows)
         return self.simulator.sense(name, rows)
 
     def save(self) -> dict[str, Array]:
@@ -378,6 +394,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             "simulator": self.simulator.save(),
             "rules": self._rules.save(),
             "reward": self._reward.save(),
+            **{f"inertial_{name}": one.save() for name, one in self._inertial.items()},
             **{f"clock_{name}": clock.save() for name, clock in self._clocks.items()},
         }
         arrays = {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
@@ -395,6 +412,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.simulator.restore(part("simulator"))
         self._rules.restore(part("rules"))
         self._reward.restore(part("reward"))
+        for name, one in self._inertial.items():
+            one.restore(part(f"inertial_{name}"))
         for name, clock in self._clocks.items():
             clock.restore(part(f"clock_{name}"))
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
@@ -495,6 +514,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         clock = draws[:, 4] if first and self._desynchronize else None
         self._rules.begin(rows, clock=clock)
         self._reward.begin(rows, state)
+        for sensor in self._inertial.values():
+            sensor.begin(rows, state, seed=self._seed)
         for array, value in (
             (self._pending, 0),
             (self._return, 0),
