@@ -430,11 +430,11 @@ def _meet(count, px, py, at, a, b, low, high, inverse, bx, by, frame):  # type: 
         a[j], b[j] = ey * over, -ex * over
         least, most = min(at[j], at[j + 1]) - slack, max(at[j], at[j + 1]) + slack
         turned = most - least > half
-        low[j] = _i4(math.ceil(max(least, -_ONE)))
-        high[j] = _i4(math.floor(most))
+        low[j] = _i4(np.ceil(max(least, -_ONE)))
+        high[j] = _i4(np.floor(most))
         if turned:  # it passes behind the middle of the field of view: beams outside are met
-            low[j] = _i4(math.floor(least + slack + slack)) + _i4(1 << 20)
-            high[j] = _i4(math.ceil(most - slack - slack))
+            low[j] = _i4(np.floor(least + slack + slack)) + _i4(1 << 20)
+            high[j] = _i4(np.ceil(most - slack - slack))
     for j in range(count - 1):
         k0, k1 = low[j], high[j]
         if k0 >= _i4(1 << 19):
@@ -495,12 +495,12 @@ def _scan(  # type: ignore[no-untyped-def]
                 if (gap[k] < close) == (far == 0) and gap[k] * frame[3] < _ONE:
                     if far == 1:
                         hidden = True
-                        k0: Any = _i4(math.floor(least[k]))
-                        k1: Any = _i4(math.ceil(most[k]))
+                        k0: Any = _i4(np.floor(least[k]))
+                        k1: Any = _i4(np.ceil(most[k]))
                         reach = _ONE / gap[k]
                         for beam in range(max(k0, 0), min(k1, last) + 1):
                             hidden &= inverse[beam] >= reach
-                        turn: Any = _i4(math.floor(frame[8]))
+                        turn: Any = _i4(np.floor(frame[8]))
                         for beam in range(max(k0 + turn, 0), last + 1):
                             hidden &= inverse[beam] >= reach
                         for beam in range(min(k1 - turn, last) + 1):
