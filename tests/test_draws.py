@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hotlap.draws import Purpose, uniform
+from hotlap.draws import Purpose, normal, uniform
 
 
 def draw(seed=1, rows=5, episode=0, step=0, purpose=Purpose.ACTION, count=3):
@@ -75,3 +75,16 @@ def test_draws_are_uniform_and_open_at_both_ends():
 
 def test_no_purpose_shares_its_number_with_another():
     assert len({int(p) for p in Purpose}) == len(Purpose.__members__)
+
+
+def test_normal_numbers_have_the_moments_of_the_bell():
+    row, zero = np.arange(20000), np.zeros(20000, int)
+
+    found = normal(3, row, zero, zero, Purpose.SENSOR, 3)
+
+    # 20,000 draws a column: mean to 0.007, deviation to 0.005, kurtosis to 0.035 (one sigma)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(found.std(axis=0), 1, atol=0.02)
+    np.testing.assert_allclose((found**4).mean(axis=0), 3, atol=0.2)
+    np.testing.assert_allclose(np.corrcoef(found.T), np.eye(3), atol=0.03)

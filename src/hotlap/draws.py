@@ -16,7 +16,7 @@ import numpy as np
 
 from hotlap.types import Array, Float32
 
-__all__ = ["Purpose", "uniform"]
+__all__ = ["Purpose", "normal", "uniform"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -32,6 +32,14 @@ class Purpose(IntEnum):
     TRAFFIC = 4
     DOMAIN = 5
     SENSOR = 6
+    CLOCK = 7
+    NOISE = 8
+    ODOMETRY = 9
+    ODOMETRY_START = 10
+    ODOMETRY_DRIFT = 11
+    IMU = 12
+    IMU_START = 13
+    IMU_DRIFT = 14
     COURSE = 20
 
 
@@ -60,6 +68,23 @@ def uniform(
         bits = _mix(key[..., None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
     # 23 bits and a half: the middle of 2**23 equal bins, so that 0 and 1 cannot occur in float32.
     return ((bits >> np.uint64(41)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+
+
+def normal(
+    seed: int, row: Array, episode: Array, step: Array, purpose: Purpose, count: int
+) -> Float32:
+    """Draw normal numbers of mean 0 and deviation 1 for N rows; arguments as for `uniform`.
+
+    Returns:
+        (N, count) float32 in (-5.8, 5.8).
+
+    Source: Box and Muller 1958, "A note on the generation of random normal deviates".
+    """
+    half = (count + 1) // 2
+    draws = uniform(seed, row, episode, step, purpose, 2 * half)
+    size = np.sqrt(np.float32(-2.0) * np.log(draws[:, :half]))
+    turn = np.float32(2.0 * np.pi) * draws[:, half:]
+    return np.concatenate([size * np.cos(turn), size * np.sin(turn)], axis=1)[:, :count]
 
 
 def _mix(key: Array) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
 
+from hotlap.clock import Clock
 from hotlap.config import Settings
 from hotlap.deepracer.metadata import Continuous, Metadata
 from hotlap.deepracer.params import Params
@@ -24,6 +25,8 @@ from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.domain import RandomizeSettings, random_looks
+from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
+from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
 from hotlap.sim.traffic import TrafficSettings
@@ -54,7 +57,7 @@ __all__ = [
     "VectorEnv",
 ]
 
-Sensor: TypeAlias = Literal["state", "camera"]
+Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu"]
 SENSORS = get_args(Sensor)
 _GRID = 0.75
 """Metres of road between two cars of a starting grid."""
@@ -76,6 +79,12 @@ class ObservationSettings(Settings):
     """What the state observation looks at."""
     camera: CameraSettings = CameraSettings()
     """What the camera is."""
+    lidar: LidarSettings = RangeLidar()
+    """What the LIDAR is."""
+    odometry: OdometrySettings = OdometrySettings()
+    """What wheels and gyroscope tell."""
+    imu: ImuSettings = ImuSettings()
+    """What accelerometers and gyroscope tell."""
 
 
 class StartSettings(Settings):
@@ -230,13 +239,14 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             rows=rows,
             dt=self.dt,
             camera=settings.observation.camera if "camera" in names else None,
+            lidar=settings.observation.lidar if "lidar" in names else None,
             looks=random_looks(settings.look, settings.randomize, seed),
             randomize=settings.randomize,
             traffic=settings.traffic,
             first_row=first_row,
             threads=threads,
         )
-        missing = names - {"state"} - self.simulator.provides
+        missing = names - {"state", "odometry", "imu"} - self.simulator.provides
         if missing:
             raise MissingFieldError(
                 f"the task reads {', '.join(sorted(missing))}; this simulator fills only "
@@ -257,6 +267,17 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._seed = seed
         self._desynchronize = desynchronize
         self._named = len(tracks) // (2 if settings.start.direction == "alternate" else 1)
+        self._inertial: dict[str, Odometry | Imu] = {}
+        if "odometry" in names:
+            self._inertial["odometry"] = Odometry(settings.observation.odometry, rows, dt=self.dt)
+        if "imu" in names:
+            self._inertial["imu"] = Imu(settings.observation.imu, rows, dt=self.dt)
+        clocks = {name: getattr(settings.observation, name).clock for name in self.names}
+        self._clocks = {
+            name: Clock(clock, rows, dt=self.dt, stream=SENSORS.index(name))
+            for name, clock in clocks.items()
+            if not clock.perfect
+        }
         self._pending = np.zeros(rows, np.int32)
         self._return = np.zeros(rows, np.float32)
         self._laps = np.zeros(rows, np.int32)
@@ -299,6 +320,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     def _space(self, name: str) -> gymnasium.spaces.Box:
         if name == "state":
             return gymnasium.spaces.Box(-1e6, 1e6, (self._state_features.size,), np.float32)
+        if name in self._inertial:
+            return gymnasium.spaces.Box(-1e6, 1e6, (self._inertial[name].size,), np.float32)
+        if name == "lidar":
+            lidar = self.settings.observation.lidar
+            return gymnasium.spaces.Box(0, lidar.longest, (lidar.size,), np.float32)
         return gymnasium.spaces.Box(0, 255, self.settings.observation.camera.shape, np.uint8)
 
     # --- the native interface ---
@@ -318,6 +344,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         before = self.simulator.state
         command = self.actions.decode(action)
         after = self.previous = self.simulator.step(command)
+        for sensor in self._inertial.values():
+            sensor.advance(before, after, seed=self._seed)
         judged = self._rules.judge(before, after)
         ended = judged
         if self._late:
@@ -346,13 +374,29 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def observe(self, rows: Array | None = None) -> dict[str, Array]:
         """Return the observations of the given rows (all if None), by name."""
+        return {name: self._see(name, rows) for name in self.names}
+
+    def _see(self, name: str, rows: Array | None) -> Array:
+        """Return what drivers see by one sensor: what it measures now, unless it has a clock."""
+        if name not in self._clocks:
+            return self._measure(name, rows)
         state = self.simulator.state
-        return {
-            name: self._state_features(state, rows)
-            if name == "state"
-            else self.simulator.sense(name, rows)
-            for name in self.names
-        }
+        rows = np.arange(self.rows) if rows is None else rows
+        return self._clocks[name].see(
+            lambda due: self._measure(name, due),
+            rows,
+            seed=self._seed,
+            row=state.row[rows],
+            episode=state.episode[rows],
+            steps=state.steps[rows],
+        )
+
+    def _measure(self, name: str, rows: Array | None) -> Array:
+        if name == "state":
+            return self._state_features(self.simulator.state, rows)
+        if name in self._inertial:
+            return self._inertial[name](rows)
+        return self.simulator.sense(name, rows)
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
@@ -360,6 +404,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             "simulator": self.simulator.save(),
             "rules": self._rules.save(),
             "reward": self._reward.save(),
+            **{f"inertial_{name}": one.save() for name, one in self._inertial.items()},
+            **{f"clock_{name}": clock.save() for name, clock in self._clocks.items()},
         }
         arrays = {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
@@ -377,6 +423,10 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.simulator.restore(part("simulator"))
         self._rules.restore(part("rules"))
         self._reward.restore(part("reward"))
+        for name, one in self._inertial.items():
+            one.restore(part(f"inertial_{name}"))
+        for name, clock in self._clocks.items():
+            clock.restore(part(f"clock_{name}"))
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             setattr(self, f"_{name}", arrays[name].copy())
         self._seed, self.breadth = int(arrays["seed"]), float(arrays["breadth"])
@@ -476,6 +526,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         clock = draws[:, 4] if first and self._desynchronize else None
         self._rules.begin(rows, clock=clock)
         self._reward.begin(rows, state)
+        for sensor in self._inertial.values():
+            sensor.begin(rows, state, seed=self._seed)
         for array, value in (
             (self._pending, 0),
             (self._return, 0),

@@ -248,9 +248,32 @@ def test_ranges_and_a_deeper_network(folder):
     }
     assert plan.settings["observation.camera.stereo_baseline"] == 0.06
     assert "a pair of grey cameras" in note(plan, "STEREO_CAMERAS")
-    for word in ("SECTOR_LIDAR", "sac", "version = 3", "comment"):
+    for word in ("sac", "version = 3", "comment"):
         assert "has no effect" in note(plan, word)
     assert any("obeys -30 to 30 degrees" in text for text in plan.notes)
+
+
+def test_a_lidar_is_what_the_driver_sees_beside_its_camera(folder):
+    config = {"num_sectors": 4, "num_values_per_sector": 5, "clipping_dist": 3}
+    data = {
+        "action_space": [{"steering_angle": 0, "speed": 1}],
+        "sensor": ["FRONT_FACING_CAMERA", "DISCRETIZED_SECTOR_LIDAR"],
+        "lidar_config": config,
+    }
+
+    one_hot = read_folder(folder(model_metadata=data)).settings
+    data["sensor"] = ["FRONT_FACING_CAMERA", "SECTOR_LIDAR"]
+    binary = read_folder(folder(model_metadata=data))
+
+    assert {k: v for k, v in one_hot.items() if "lidar" in k} == {
+        "observation.lidar.kind": "deepracer_discretized",
+        "observation.lidar.sectors": 4,
+        "observation.lidar.steps": 5,
+        "observation.lidar.clip": 3,
+    }
+    assert one_hot["observation.actor"] == ["camera", "lidar"]
+    assert binary.settings["observation.lidar.kind"] == "deepracer_sectors"
+    assert "has no effect" in note(binary, "lidar_config")
 
 
 def test_files_may_lie_in_custom_files(folder, tmp_path):

@@ -45,6 +45,10 @@ CNNS = {
 }
 LOSSES = {"mean squared error": "mse", "mean_squared_error": "mse", "huber": "huber"}
 METRICS = {"progress": "progress", "reward": "reward", "laptime": "lap_time"}
+LIDAR_KINDS = dict(
+    zip(LIDARS, ("deepracer", "deepracer_sectors", "deepracer_discretized"), strict=True)
+)
+"""Our name of each of DeepRacer's LIDARs."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class _Plan:
         )
         for sensor in found.sensors:
             if sensor in LIDARS:
-                self._nothing(name, f"sensor {sensor}", "the driver sees only its camera")
+                self._see_by_lidar(name, sensor, found.lidar)
             elif sensor == "STEREO_CAMERAS":
                 self.settings["observation.camera.stereo_baseline"] = STEREO_BASELINE
                 self._note(f"{name}: sensor {sensor}: a pair of grey cameras of 160x120 pixels")
@@ -177,10 +181,22 @@ class _Plan:
             if "version" in data:
                 same = "version 5 and 6" if found.version >= 5 else "version 5, which differs"
                 self._nothing(name, f"version = {found.version}", f"the car is that of {same}")
-            if "lidar_config" in data:
-                self._nothing(name, "lidar_config", "the driver sees only its camera")
+            if "lidar_config" in data and "DISCRETIZED_SECTOR_LIDAR" not in found.sensors:
+                self._nothing(name, "lidar_config", "only DISCRETIZED_SECTOR_LIDAR has one")
         for key in found.unknown:
             self._nothing(name, key, "it is not a key of DeepRacer's")
+
+    def _see_by_lidar(self, name: str, sensor: str, config: tuple[int, int, float]) -> None:
+        self.settings |= {
+            "observation.actor": ["camera", "lidar"],
+            "observation.lidar.kind": LIDAR_KINDS[sensor],
+        }
+        said = self._set("observation.lidar.kind")
+        if sensor == "DISCRETIZED_SECTOR_LIDAR":
+            for setting, value in zip(("sectors", "steps", "clip"), config, strict=True):
+                self.settings[f"observation.lidar.{setting}"] = value
+                said += f", {self._set(f'observation.lidar.{setting}')}"
+        self._note(f"{name}: sensor {sensor}: {said}")
 
     def read_hyperparameters(self) -> None:
         path = self._find("hyperparameters.json")

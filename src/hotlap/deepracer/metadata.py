@@ -79,6 +79,8 @@ class Metadata:
     network: str = NETWORKS[0]
     algorithm: str = ALGORITHMS[0]
     version: int = 5
+    lidar: tuple[int, int, float] = (8, 8, 2.0)
+    """Of `lidar_config`: sectors, values of a sector, range that these divide [m]."""
     unknown: tuple[str, ...] = ()
     """Keys of the file that mean nothing."""
 
@@ -143,6 +145,7 @@ class _Reader:
         return Metadata(
             actions=self._actions(),
             sensors=sensors,
+            lidar=self._lidar(),
             network=self._one_of("neural_network", NETWORKS, NETWORKS[0]),
             algorithm=self._one_of("training_algorithm", ALGORITHMS, ALGORITHMS[0], fold=True),
             version=self._version(2 if "sensor" in self._data else 1),
@@ -215,6 +218,27 @@ class _Reader:
                     "sensor", f"must name {rule} {kind} of {', '.join(members)} (got {count})"
                 )
         return tuple(sensors)
+
+    def _lidar(self) -> tuple[int, int, float]:
+        data = self._data.get("lidar_config", {})
+        if not isinstance(data, dict):
+            self._fail("lidar_config", f"must be an object (got {brief(data)})")
+        found = []
+        for key, default, rule in (
+            ("num_sectors", 8.0, "1, 2, 4, 8, 16, 32 or 64"),
+            ("num_values_per_sector", 8.0, "a whole number from 1"),
+            ("clipping_dist", 2.0, "0.15 to 12 m"),
+        ):
+            value = number(data.get(key, default))
+            fits = {
+                "num_sectors": value in (1, 2, 4, 8, 16, 32, 64),
+                "num_values_per_sector": 1 <= value < 1e6 and value == round(value),
+                "clipping_dist": 0.15 <= value <= 12,
+            }
+            if not fits[key]:
+                self._fail(f"lidar_config.{key}", f"must be {rule} (got {brief(data[key])})")
+            found.append(value)
+        return int(found[0]), int(found[1]), found[2]
 
     def _version(self, default: int) -> int:
         value = self._data.get("version", default)

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from pydantic import Field, PositiveFloat
 
+from hotlap.clock import ClockSettings
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
 from hotlap.sim.look import Look
@@ -71,6 +72,9 @@ class CameraSettings(Settings):
     stereo_baseline: float = Field(0.0, ge=0, le=1)
     """Distance between the lenses of a pair [m], whose images are the channels of one, the left
     lens first; 0: one lens. DeepRacer's pair: 0.06."""
+
+    clock: ClockSettings = ClockSettings()
+    """When images are taken and reach the driver, and how noisy they are."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from hotlap.draws import Purpose, normal
 from hotlap.errors import SimulationError
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.domain import Domain, RandomizeSettings
@@ -32,6 +33,7 @@ from hotlap.sim.dynamics import (
     sin_quarter,
     wrap,
 )
+from hotlap.sim.lidar import Lidar, LidarSettings
 from hotlap.sim.look import Look
 from hotlap.sim.traffic import Traffic, TrafficSettings
 from hotlap.simulator import SURROUNDINGS, Command, Start, State, Surroundings
@@ -95,6 +97,7 @@ class NativeSimulator:
         rows: how many cars.
         dt: seconds between control steps.
         camera: what the cameras see with, or None to have no camera.
+        lidar: what the LIDARs measure with, or None to have no LIDAR.
         looks: what the world looks like; row i uses `looks[i % len(looks)]`, or with
             `randomize.looks` one of them in each episode.
         randomize: how the cars differ from episode to episode.
@@ -111,6 +114,7 @@ class NativeSimulator:
         rows: int,
         dt: float = 1 / 15,
         camera: CameraSettings | None = None,
+        lidar: LidarSettings | None = None,
         looks: Sequence[Look] = (Look(),),
         randomize: RandomizeSettings | None = None,
         traffic: TrafficSettings | None = None,
@@ -155,11 +159,13 @@ class NativeSimulator:
         self.camera = (
             None if camera is None else Camera(camera, self.tracks, looks, threads=self.threads)
         )
+        self.lidar = None if lidar is None else Lidar(lidar, self.tracks, threads=self.threads)
+        self._seed = 0
 
     @property
     def provides(self) -> frozenset[str]:
         """Names of the State fields and sensors that it fills."""
-        sensors = () if self.camera is None else ("camera",)
+        sensors = [name for name in ("camera", "lidar") if getattr(self, name) is not None]
         return frozenset((*_FLOATS, *_INTS, "episode", "row", "track", "world", *sensors))
 
     @property
@@ -186,6 +192,7 @@ class NativeSimulator:
         self._track, self._episode = self._track.copy(), self._episode.copy()
         self._episode[rows] += 1
         self._track[rows] = start.track
+        self._seed = start.seed
         if self._traffic is not None:
             here = self._floats[_INDEX["s"], : self.rows]
             spot = self._traffic.begin(
@@ -265,10 +272,12 @@ class NativeSimulator:
         return self._state
 
     def sense(self, sensor: str, rows: Array | None = None) -> Array:
-        """Read a sensor of the given rows (all if None): (M, H, W, C) for the camera."""
+        """Read a sensor of the given rows (all if None): (M, H, W, C) camera, (M, size) LIDAR."""
+        pick: Any = slice(None) if rows is None else rows
+        if sensor == "lidar" and self.lidar is not None:
+            return self._measure(self.lidar, pick)
         if sensor != "camera" or self.camera is None:
             raise KeyError(sensor)
-        pick: Any = slice(None) if rows is None else rows
         x, y, yaw = (np.ascontiguousarray(self._floats[i, : self.rows][pick]) for i in range(3))
         track, look = (
             np.ascontiguousarray(a[: self.rows][pick]) for a in (self._track, self._look)
@@ -276,13 +285,29 @@ class NativeSimulator:
         boxes = None if self._around is None else self._around.boxes[pick]
         return self.camera.render(x, y, yaw, track, look, boxes=boxes)
 
+    def _measure(self, lidar: Lidar, pick: Any) -> Array:
+        x, y, yaw = self._floats[:3, : self.rows][:, pick]
+        boxes = None if self._around is None else self._around.boxes[pick]
+        distances = lidar.scan(x, y, yaw, self._track[: self.rows][pick], boxes)
+        sigma = lidar.settings.noise
+        if sigma:
+            steps = self._ints[_INTS.index("steps"), : self.rows]
+            draws = normal(
+                self._seed,
+                *(self._row[pick], self._episode[pick], steps[pick]),
+                *(Purpose.SENSOR, distances.shape[1]),
+            )
+            distances = distances + np.float32(sigma) * draws
+        return lidar.reading(distances)
+
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
-        arrays = {
+        arrays: dict[str, Array] = {
             "floats": self._floats[:, : self.rows].copy(),
             "ints": self._ints[:, : self.rows].copy(),
             "track": self._track[: self.rows].copy(),
             "episode": self._episode.copy(),
+            "seed": np.array(self._seed & 0xFFFFFFFFFFFFFFFF, np.uint64),
         }
         if self._traffic is not None:
             around = {name: getattr(self._around, name) for name in SURROUNDINGS}
@@ -297,6 +322,7 @@ class NativeSimulator:
         self._track, self._episode = self._track.copy(), arrays["episode"].copy()
         self._floats[:, : self.rows], self._ints[:, : self.rows] = arrays["floats"], arrays["ints"]
         self._track[: self.rows] = arrays["track"]
+        self._seed = int(arrays.get("seed", 0))  # runs of version 0.1 lack it
         if self._traffic is not None:
             self._traffic.restore({k: arrays[f"traffic.{k}"] for k in self._traffic.save()})
             self._around = Surroundings(**{k: arrays[f"traffic.{k}"].copy() for k in SURROUNDINGS})

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
+from hotlap.clock import ClockSettings
 from hotlap.config import Settings
 from hotlap.simulator import State
 from hotlap.stations import StationTable
@@ -30,6 +31,8 @@ class StateSettings(Settings):
     """How many of the next objects and cars it sees, where any share the road."""
     objects_range: PositiveFloat = 5.0
     """How far ahead it sees them [m]."""
+    clock: ClockSettings = ClockSettings()
+    """When the driver hears of it, and how noisy it is."""
 
 
 _SHARE = 1024
