@@ -1,5 +1,7 @@
 """Generated courses: every one must hold what its settings promise."""
 
+import json
+
 import numpy as np
 import pytest
 from shapely import LinearRing, LineString, Polygon
@@ -139,8 +141,12 @@ def test_a_hundred_courses_share_one_environment():
     np.testing.assert_array_equal(env.simulator.state.track, np.arange(6))
 
 
-def test_a_run_keeps_the_short_name_of_many_courses():
+def test_a_run_keeps_the_short_name_of_many_courses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "floor.csv").write_text("0,0\n9,0\n9,9\n")
+
     assert whole_names("oval,generated:100") == "oval,generated:100"
+    assert whole_names("generated:room=floor.csv") == f"generated:room={tmp_path}/floor.csv"
 
 
 @pytest.mark.parametrize(
@@ -178,3 +184,36 @@ def test_settings_are_read_from_a_name():
     found = parse("generated:seed=12:difficulty=0.25:radius=0.4")
 
     assert found == GeneratorSettings(seed=12, difficulty=(0.25, 0.25), radius=0.4)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_course_stays_off_the_walls_of_its_room(tmp_path, seed):
+    floor = [[0, 0], [9, 0], [9, 4], [5, 4], [5, 8], [0, 8]]  # an L
+    file = tmp_path / "floor.json"
+    file.write_text(json.dumps(floor))
+
+    track = load_track(f"generated:seed={seed}:width=0.5:margin=0.2:room={file}")
+
+    road = Polygon(track.outer)
+    assert Polygon(floor).buffer(-0.19).contains(road)
+    assert track.length > 12
+
+
+def test_a_room_may_be_given_by_its_size():
+    track = load_track("generated:width=0.5:room=7x5")
+
+    assert track.outer.min() > 0
+    assert (track.outer.max(axis=0) < [7, 5]).all()
+
+
+@pytest.mark.parametrize(
+    ("room", "sentence"),
+    [
+        ("2x2", "room '2x2': generated course: length=.* is too short"),
+        ("4x", "room '4x': cannot be read .*such as 6x4"),
+        ("30x1.2", "room '30x1.2': .*"),
+    ],
+)
+def test_a_room_that_holds_no_course_is_answered_with_a_sentence(room, sentence):
+    with pytest.raises(TrackError, match=sentence):
+        load_track(f"generated:width=0.5:room={room}")

@@ -282,6 +282,11 @@ def tracks_generate(
     width: Annotated[float | None, typer.Option(help="Width of the road [m].")] = None,
     radius: Annotated[float | None, typer.Option(help="Least radius of a border [m].")] = None,
     gap: Annotated[float | None, typer.Option(help="Least distance of two legs [m].")] = None,
+    room: Annotated[
+        str | None,
+        typer.Option(help="Floor to fit into: 6x4, or a .json or .csv file of its corners."),
+    ] = None,
+    margin: Annotated[float | None, typer.Option(help="Least distance to its walls [m].")] = None,
     vehicle: Annotated[str, typer.Option(help="Car that the certificate is for.")] = "deepracer",
     as_json: Json = False,
 ) -> None:
@@ -291,8 +296,9 @@ def tracks_generate(
     from hotlap.track import load_track, split_names
     from hotlap.vehicle import load_vehicle
 
-    given = {"length": length, "width": width, "radius": radius, "gap": gap}
+    given = {"length": length, "width": width, "radius": radius, "gap": gap, "margin": margin}
     words = [f"{key}={value:g}" for key, value in given.items() if value is not None]
+    words += [f"room={room}"] if room is not None else []
     name = ":".join(["generated", f"seed={seed}-{seed + count - 1}", f"difficulty={difficulty}"])
     car, rows = load_vehicle(vehicle), []
     for one in split_names(":".join([name, *words])):

@@ -6,9 +6,11 @@ A course is named like any other track, and its name holds all that drawing it n
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, TrackError
 from hotlap.types import Float64
 
-__all__ = ["GeneratorSettings", "generate", "names_of", "parse"]
+__all__ = ["GeneratorSettings", "anchored", "generate", "names_of", "parse"]
 
 _SEEDS_MAX = 10_000
 """How many tracks one name may stand for."""
@@ -27,6 +29,8 @@ _RAMP = 0.3
 """Share of a turn in which its curvature rises, and again in which it falls."""
 _BATCH, _ROUNDS = 24, 120
 """Candidates that are drawn at once, and how often, before a setting counts as impossible."""
+_ROOM_ROUNDS = 4
+"""Batches that are tried in a room at each length."""
 _PATIENCE = 5
 """After so many rounds in vain a course gets a turn less."""
 _ANGLE_MIN, _ANGLE_MAX = math.radians(20), math.radians(200)
@@ -56,6 +60,11 @@ class GeneratorSettings(Settings):
     gap: NonNegativeFloat = 0.25
     """Least distance between the borders of two legs [m]; more than a car's width keeps them
     apart."""
+    room: str = ""
+    """Floor that the road must lie on: 6x4 in metres, or a .json or .csv file with the corners x, y
+    of a polygon. Without a length, the longest course found is taken."""
+    margin: NonNegativeFloat = 0.1
+    """Least distance of the road to the walls of the room [m]."""
 
     @field_validator("difficulty", mode="before")
     @classmethod
@@ -127,6 +136,16 @@ def names_of(name: str) -> list[str]:
     return [":".join(words)]
 
 
+def anchored(name: str) -> str:
+    """Return the name of a generated course with the file of its room by its whole path."""
+    words = name.split(":")
+    for i, word in enumerate(words):
+        key, _, value = word.partition("=")
+        if key == "room" and Path(value).is_file():
+            words[i] = f"room={Path(value).resolve()}"
+    return ":".join(words)
+
+
 def parse(name: str) -> GeneratorSettings:
     """Read the settings in the name of one generated course.
 
@@ -166,6 +185,8 @@ def generate(settings: GeneratorSettings) -> Float64:
     low, high = settings.difficulty
     draws = _draws(settings.seed, 0, 0, 4)
     dials = _dial(settings, low + (high - low) * float(draws[0]))
+    if settings.room:
+        return _ribbon(_in_room(settings, dials), dials.width, clockwise=False)
     _possible(settings, dials)
     clockwise = draws[1] < 0.5
     for trial in range(_ROUNDS):
@@ -368,3 +389,85 @@ def _ribbon(line: Float64, width: float, *, clockwise: bool) -> Float64:
     left, right = centre + off, centre - off
     rows = np.hstack([centre, right, left] if clockwise else [centre, left, right])
     return np.vstack([rows, rows[:1]])
+
+
+def _room(text: str) -> Float64:
+    """Return the corners (K, 2) of a floor."""
+    if found := re.fullmatch(r"([\d.]+)x([\d.]+)", text):
+        wide, deep = map(float, found.groups())
+        return np.array([(0.0, 0.0), (wide, 0.0), (wide, deep), (0.0, deep)])
+    try:
+        written = Path(text).read_text(encoding="utf-8")
+        if text.lower().endswith(".json"):
+            corners = np.array(json.loads(written), np.float64)
+        else:
+            corners = np.loadtxt(written.splitlines(), delimiter=",", ndmin=2)
+    except (OSError, ValueError, TypeError) as error:
+        raise TrackError(
+            f"room {text!r}: cannot be read ({str(error).splitlines()[0]}); give its size, such as "
+            "6x4, or a .json or .csv file with the corners x, y of its floor."
+        ) from None
+    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+        raise TrackError(
+            f"room {text!r}: has the shape {corners.shape}; give 3 corners x, y or more."
+        )
+    return corners
+
+
+def _in_room(settings: GeneratorSettings, dials: _Dials) -> Float64:
+    """Return the line of the longest course found that lies in the room, in the room's axes."""
+    corners = _room(settings.room)
+    x, y = corners.T
+    area = abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
+    length = settings.length or min(2 * dials.length, 0.8 * area / dials.legs)
+    tried = 0
+    while True:
+        sized = settings.model_copy(update={"length": length, "width": dials.width})
+        now = _dial(sized, dials.difficulty)
+        try:
+            _possible(sized, now)
+        except TrackError as error:
+            if settings.length or not tried:
+                raise TrackError(f"room {settings.room!r}: {error}") from None
+            break
+        for trial in range(_ROOM_ROUNDS):
+            for candidate in _candidates(settings.seed, now, trial):
+                line = _line(candidate, now.width / _ROWS_PER_WIDTH / _FINER)
+                tried += 1
+                if not _apart(line[:-1:_COARSE], now):
+                    continue
+                if (moved := _fit(line, corners, now.width / 2 + settings.margin)) is not None:
+                    return moved
+        if settings.length:
+            break
+        length *= 0.93
+    raise TrackError(
+        f"room {settings.room!r}: none of {tried} drawn courses fits with width={dials.width:g}, "
+        f"radius={settings.radius:g}, margin={settings.margin:g}, "
+        f"difficulty={dials.difficulty:g}; make the width or the difficulty smaller."
+    )
+
+
+def _fit(line: Float64, corners: Float64, reach: float) -> Float64 | None:
+    """Return a line turned and moved so that it stays `reach` away from a polygon's sides."""
+    place, wall = line[:, 0] + 1j * line[:, 1], corners[:, 0] + 1j * corners[:, 1]
+    few = place[: -1 : 2 * _COARSE]
+    side = np.roll(wall, -1) - wall
+    low, high = corners.min(axis=0) + reach, corners.max(axis=0) - reach
+    for angle in np.arange(0, 2 * math.pi, math.pi / 12):
+        turned = few * np.exp(1j * angle)
+        west, east = low[0] - turned.real.min(), high[0] - turned.real.max()
+        south, north = low[1] - turned.imag.min(), high[1] - turned.imag.max()
+        if west > east or south > north:
+            continue
+        for shift in (np.linspace(west, east, 5) + 1j * np.linspace(south, north, 5)[:, None]).flat:
+            from_wall = (turned + shift)[:, None] - wall
+            along = np.clip((from_wall * side.conj()).real / np.abs(side) ** 2, 0, 1)
+            away = np.abs(from_wall - along * side).min()
+            ahead = np.roll(from_wall, -1, axis=1)
+            # The angles to the corners add up to a whole turn inside of them, and to none outside.
+            winding = np.angle(ahead * from_wall.conj()).sum(axis=1)
+            if away >= reach and (np.abs(winding) > 3).all():
+                moved = place * np.exp(1j * angle) + shift
+                return np.stack([moved.real, moved.imag], axis=1)
+    return None

@@ -473,9 +473,15 @@ def split_names(text: str) -> list[str]:
 
 def whole_names(text: str) -> str:
     """Return a list of names with commas in which files are named by their whole path."""
-    return ",".join(
-        str(Path(name).resolve()) if Path(name).is_file() else name for name in _listed(text)
-    )
+    return ",".join(map(_whole, _listed(text)))
+
+
+def _whole(name: str) -> str:
+    if not _is_generated(name):
+        return str(Path(name).resolve()) if Path(name).is_file() else name
+    from hotlap.generator import anchored
+
+    return anchored(name)
 
 
 def _listed(text: str) -> list[str]:
