@@ -242,6 +242,7 @@ def test_actions_of_a_limit_are_read_by_model_metadata(tmp_path):
     [
         (["--rule", "never"], "rule: choose from all_wheels, any_wheel, centre (got never)"),
         (["--vehicle", "x"], "vehicle: no set 'x'"),
+        (["--model", "x"], "model: choose from point, single (got x)"),
         (["--actions", "1"], "actions: must be 2 to"),
     ],
 )
