@@ -26,7 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hotlap.bench import append, machine, stamp
+from hotlap.bench import append
+from hotlap.machine import machine, stamp
 from hotlap.threads import available
 
 ROOT = Path(__file__).parents[1]

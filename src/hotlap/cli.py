@@ -123,7 +123,7 @@ def train(
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
             changes[name] = value
-    from hotlap.bench import is_warm, warm
+    from hotlap.kernels import is_warm, warm
     from hotlap.train import Stopped, read_config
     from hotlap.train import train as verb
 
@@ -617,7 +617,7 @@ def runs(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, for a bug report; compile the kernels if they are not yet."""
-    from hotlap.bench import machine
+    from hotlap.machine import machine
 
     facts = machine()
     if as_json:
