@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from hotlap.algorithms.learner import AlgorithmSettings, make_learner
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
 from hotlap.deepracer.folder import read_folder
@@ -38,8 +39,6 @@ __all__ = [
     "read_config",
     "train",
 ]
-
-AlgorithmSettings: TypeAlias = PPOSettings
 
 _RECENT = 100
 """The metrics speak of so many episodes, the last that ended."""
@@ -299,18 +298,12 @@ class _Training:
     run: Run
 
     def __init__(self, config: TrainConfig, began: float, progress: Progress) -> None:
-        try:
-            from hotlap.algorithms.ppo import PPO
-        except ImportError as error:
-            if "torch" not in str(error):
-                raise
-            raise MissingExtraError("hotlap train", "torch", "train") from None
         self.config = config
         self.began = began
         self.progress = progress
-        self.env = VectorEnv(config, config.train.cars, seed=config.seed, desynchronize=True)
         self.device = _device(config.train.device)
-        self.learner = PPO(
+        self.env = VectorEnv(config, config.train.cars, seed=config.seed, desynchronize=True)
+        self.learner = make_learner(
             config.algorithm,
             observation_specs(self.env),
             action_spec(self.env),
@@ -494,10 +487,8 @@ class _Training:
     def take_weights(self, other: Run) -> None:
         """Start from another run's driver, with our own step size and with episodes of our own."""
         state, arrays = other.read_state("best")
-        own = {"updates": 0, "learning_rate": self.config.algorithm.learning_rate}
-        learnt = _part(arrays, "learner.") | {"reward.return": np.zeros(0)}
         try:
-            self.learner.restore(state["learner"] | own, learnt)
+            self.learner.adopt(state["learner"], _part(arrays, "learner."))
         except (RunError, KeyError) as error:
             raise RunError(f"--from {other.path}: {error}") from None
         self.progress.event(f"starts from the driver of {other.path}")
@@ -512,7 +503,12 @@ def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 
 def _device(wanted: str) -> str:
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        if "torch" not in str(error):
+            raise
+        raise MissingExtraError("hotlap train", "torch", "train") from None
 
     there = torch.cuda.is_available()
     if wanted == "cuda" and not there:
