@@ -576,11 +576,17 @@ def tracks_limit(
 
 
 @app.command()
-def film(run: RunArgument) -> None:
+def film(
+    run: RunArgument,
+    ghost: Annotated[
+        str | None,
+        typer.Option(help="Who drives along, seen through: limit, or another run."),
+    ] = None,
+) -> None:
     """Let a run's driver lap, and film its best trial."""
     from hotlap.outcome import film_run
 
-    _print(f"film: {film_run(run)}")
+    _print(f"film: {film_run(run, ghost)}")
 
 
 @app.command()

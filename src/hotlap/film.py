@@ -39,6 +39,7 @@ _CAR: Colour = (230, 92, 30)
 _GLASS: Colour = (25, 28, 34)
 _OBSTACLE: Colour = (196, 154, 98)
 _OTHER: Colour = (96, 156, 230)
+_GHOST: Colour = (214, 190, 255)
 _SPEEDS = np.array(
     [(65, 68, 135), (42, 120, 142), (34, 168, 132), (122, 209, 81), (253, 231, 37)], np.float64
 )
@@ -51,6 +52,7 @@ def write_film(
     trace: Mapping[str, Array],
     *,
     camera: Array | None = None,
+    ghost: Mapping[str, Array] | None = None,
     fps: int = 15,
     caption: str = "",
 ) -> Path:
@@ -66,6 +68,8 @@ def write_film(
         trace: (T,) arrays t, x, y, yaw, speed, steering, s, lap, as traces/<name>.npz holds them;
             with `boxes` (T, K, 8) obstacles and other cars are shown.
         camera: (T, H, W, C) uint8, grey or RGB; `trace["camera"]` if not given.
+        ghost: another trace of the course. Its fastest lap is driven along in each flying lap, and
+            the panel says how far behind it the car is.
         fps: frames a second; rows of the trace are repeated or passed over to keep real time.
         caption: one line in the top left corner; the track's name if empty.
 
@@ -84,6 +88,7 @@ def write_film(
         raise RunError(
             f"{path}: camera frames must have shape (T, H, W, 1 or 3), not {camera.shape}"
         )
+    shadow = None if ghost is None else _Ghost(track, ghost, float(trace["s"][0]))
     path = Path(path)
     # The film grows under another name: nobody meets half of it.
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
@@ -91,10 +96,10 @@ def write_film(
         suffix = ".gif"
         if path.suffix.lower() != ".gif" and _can_encode():
             suffix = ".mp4"
-            _write_mp4(temporary, _frames(track, trace, camera, fps, caption), fps)
+            _write_mp4(temporary, _frames(track, trace, camera, fps, caption, shadow), fps)
         else:
             rate = min(fps, _GIF_FPS)
-            _write_gif(temporary, _frames(track, trace, camera, rate, caption), rate)
+            _write_gif(temporary, _frames(track, trace, camera, rate, caption, shadow), rate)
         path = path.with_suffix(suffix)
         temporary.replace(path)
     except OSError as error:
@@ -140,7 +145,12 @@ def _write_gif(path: Path, frames: Iterator[Array], fps: int) -> None:
 
 
 def _frames(
-    track: Track, trace: Mapping[str, Array], camera: Array | None, fps: int, caption: str
+    track: Track,
+    trace: Mapping[str, Array],
+    camera: Array | None,
+    fps: int,
+    caption: str,
+    ghost: _Ghost | None = None,
 ) -> Iterator[Array]:
     """Draw the film's frames, (540, 960, 3) uint8, each into the same array.
 
@@ -148,7 +158,7 @@ def _frames(
     """
     screen = np.empty((_SIZE[1], _SIZE[0], 3), np.uint8)
     view = _View(track, caption or track.name, screen[:, : _VIEW[0]])
-    panel = _Panel(track, trace, camera is not None)
+    panel = _Panel(track, trace, camera is not None, ghost)
     t = trace["t"].astype(np.float64)
     moments = t[0] + np.arange(max(1, round((t[-1] - t[0]) * fps) + 1)) / fps
     rows = np.clip(np.searchsorted(t, moments - 1e-6), 0, len(t) - 1)
@@ -170,6 +180,8 @@ def _frames(
         view.put_car(pixels[row], float(trace["yaw"][row]))
         if "boxes" in trace:
             view.put_boxes(trace["boxes"][row])
+        if ghost is not None and (clock := panel.clock(row)) is not None:
+            view.put_ghost(*ghost.at(clock))
         picture = None if camera is None else camera[min(row, len(camera) - 1)]
         screen[:, _VIEW[0] :] = np.asarray(panel.draw(row, picture))
         yield screen
@@ -284,17 +296,27 @@ class _View:
             along, across = np.array([cosine, sine]) * length, np.array([-sine, cosine]) * width
             sides = [(1, 1), (1, -1), (-1, -1), (-1, 1)]
             corners = self.pixels(np.array([[x, y] + a * along + b * across for a, b in sides]))
-            box = self._box(corners, _FINE)
-            stencil = Image.new(
-                "L", (_large(box)[2] - _large(box)[0], _large(box)[3] - _large(box)[1])
-            )
-            ImageDraw.Draw(stencil).polygon(
-                [tuple(corner - np.array(box[:2]) * _FINE) for corner in corners], 255
-            )
-            share = np.asarray(stencil.reduce(_FINE))[:, :, None] / 255
-            under = _cut(self._screen, box)
-            under[:] = under * (1 - share) + np.array(_OTHER if kind else _OBSTACLE) * share
-            self._bodies_at.append(box)
+            self._blend(corners, _OTHER if kind else _OBSTACLE, 1.0)
+
+    def put_ghost(self, place: Array, yaw: float) -> None:
+        """Put a car that can be seen through on the screen, at a place (2,) of the world."""
+        along = np.array([np.cos(yaw), -np.sin(yaw)]) * self._car / 2
+        across = np.array([-np.sin(yaw), -np.cos(yaw)]) * self._car * 0.27
+        middle = self.pixels(place[None])[0]
+        sides = [(1, 1), (1, -1), (-1, -1), (-1, 1)]
+        self._blend(np.array([middle + a * along + b * across for a, b in sides]), _GHOST, 0.6)
+
+    def _blend(self, corners: Array, colour: Colour, strength: float) -> None:
+        """Paint a polygon of the large canvas onto the screen, until the car moves."""
+        box = self._box(corners, _FINE)
+        stencil = Image.new("L", (_large(box)[2] - _large(box)[0], _large(box)[3] - _large(box)[1]))
+        ImageDraw.Draw(stencil).polygon(
+            [tuple(corner - np.array(box[:2]) * _FINE) for corner in corners], 255
+        )
+        share = strength * np.asarray(stencil.reduce(_FINE))[:, :, None] / 255
+        under = _cut(self._screen, box)
+        under[:] = under * (1 - share) + np.array(colour) * share
+        self._bodies_at.append(box)
 
     def _box(self, points: Array, around: float) -> Box:
         """The box of the screen about points of the large canvas; at its edge if they lie outside.
@@ -320,11 +342,65 @@ def _put(pixels: Array, box: Box, picture: Image.Image | Array) -> None:
     _cut(pixels, box)[:] = picture
 
 
+class _Ghost:
+    """The fastest lap of another trace, driven from where this one's laps begin."""
+
+    def __init__(self, track: Track, trace: Mapping[str, Array], start: float) -> None:
+        length = track.length if track.closed else None
+        laps = lap_times(trace, length)
+        if not len(laps):
+            raise RunError("the ghost's trace holds no whole lap; take one that does")
+        best = int(laps.argmin())
+        self._lap_s = float(laps[best])
+        t = trace["t"].astype(np.float64)
+        self._time = np.linspace(0.0, self._lap_s, 1 + int(np.ceil(100 * self._lap_s)))
+        moments = t[0] + laps[:best].sum() + self._time
+        self._x, self._y, self._yaw = (
+            np.interp(moments, t, column)
+            for column in (trace["x"], trace["y"], np.unwrap(trace["yaw"]))
+        )
+        s = trace["s"].astype(np.float64)
+        self._period = length
+        if length is not None:
+            s = np.unwrap(s, period=length)
+        far = np.maximum.accumulate(np.interp(moments, t, s))
+        self._far = far - far[0]
+        self._origin = float(far[0])
+        self._ahead = self._when(start)
+
+    def _when(self, s: float) -> float:
+        """Return when it passes a place of the centre line, of its own lap [s]."""
+        gone = s - self._origin
+        return float(np.interp(gone if self._period is None else gone % self._period,
+                               self._far, self._time))  # fmt: skip
+
+    def at(self, clock: float) -> tuple[Float64, float]:
+        """Return place (2,) and heading after so many seconds of a lap."""
+        now = self._ahead + clock
+        now = min(now, self._lap_s) if self._period is None else now % self._lap_s
+        x, y, yaw = (float(np.interp(now, self._time, c)) for c in (self._x, self._y, self._yaw))
+        return np.array([x, y]), yaw
+
+    def gap(self, clock: float, s: float) -> float:
+        """Return by how many seconds it passed a place earlier than a car that is there now."""
+        needed = self._when(s) - self._ahead
+        if self._period is None:
+            return clock - needed
+        gap = clock - needed % self._lap_s
+        return gap + self._lap_s if gap < -self._lap_s / 2 else gap
+
+
 class _Panel:
     """The column on the right: camera, lap, clock, speed and steering."""
 
-    def __init__(self, track: Track, trace: Mapping[str, Array], has_camera: bool) -> None:
-        self._trace = trace
+    def __init__(
+        self,
+        track: Track,
+        trace: Mapping[str, Array],
+        has_camera: bool,
+        ghost: _Ghost | None,
+    ) -> None:
+        self._trace, self._ghost, self._closed = trace, ghost, track.closed
         speed = trace["speed"]
         self.range = (float(min(speed.min(), 0.0)), float(max(speed.max(), 0.1)))
         self._steering_max = max(0.1, float(np.abs(trace["steering"]).max()))
@@ -342,6 +418,13 @@ class _Panel:
         self._lap, self._still = -1, self._image
         self._written: dict[str, Image.Image] = {}
 
+    def clock(self, row: int) -> float | None:
+        """Return how long ago the flying lap of a row began [s]; None in a standing one."""
+        lap = min(int(self._trace["lap"][row] - self._trace["lap"][0]), len(self._laps))
+        if self._closed and not lap:
+            return None
+        return max(0.0, float(self._trace["t"][row] - self._starts[lap]))
+
     def draw(self, row: int, picture: Array | None) -> Image.Image:
         """Draw the panel of one row; the same image each time."""
         speed, steering = float(self._trace["speed"][row]), float(self._trace["steering"][row])
@@ -354,6 +437,10 @@ class _Panel:
         left, width, pen = self._left, self._width, self._pen
         clock = max(0.0, float(self._trace["t"][row] - self._starts[lap]))
         pen.text((left, self._lap_y + 22), f"{clock:.2f} s", _TEXT, self._large)
+        since = self.clock(row)
+        if self._ghost is not None and since is not None:
+            gap = self._ghost.gap(since, float(self._trace["s"][row]))
+            pen.text((left + width, self._lap_y), f"{gap:+.2f} s", _GHOST, self._medium, "ra")
         y = self._speed_y
         self._write(left, y + 14, f"{speed:.1f} m/s")
         slow, fast = self.range
