@@ -23,6 +23,7 @@ from hotlap.deepracer.params import Params
 from hotlap.deepracer.reward_file import RewardFile
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
+from hotlap.limit import fastest_lap
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.domain import RandomizeSettings, random_looks
 from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
@@ -40,7 +41,15 @@ from hotlap.tasks.actions import (
     MetadataActions,
 )
 from hotlap.tasks.observation import StateObservation, StateSettings
-from hotlap.tasks.rewards import FileReward, FunctionReward, ProgressReward, RewardSettings
+from hotlap.tasks.rewards import (
+    ArrayReward,
+    FileReward,
+    FunctionReward,
+    LimitReward,
+    ProgressReward,
+    RewardSettings,
+    limit_reward,
+)
 from hotlap.tasks.rewards import array_reward as load_array_reward
 from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
 from hotlap.threads import available
@@ -59,6 +68,8 @@ __all__ = [
 
 Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu"]
 SENSORS = get_args(Sensor)
+_PLACES = 4096
+"""Places of a track at which the fastest lap is looked up."""
 _GRID = 0.75
 """Metres of road between two cars of a starting grid."""
 
@@ -263,7 +274,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         )
         closed = np.array([track.closed for track in tracks])
         self._rules = Rules(settings.rules, self.lengths, closed, rows=rows, dt=self.dt)
-        self._reward, self._late = _make_reward(settings.reward, tracks, self.dt)
+        self._reward, self._late = _make_reward(settings, tracks, self.dt)
         self._seed = seed
         self._desynchronize = desynchronize
         self._named = len(tracks) // (2 if settings.start.direction == "alternate" else 1)
@@ -638,10 +649,33 @@ class _FileReward:
         self._params.restore(arrays)
 
 
-def _make_reward(settings: Any, tracks: Sequence[Track], dt: float) -> tuple[_Reward, bool]:
+def _make_reward(settings: EnvSettings, tracks: Sequence[Track], dt: float) -> tuple[_Reward, bool]:
     """Return the reward and whether it is paid one step late."""
-    if isinstance(settings, FileReward):
-        return _FileReward(settings, tracks, dt), settings.timing == "deepracer"
-    if isinstance(settings, FunctionReward):
-        return _ArrayReward(load_array_reward(settings)), False
-    return _ArrayReward(settings), False
+    reward = settings.reward
+    if isinstance(reward, FileReward):
+        return _FileReward(reward, tracks, dt), reward.timing == "deepracer"
+    if isinstance(reward, FunctionReward):
+        return _ArrayReward(load_array_reward(reward)), False
+    if isinstance(reward, LimitReward):
+        return _ArrayReward(_against_the_limit(reward, settings, tracks)), False
+    return _ArrayReward(reward), False
+
+
+def _against_the_limit(
+    reward: LimitReward, settings: EnvSettings, tracks: Sequence[Track]
+) -> ArrayReward:
+    """Find the fastest laps, where they are not kept from before; some seconds for each track."""
+    rule, car = settings.rules.off_track, load_vehicle(settings.vehicle)
+    when, beside = [], []
+    for track in tracks:
+        limit = fastest_lap(track, car, rule="all_wheels" if rule == "never" else rule)
+        seconds, offset = limit.passing(np.linspace(0, track.length, _PLACES))
+        when.append(seconds)
+        beside.append(offset)
+    return limit_reward(
+        reward,
+        np.array(when, np.float32),
+        np.array(beside, np.float32),
+        np.array([track.length for track in tracks], np.float32),
+        np.array([track.closed for track in tracks]),
+    )
