@@ -53,7 +53,7 @@ from hotlap.tasks.rewards import (
 from hotlap.tasks.rewards import array_reward as load_array_reward
 from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
 from hotlap.threads import available
-from hotlap.track import Track, load_track, split_names
+from hotlap.track import DEFAULT_TRACK, Track, load_track, split_names
 from hotlap.types import Array, Float32
 from hotlap.vehicle import load_vehicle
 
@@ -123,7 +123,7 @@ class StartSettings(Settings):
 class EnvSettings(Settings):
     """A world and a task."""
 
-    track: str = "reinvent_like"
+    track: str = DEFAULT_TRACK
     """A track's name or file, or generated:100 for a hundred generated ones; several, separated by
     commas, take turns over the cars."""
     vehicle: str = "deepracer"

@@ -288,7 +288,10 @@ def _check_reward(config: TrainConfig) -> list[str]:
         return []
     from hotlap.deepracer.reward_file import RewardFile
 
-    notes = RewardFile(config.reward.path).check(config.tracks()[0])
+    others = config.traffic.bots + config.traffic.cars - 1
+    notes = RewardFile(config.reward.path).check(
+        config.tracks()[0], obstacles=config.traffic.obstacles, cars=others
+    )
     return [f"reward: {config.reward.path} is executed, and passed its check", *notes]
 
 
