@@ -14,14 +14,13 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias, get_args
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat
 
 from hotlap.clock import Clock
 from hotlap.config import Settings
 from hotlap.deepracer.metadata import Continuous, Metadata
 from hotlap.deepracer.params import Params
 from hotlap.deepracer.reward_file import RewardFile
-from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.domain import RandomizeSettings, random_looks
@@ -30,7 +29,8 @@ from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
 from hotlap.sim.traffic import TrafficSettings
-from hotlap.simulator import Command, Simulator, Start, State
+from hotlap.simulator import Command, Simulator, State
+from hotlap.starts import Starts, StartSettings
 from hotlap.tasks.actions import (
     Actions,
     ActionSettings,
@@ -59,8 +59,6 @@ __all__ = [
 
 Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu"]
 SENSORS = get_args(Sensor)
-_GRID = 0.75
-"""Metres of road between two cars of a starting grid."""
 
 
 def _words(given: Any) -> Any:
@@ -85,28 +83,6 @@ class ObservationSettings(Settings):
     """What wheels and gyroscope tell."""
     imu: ImuSettings = ImuSettings()
     """What accelerometers and gyroscope tell."""
-
-
-class StartSettings(Settings):
-    """Where episodes begin."""
-
-    kind: Literal["random", "line", "round_robin", "spread"] = "random"
-    """random: anywhere on the course, off the line, rolling. line: at rest on the start line.
-    round_robin: at rest on the line, a share of the lap further each time (DeepRacer). spread: at
-    rest, the cars evenly over the lap (on an open track at its beginning), the first on the line,
-    the others a little off it."""
-    offset: float = Field(0.0, ge=0, lt=1)
-    """Start line, as a share of the lap; on an open track, of its first half."""
-    advance: float = Field(0.05, ge=0, le=1)
-    """Share of the lap between two starts of `round_robin`."""
-    direction: Literal["forward", "reversed", "alternate"] = "forward"
-    """Driving direction; `alternate` changes it each episode."""
-    lateral: float = Field(0.5, ge=0, le=1)
-    """Greatest offset of a random start, as a share of the half road."""
-    heading_deg: NonNegativeFloat = 15.0
-    """Greatest heading error of a random start [degrees]."""
-    speed: NonNegativeFloat = 2.0
-    """Greatest speed of a random start [m/s]; three in ten starts are at rest."""
 
 
 class EnvSettings(Settings):
@@ -266,7 +242,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._reward, self._late = _make_reward(settings.reward, tracks, self.dt)
         self._seed = seed
         self._desynchronize = desynchronize
-        self._named = len(tracks) // (2 if settings.start.direction == "alternate" else 1)
+        self._starts = Starts(settings.start, tracks, cars=settings.traffic.cars, rows=rows)
         self._inertial: dict[str, Odometry | Imu] = {}
         if "odometry" in names:
             self._inertial["odometry"] = Odometry(settings.observation.odometry, rows, dt=self.dt)
@@ -483,47 +459,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def _start(self, rows: Array, *, first: bool = False) -> None:
         state = self.simulator.state
-        episode = state.episode[rows] + 1
-        ids = state.row[rows]
-        settings = self.settings.start
-        share: Array
-        zero: Array = np.zeros(len(rows), np.float32)
-        draws = uniform(self._seed, ids, episode, zero.astype(np.int64), Purpose.START, 5)
-        team, place = np.divmod(ids, self.settings.traffic.cars)
-        track = (team % self._named).astype(np.int32)
-        if settings.direction == "alternate":
-            track = track + (self._named * (episode % 2)).astype(np.int32)
-        length = self.lengths[track]
-        if settings.kind == "spread":
-            share, speed = np.asarray((settings.offset + rows / self.rows) % 1), zero
-            heading = np.radians(5) * (2 * draws[:, 2] - 1) * (rows > 0)
-        elif settings.kind == "random":
-            share, speed = draws[:, 0], np.maximum(0, draws[:, 3] * 1.43 - 0.43) * settings.speed
-            heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
-        else:
-            # each car begins one advance behind the next, so that a batch sees the whole lap
-            turn = (episode + team) * settings.advance if settings.kind == "round_robin" else 0
-            grid = place * _GRID / length
-            share, speed, heading = (settings.offset + zero + turn - grid) % 1, zero, zero
-        closed = np.array([t.closed for t in self.simulator.tracks])[track]
-        share = np.where(closed, share, 0.0 if settings.kind == "spread" else share * 0.5)
-        n = zero
-        if settings.kind in ("random", "spread"):
-            lateral = settings.lateral if settings.kind == "random" else 0.2 * (rows > 0)
-            n = (2 * draws[:, 1] - 1) * lateral * self._half_road(track, share)
-        elif self.settings.traffic.cars > 1:  # a grid: left and right in turn
-            n = (1 - 2 * (place % 2)) * 0.5 * self._half_road(track, share)
-        start = Start(
-            track=track,
-            s=(share * length * np.float32(1 - 1e-6)).astype(np.float32),
-            n=n.astype(np.float32),
-            heading_error=heading.astype(np.float32),
-            speed=np.asarray(speed, np.float32),
+        start, over = self._starts.draw(
+            rows,
+            state.row[rows],
+            state.episode[rows] + 1,
             seed=self._seed,
             breadth=self.breadth,
         )
         state = self.simulator.reset(rows, start)
-        clock = draws[:, 4] if first and self._desynchronize else None
+        clock = over if first and self._desynchronize else None
         self._rules.begin(rows, clock=clock)
         self._reward.begin(rows, state)
         for sensor in self._inertial.values():
@@ -536,15 +480,6 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             (self._lap_best, np.inf),
         ):
             array[rows] = value
-
-    def _half_road(self, track: Array, share: Array) -> Array:
-        half = np.empty(len(track), np.float32)
-        for i, course in enumerate(self.simulator.tracks):
-            st = course.stations
-            here = track == i
-            k = np.minimum((share[here] * st.count).astype(int), st.count - 1)
-            half[here] = np.minimum(st.left, st.right)[k]
-        return half
 
     def _count_laps(self, before: State, after: State) -> None:
         length = self.lengths[after.track]
