@@ -145,6 +145,32 @@ def test_an_empty_place_is_neither_seen_nor_touched(tmp_path):
     assert (env.state.around.contact[empty] == -1).all()
 
 
+def test_an_empty_place_stays_empty_until_the_time_limit():
+    """Nothing moves in it, which is no reason for an end."""
+    env = world(4, ["self"], **{"rules.immobilized_steps": 3, "rules.time_limit": 2.0,
+                                "opponents.share": 1e-9})  # fmt: skip
+
+    for _ in range(65):
+        env.advance(stand(env))
+
+    # 30 steps an episode
+    assert env.opponents.everyone.episode[env.opponents.opposing].tolist() == [2] * 4
+
+
+def test_a_learning_car_sees_from_its_own_place(tmp_path):
+    see = {"observation.actor": ["camera"], "observation.camera.width": 32,
+           "observation.camera.height": 24, "opponents.cars": 2}  # fmt: skip
+    env = world(4, [saved(tmp_path / "a", 1.5)], **see)
+    step = env.advance(stand(env))
+
+    native, rows = env.opponents._world, env.opponents.learning
+    np.testing.assert_array_equal(step.observation["camera"], native.sense("camera", rows))
+    np.testing.assert_array_equal(
+        env.observe(np.array([2]))["camera"], native.sense("camera", rows[[2]])
+    )
+    assert (native.sense("camera", rows) != native.sense("camera")[:4]).any()
+
+
 @pytest.mark.parametrize(
     ("drivers", "changes", "said"),
     [

@@ -1,8 +1,8 @@
 """Races of saved drivers: several at once on one road; the result is a Standings.
 
 Who leaves the road, stands still, drives back or runs into the car ahead is taken off the road and,
-after a penalty, put back at rest where that happened, as in DeepRacer's races. Cars that touch side
-by side push each other and drive on.
+after a penalty, put back at rest where that happened, as in DeepRacer's races; after a contact on
+the other lane. Cars that touch side by side push each other and drive on.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class _Races:
         self._ahead = self._base.copy()
         self._running = np.ones(size, bool)
         self._back_at = np.full(size, -1)
-        self._left_at = np.zeros(size, np.float32)
+        self._left_at, self._left_n = np.zeros((2, size), np.float32)
         self._laps_done, self._lap_start = np.zeros(size, int), np.zeros(size)
         self._time = np.full(size, np.inf)
         self._lap_times: list[list[float]] = [[] for _ in rows]
@@ -324,7 +324,11 @@ class _Races:
                 if self._track.closed:  # cars a lap apart meet as well
                     lead = (lead + length / 2) % length - length / 2
                 if abs(lead) > self._lengths[[i, j]].mean() / 2:
-                    self._penalise(b if lead > 0 else a, "ran_into", step, after)
+                    first, last = (a, b) if lead > 0 else (b, a)
+                    self._penalise(last, "ran_into", step, after)
+                    # on the other lane, so that it can pass
+                    half = min(float(after.left[last]), float(after.right[last]))
+                    self._left_n[last] = -0.5 * half if after.n[first] > 0 else 0.5 * half
             self._touched[world, i, j] = step
 
     def _pass(self) -> None:
@@ -363,7 +367,7 @@ class _Races:
 
     def _penalise(self, row: int, name: str, step: int, after: State) -> None:
         self._counts[name][row] += 1
-        self._left_at[row] = after.s[row]
+        self._left_at[row], self._left_n[row] = after.s[row], 0
         self._back_at[row] = step + round(PENALTY / self._dt)
         self._leave(row)
 
@@ -388,7 +392,7 @@ class _Races:
             if (np.abs(behind) < need).any():
                 continue
             rows = np.array([row])
-            self._world.reset(rows, replace(Start.on_line(1), s=spot))
+            self._world.reset(rows, replace(Start.on_line(1), s=spot, n=self._left_n[rows]))
             self._rules.begin(rows)
             self._crew.take(rows, self._numbers[rows % count])
             self._base[row], self._back_at[row] = self._ahead[row], -1
