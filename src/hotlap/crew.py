@@ -69,6 +69,10 @@ class Driver:
         self.description = dict(description)
         self.arrays = {key: np.array(value) for key, value in arrays.items()}
         self.policy = NumpyPolicy(self.description, self.arrays)
+        self.task_key = json.dumps(self.task, sort_keys=True)
+
+    task_key: str
+    """Equal for drivers that see alike and act alike."""
 
     @property
     def fingerprint(self) -> str:
@@ -113,6 +117,7 @@ class Crew:
         self._open = open_eyes
         self._eyes: dict[str, Eyes] = {}
         self._next = 0
+        self._groups: list[tuple[Eyes, list[int]]] = []
 
     seat: Array
     """(N,) number of the driver of each row, or NOBODY."""
@@ -123,21 +128,20 @@ class Crew:
         """Take a driver in, and return its number."""
         number, self._next = self._next, self._next + 1
         self.drivers[number] = driver
-        self._see(driver)
+        self._group()
         return number
 
     def dismiss(self, number: int) -> None:
         """Let go of a driver that drives nothing."""
         assert not (self.seat == number).any()
         del self.drivers[number]
-        needed = {_task_key(driver) for driver in self.drivers.values()}
-        self._eyes = {key: eyes for key, eyes in self._eyes.items() if key in needed}
+        self._group()
 
     def take(self, rows: Array, who: Array) -> None:
         """Put drivers (M,) into rows (M,) whose episodes have just begun; NOBODY empties a seat."""
         self.seat = self.seat.copy()
         self.seat[rows] = who
-        for eyes, numbers in self._groups():
+        for eyes, numbers in self._groups:
             mine = rows[np.isin(who, numbers)]
             if len(mine):
                 eyes.sit(mine)
@@ -150,30 +154,34 @@ class Crew:
     def command(self) -> Command:
         """Return what the drivers ask of their cars; zeros for the cars of others."""
         steering, speed = np.zeros((2, len(self.seat)), np.float32)
-        for eyes, numbers in self._groups():
+        for eyes, numbers in self._groups:
             rows = np.flatnonzero(np.isin(self.seat, numbers))
             if not len(rows):
                 continue
-            seen = eyes.observe(rows)
+            seen, seat = eyes.observe(rows), self.seat[rows]
+            action: Array | None = None
             for number in numbers:
-                mine = np.flatnonzero(self.seat[rows] == number)
+                mine = np.flatnonzero(seat == number)
                 if len(mine):
-                    action = self.drivers[number].act({k: v[mine] for k, v in seen.items()})
-                    wanted = eyes.decode(action)
-                    steering[rows[mine]], speed[rows[mine]] = wanted.steering, wanted.speed
+                    chosen = self.drivers[number].act({k: v[mine] for k, v in seen.items()})
+                    if action is None:
+                        action = np.empty((len(rows), *chosen.shape[1:]), chosen.dtype)
+                    action[mine] = chosen
+            assert action is not None
+            wanted = eyes.decode(action)
+            steering[rows], speed[rows] = wanted.steering, wanted.speed
         return Command(steering=steering, speed=speed)
 
-    def _groups(self) -> list[tuple[Eyes, list[int]]]:
-        """Return each eyes with the numbers of the drivers that look through them."""
+    def _group(self) -> None:
+        """Give each task its eyes, and note who looks through them."""
         groups: dict[str, list[int]] = {}
         for number, driver in self.drivers.items():
-            groups.setdefault(_task_key(driver), []).append(number)
-        return [(self._eyes[key], numbers) for key, numbers in groups.items()]
-
-    def _see(self, driver: Driver) -> None:
-        key = _task_key(driver)
-        if key not in self._eyes:
-            self._eyes[key] = self._open(driver.task)
+            groups.setdefault(driver.task_key, []).append(number)
+        self._eyes = {
+            key: self._eyes.get(key) or self._open(self.drivers[numbers[0]].task)
+            for key, numbers in groups.items()
+        }
+        self._groups = [(self._eyes[key], numbers) for key, numbers in groups.items()]
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, drivers included, as named arrays."""
@@ -188,7 +196,7 @@ class Crew:
         }
         for number, driver in self.drivers.items():
             arrays |= {f"driver{number}.{k}": v.copy() for k, v in driver.arrays.items()}
-        for eyes, numbers in self._groups():
+        for eyes, numbers in self._groups:
             saved = eyes.save_senses()
             arrays |= {f"eyes{numbers[0]}.{k}": v for k, v in saved.items()}
         return arrays
@@ -201,14 +209,10 @@ class Crew:
             own = _below(arrays, f"driver{saved['number']}.")
             driver = Driver(saved["name"], saved["task"], saved["description"], own)
             self.drivers[saved["number"]] = driver
-            self._see(driver)
+        self._group()
         self.seat = np.asarray(arrays["seat"]).copy()
-        for eyes, numbers in self._groups():
+        for eyes, numbers in self._groups:
             eyes.restore_senses(_below(arrays, f"eyes{numbers[0]}."))
-
-
-def _task_key(driver: Driver) -> str:
-    return json.dumps(driver.task, sort_keys=True)
 
 
 def _below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
