@@ -41,6 +41,8 @@ class Purpose(IntEnum):
     IMU_START = 13
     IMU_DRIFT = 14
     COURSE = 20
+    OPPONENT = 30
+    RACE = 31
 
 
 def uniform(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,8 +20,8 @@ __all__ = ["write_film"]
 Colour: TypeAlias = tuple[int, int, int]
 Box: TypeAlias = tuple[int, int, int, int]
 
-_SIZE = (960, 540)
-_VIEW = (720, 540)
+SIZE = (960, 540)
+VIEW = (720, 540)
 """The part that shows the track; the rest is the panel with the camera and the gauges."""
 _MARGIN, _HEADER = 24, 26
 _FINE = 2
@@ -32,9 +32,9 @@ _GROUND: Colour = (20, 23, 29)
 _ROAD: Colour = (52, 57, 66)
 _LINE: Colour = (226, 229, 234)
 _DASH: Colour = (134, 125, 92)
-_PANEL: Colour = (30, 34, 42)
-_TEXT: Colour = (236, 238, 241)
-_FAINT: Colour = (150, 157, 168)
+PANEL: Colour = (30, 34, 42)
+TEXT: Colour = (236, 238, 241)
+FAINT: Colour = (150, 157, 168)
 _CAR: Colour = (230, 92, 30)
 _GLASS: Colour = (25, 28, 34)
 _OBSTACLE: Colour = (196, 154, 98)
@@ -90,16 +90,25 @@ def write_film(
         )
     shadow = None if ghost is None else _Ghost(track, ghost, float(trace["s"][0]))
     path = Path(path)
+    return encode(path, lambda rate: _frames(track, trace, camera, rate, caption, shadow), fps)
+
+
+def encode(path: Path, frames: Callable[[int], Iterator[Array]], fps: int) -> Path:
+    """Write a film of the frames that `frames` draws at a rate; return where it really is.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     # The film grows under another name: nobody meets half of it.
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
         suffix = ".gif"
         if path.suffix.lower() != ".gif" and _can_encode():
             suffix = ".mp4"
-            _write_mp4(temporary, _frames(track, trace, camera, fps, caption, shadow), fps)
+            _write_mp4(temporary, frames(fps), fps)
         else:
             rate = min(fps, _GIF_FPS)
-            _write_gif(temporary, _frames(track, trace, camera, rate, caption, shadow), rate)
+            _write_gif(temporary, frames(rate), rate)
         path = path.with_suffix(suffix)
         temporary.replace(path)
     except OSError as error:
@@ -126,7 +135,7 @@ def _write_mp4(path: Path, frames: Iterator[Array], fps: int) -> None:
         stream = container.add_stream(
             "libx264", rate=fps, options={"preset": "veryfast", "crf": "21"}
         )
-        stream.width, stream.height = _SIZE
+        stream.width, stream.height = SIZE
         stream.pix_fmt = "yuv420p"
         for frame in frames:
             picture = av.VideoFrame.from_numpy_buffer(frame, format="rgb24")  # copies nothing
@@ -156,14 +165,11 @@ def _frames(
 
     Only what changes is drawn anew: a segment of trail, the car and the panel.
     """
-    screen = np.empty((_SIZE[1], _SIZE[0], 3), np.uint8)
-    view = _View(track, caption or track.name, screen[:, : _VIEW[0]])
+    screen = np.empty((SIZE[1], SIZE[0], 3), np.uint8)
+    view = View(track, caption or track.name, screen[:, : VIEW[0]])
     panel = _Panel(track, trace, camera is not None, ghost)
     t = trace["t"].astype(np.float64)
-    moments = t[0] + np.arange(max(1, round((t[-1] - t[0]) * fps) + 1)) / fps
-    rows = np.clip(np.searchsorted(t, moments - 1e-6), 0, len(t) - 1)
-    # Sooner the row before, where that is nearer.
-    rows -= (rows > 0) & (moments - t[np.maximum(rows - 1, 0)] < t[rows] - moments)
+    rows = rows_of(t, fps)
     pixels = view.pixels(np.stack([trace["x"], trace["y"]], axis=1))
     colours = _colours(trace["speed"], *panel.range)
     # A car that was put back somewhere else leaves no trail on the way there.
@@ -183,8 +189,17 @@ def _frames(
         if ghost is not None and (clock := panel.clock(row)) is not None:
             view.put_ghost(*ghost.at(clock))
         picture = None if camera is None else camera[min(row, len(camera) - 1)]
-        screen[:, _VIEW[0] :] = np.asarray(panel.draw(row, picture))
+        screen[:, VIEW[0] :] = np.asarray(panel.draw(row, picture))
         yield screen
+
+
+def rows_of(t: Float64, fps: int) -> Array:
+    """Return which row of a trace with times `t` each frame shows."""
+    moments = t[0] + np.arange(max(1, round((t[-1] - t[0]) * fps) + 1)) / fps
+    rows = np.clip(np.searchsorted(t, moments - 1e-6), 0, len(t) - 1)
+    # Sooner the row before, where that is nearer.
+    rows -= (rows > 0) & (moments - t[np.maximum(rows - 1, 0)] < t[rows] - moments)
+    return np.asarray(rows)
 
 
 def _colours(speed: Array, slow: float, fast: float) -> Array:
@@ -194,32 +209,30 @@ def _colours(speed: Array, slow: float, fast: float) -> Array:
     return np.stack(columns, axis=1).astype(int)
 
 
-class _View:
+class View:
     """The track from above: a large canvas that gathers the trail, its reduced copy, the screen."""
 
     def __init__(self, track: Track, caption: str, screen: Array) -> None:
         self._screen = screen
         border = np.concatenate([track.inner, track.outer])
         low, high = border.min(axis=0), border.max(axis=0)
-        room = np.array(_VIEW) - 2 * _MARGIN - [0, _HEADER]
+        room = np.array(VIEW) - 2 * _MARGIN - [0, _HEADER]
         self._scale = float((room / np.maximum(high - low, 1e-6)).min()) * _FINE
         self._middle = (low + high) / 2
         self._car = max(0.45 * track.width * self._scale, 17.0 * _FINE)
-        self._large = Image.new("RGB", (_VIEW[0] * _FINE, _VIEW[1] * _FINE), _GROUND)
+        self._large = Image.new("RGB", (VIEW[0] * _FINE, VIEW[1] * _FINE), _GROUND)
         self._pen = ImageDraw.Draw(self._large)
         self._draw_track(track)
         font = ImageFont.load_default(17 * _FINE)
-        self._pen.text((16 * _FINE, 12 * _FINE), caption, _TEXT, font)
+        self._pen.text((16 * _FINE, 12 * _FINE), caption, TEXT, font)
         self._bare = self._large.copy()
         self._small = np.array(self._large.reduce(_FINE))
-        self._bodies_at: list[Box] = [(0, 0, *_VIEW)]
+        self._bodies_at: list[Box] = [(0, 0, *VIEW)]
 
     def pixels(self, xy: Array) -> Float64:
         """(N, 2) places on the large canvas; y grows upwards in the world, downwards here."""
         centred = (xy - self._middle) * self._scale * [1, -1]
-        return np.asarray(
-            centred + np.array([_VIEW[0], _VIEW[1] + _HEADER]) * _FINE / 2, np.float64
-        )
+        return np.asarray(centred + np.array([VIEW[0], VIEW[1] + _HEADER]) * _FINE / 2, np.float64)
 
     def _draw_track(self, track: Track) -> None:
         inner, outer = self.pixels(track.inner), self.pixels(track.outer)
@@ -267,12 +280,29 @@ class _View:
         self._small[:] = self._large.reduce(_FINE)
         self._screen[:] = self._small
 
-    def put_car(self, place: Array, yaw: float) -> None:
-        """Move the car on the screen, and take away what else stood there."""
+    def clear(self) -> None:
+        """Take away the cars and what else stands on the road."""
         for box in self._bodies_at:
             _put(self._screen, box, _cut(self._small, box))
+        self._bodies_at = []
+
+    def put_car(self, place: Array, yaw: float) -> None:
+        """Move the car on the screen, and take away what else stood there."""
+        self.clear()
         box = self._box(place[None], self._car)
-        patch = self._large.crop(_large(box))
+        self._draw_car(box, self._large.crop(_large(box)), place, yaw, _CAR)
+
+    def add_car(self, place: Array, yaw: float, colour: Colour) -> None:
+        """Put one more car on the screen, over what stands there."""
+        box = self._box(place[None], self._car)
+        seen = Image.fromarray(_cut(self._screen, box))
+        size = (seen.width * _FINE, seen.height * _FINE)
+        patch = seen.resize(size, Image.Resampling.BILINEAR)
+        self._draw_car(box, patch, place, yaw, colour)
+
+    def _draw_car(
+        self, box: Box, patch: Image.Image, place: Array, yaw: float, colour: Colour
+    ) -> None:
         along = np.array([np.cos(yaw), -np.sin(yaw)]) * self._car / 2
         across = np.array([-np.sin(yaw), -np.cos(yaw)]) * self._car * 0.27
         centre = place - np.array(box[:2]) * _FINE
@@ -282,11 +312,11 @@ class _View:
             corners = [(front, half), (front, -half), (rear, -half), (rear, half)]
             pen.polygon([tuple(centre + a * along + b * across) for a, b in corners], colour)
 
-        part(1.12, -1.12, 1.24, _TEXT)
-        part(1.0, -1.0, 1.0, _CAR)
+        part(1.12, -1.12, 1.24, TEXT)
+        part(1.0, -1.0, 1.0, colour)
         part(0.45, 0.05, 0.8, _GLASS)
         _put(self._screen, box, patch.reduce(_FINE))
-        self._bodies_at = [box]
+        self._bodies_at.append(box)
 
     def put_boxes(self, boxes: Array) -> None:
         """Put obstacles and other cars (K, 8) on the screen, by `simulator.BOX_FIELDS`."""
@@ -325,8 +355,8 @@ class _View:
         """
         low = np.floor((points.min(axis=0) - around) / _FINE).astype(int)
         high = np.ceil((points.max(axis=0) + around) / _FINE).astype(int)
-        low = np.clip(low, 0, np.array(_VIEW) - 1)
-        high = np.maximum(np.minimum(high, _VIEW), low + 1)
+        low = np.clip(low, 0, np.array(VIEW) - 1)
+        high = np.maximum(np.minimum(high, VIEW), low + 1)
         return (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
@@ -407,13 +437,13 @@ class _Panel:
         self._laps = lap_times(trace, track.length if track.closed else None)
         self._starts = np.concatenate([[0.0], np.cumsum(self._laps)]) + float(trace["t"][0])
         self._large, self._medium, self._little = map(ImageFont.load_default, (40, 20, 14))
-        self._left, self._width = 16, _SIZE[0] - _VIEW[0] - 32
+        self._left, self._width = 16, SIZE[0] - VIEW[0] - 32
         top = 186 if has_camera else 24
         self._lap_y, self._speed_y, self._steering_y = top, top + 108, top + 196
         self._ramp = Image.fromarray(
             np.tile(_colours(np.linspace(0, 1, self._width), 0, 1), (8, 1, 1)).astype(np.uint8)
         )
-        self._image = Image.new("RGB", (_SIZE[0] - _VIEW[0], _SIZE[1]))
+        self._image = Image.new("RGB", (SIZE[0] - VIEW[0], SIZE[1]))
         self._pen = ImageDraw.Draw(self._image)
         self._lap, self._still = -1, self._image
         self._written: dict[str, Image.Image] = {}
@@ -436,7 +466,7 @@ class _Panel:
             self._draw_camera(picture)
         left, width, pen = self._left, self._width, self._pen
         clock = max(0.0, float(self._trace["t"][row] - self._starts[lap]))
-        pen.text((left, self._lap_y + 22), f"{clock:.2f} s", _TEXT, self._large)
+        pen.text((left, self._lap_y + 22), f"{clock:.2f} s", TEXT, self._large)
         since = self.clock(row)
         if self._ghost is not None and since is not None:
             gap = self._ghost.gap(since, float(self._trace["s"][row]))
@@ -455,31 +485,31 @@ class _Panel:
         middle = left + width // 2
         end = middle - round(width / 2 * steering / self._steering_max)  # left is positive
         pen.rectangle([min(middle, end), y + 42, max(middle, end), y + 49], _CAR)
-        pen.line([middle, y + 38, middle, y + 53], _TEXT, 2)
+        pen.line([middle, y + 38, middle, y + 53], TEXT, 2)
         return self._image
 
     def _write(self, left: int, top: int, words: str) -> None:
         """Write words that come again: drawn once, then copied."""
         if words not in self._written:
-            image = Image.new("RGB", (self._width, 24), _PANEL)
-            ImageDraw.Draw(image).text((0, -4), words, _TEXT, self._medium)
+            image = Image.new("RGB", (self._width, 24), PANEL)
+            ImageDraw.Draw(image).text((0, -4), words, TEXT, self._medium)
             self._written[words] = image
         self._image.paste(self._written[words], (left, top + 4))
 
     def _draw_still(self, lap: int) -> Image.Image:
         """Draw what stays the same for a lap."""
-        image = Image.new("RGB", self._image.size, _PANEL)
+        image = Image.new("RGB", self._image.size, PANEL)
         pen = ImageDraw.Draw(image)
         left, right, little = self._left, self._left + self._width, self._little
-        pen.text((left, self._lap_y), f"lap {lap + 1}", _FAINT, self._medium)
+        pen.text((left, self._lap_y), f"lap {lap + 1}", FAINT, self._medium)
         if lap:
             text = f"last {self._laps[lap - 1]:.2f} s    best {self._laps[:lap].min():.2f} s"
-            pen.text((left, self._lap_y + 74), text, _FAINT, little)
+            pen.text((left, self._lap_y + 74), text, FAINT, little)
         for name, y in (("speed", self._speed_y), ("steering", self._steering_y)):
-            pen.text((left, y), name, _FAINT, little)
+            pen.text((left, y), name, FAINT, little)
             pen.rectangle([left, y + 42, right - 1, y + 49], _ROAD)
-        pen.text((left, self._speed_y + 53), f"{self.range[0]:.0f}", _FAINT, little)
-        pen.text((right, self._speed_y + 53), f"{self.range[1]:.1f}", _FAINT, little, anchor="ra")
+        pen.text((left, self._speed_y + 53), f"{self.range[0]:.0f}", FAINT, little)
+        pen.text((right, self._speed_y + 53), f"{self.range[1]:.1f}", FAINT, little, anchor="ra")
         return image
 
     def _draw_camera(self, picture: Array) -> None:

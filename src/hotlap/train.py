@@ -19,9 +19,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from hotlap.algorithms.learner import AlgorithmSettings, make_learner
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
+from hotlap.crew import Driver
 from hotlap.deepracer.folder import read_folder
-from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv
+from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv, driver_task
 from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
+from hotlap.opponents import SELF
 from hotlap.outcome import write_outcome
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
@@ -272,6 +274,9 @@ def _anchored(config: TrainConfig) -> TrainConfig:
         place, _, name = config.reward.function.rpartition(":")
         function = f"{whole(place)}:{name}"
         changed["reward"] = config.reward.model_copy(update={"function": function})
+    rivals = [name if name == SELF else str(Run.open(name).path.resolve())
+              for name in config.opponents.drivers]  # fmt: skip
+    changed["opponents"] = config.opponents.model_copy(update={"drivers": tuple(rivals)})
     if isinstance(config.actions, MetadataActions):
         changed["actions"] = config.actions.model_copy(update={"path": whole(config.actions.path)})
     return config.model_copy(update=changed)
@@ -350,6 +355,7 @@ class _Training:
         with self.progress, _stop_on_signal(self):
             while (self.share < 1 or not self.iteration) and not self.stopped_by:
                 start = time.perf_counter()
+                self._admit_itself()
                 batch, episodes = self.runner.collect(self.learner, config.algorithm.horizon)
                 collected = time.perf_counter()
                 metrics = self.learner.update(batch, progress=min(1.0, self.share))
@@ -377,6 +383,15 @@ class _Training:
                     self._checkpoint(best=better)
                     last_checkpoint = time.perf_counter()
             self._checkpoint(best=not self.stopped_by and self._try().best)
+
+    def _admit_itself(self) -> None:
+        """Let the present driver join the opponents, where its time has come."""
+        opponents = self.env.opponents
+        if opponents is not None and opponents.due(self.steps):
+            task, name = driver_task(self.config), f"{SELF}@{self.steps}"
+            opponents.admit(Driver(name, task, *self.learner.policy_state()), self.steps)
+            names = [driver.name for driver in opponents.versions]
+            self.run.log_event("opponent", steps=self.steps, versions=names)
 
     def _count(self, episodes: Episodes) -> None:
         """Remember the episodes that ended: reward, completion, seconds, fastest lap."""

@@ -163,6 +163,11 @@ class NativeSimulator:
         self._seed = 0
 
     @property
+    def seed(self) -> int:
+        """What the running episodes were drawn with."""
+        return self._seed
+
+    @property
     def provides(self) -> frozenset[str]:
         """Names of the State fields and sensors that it fills."""
         sensors = [name for name in ("camera", "lidar") if getattr(self, name) is not None]
@@ -184,6 +189,27 @@ class NativeSimulator:
             world=self._world,
             around=self._around,
         )
+
+    def show(self, world: NativeSimulator) -> None:
+        """Take over all that the sensors of another simulator see, to see it with those of this.
+
+        Nothing is copied, as nobody writes into a state again. Both have the same rows, courses and
+        number of looks; this one is not stepped.
+        """
+        self._floats, self._ints, self._track = world._floats, world._ints, world._track
+        self._episode, self._row, self._world = world._episode, world._row, world._world
+        self._around, self._look, self._seed = world._around, world._look, world._seed
+        self._state = world._state
+
+    def withdraw(self, rows: Array, absent: Array | bool) -> None:
+        """Say of rows whether their cars are off the road: then nobody sees or touches them.
+
+        A reset puts a car on the road again.
+        """
+        if self._traffic is not None and self._around is not None and len(rows):
+            self._traffic.withdraw(rows, absent)
+            self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
+            self._state = self._view()
 
     def reset(self, rows: Array, start: Start) -> State:
         """Begin a new episode in the given rows (an index array) and leave the others alone."""
