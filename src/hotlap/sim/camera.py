@@ -21,6 +21,7 @@ from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
 from hotlap.sim.look import Look
 from hotlap.sim.objects import draw_boxes, shades
+from hotlap.sim.optics import Optics, OpticsRanges, OpticsSettings
 from hotlap.simulator import BOX_FIELDS
 from hotlap.threads import spread
 from hotlap.track import Track
@@ -72,6 +73,9 @@ class CameraSettings(Settings):
     stereo_baseline: float = Field(0.0, ge=0, le=1)
     """Distance between the lenses of a pair [m], whose images are the channels of one, the left
     lens first; 0: one lens. DeepRacer's pair: 0.06."""
+
+    optics: OpticsSettings = OpticsSettings()
+    """How the images differ from perfect ones."""
 
     clock: ClockSettings = ClockSettings()
     """When images are taken and reach the driver, and how noisy they are."""
@@ -125,6 +129,20 @@ class Camera:
             np.float32,
         )
         self._field, self._frames, self._sizes = _field(tracks)
+
+    def optics(self, ranges: OpticsRanges, rows: int) -> Optics | None:
+        """Return what becomes of the images of N cars that differ by `ranges`; None if nothing."""
+        if self.settings.optics.perfect and not ranges.any:
+            return None
+        return Optics(
+            self.settings.optics,
+            ranges,
+            rows,
+            self.shape,
+            eyes=self._eyes,
+            focal=self.settings.width / 2 / math.tan(math.radians(self.settings.fov_deg) / 2),
+            threads=self._threads,
+        )
 
     def render(
         self,

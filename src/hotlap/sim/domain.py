@@ -17,6 +17,7 @@ from hotlap import vehicle
 from hotlap.config import Settings
 from hotlap.draws import Purpose, uniform
 from hotlap.sim.look import Look
+from hotlap.sim.optics import OpticsRanges
 from hotlap.types import Array, Float32
 
 __all__ = ["Domain", "RandomizeSettings", "random_looks"]
@@ -60,6 +61,8 @@ class RandomizeSettings(Settings):
     """Greatest turn of each colour's hue, as a share of the circle: 0.1."""
     white_balance: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Greatest relative error of red, green and blue: 0.15."""
+    optics: OpticsRanges = OpticsRanges()
+    """How the cameras differ."""
     success: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of episodes that should end well: the ranges begin narrow and widen while more of them
     do. 0: the whole ranges from the beginning."""

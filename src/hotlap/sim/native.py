@@ -35,6 +35,7 @@ from hotlap.sim.dynamics import (
 )
 from hotlap.sim.lidar import Lidar, LidarSettings
 from hotlap.sim.look import Look
+from hotlap.sim.optics import Optics
 from hotlap.sim.traffic import Traffic, TrafficSettings
 from hotlap.simulator import SURROUNDINGS, Command, Start, State, Surroundings
 from hotlap.stations import StationTable
@@ -159,6 +160,9 @@ class NativeSimulator:
         self.camera = (
             None if camera is None else Camera(camera, self.tracks, looks, threads=self.threads)
         )
+        self.optics: Optics | None = None
+        if self.camera is not None:
+            self.optics = self.camera.optics(self._domain.settings.optics, rows)
         self.lidar = None if lidar is None else Lidar(lidar, self.tracks, threads=self.threads)
         self._seed = 0
 
@@ -222,6 +226,8 @@ class NativeSimulator:
         if self._domain.settings.looks:
             self._look = self._look.copy()
             self._look[rows] = self._domain.look(*who)
+        if self.optics is not None:
+            self.optics.begin(rows, *who)
 
     def step(self, command: Command) -> State:
         """Advance every car by `dt`.
@@ -283,7 +289,19 @@ class NativeSimulator:
             np.ascontiguousarray(a[: self.rows][pick]) for a in (self._track, self._look)
         )
         boxes = None if self._around is None else self._around.boxes[pick]
-        return self.camera.render(x, y, yaw, track, look, boxes=boxes)
+        pictures = self.camera.render(x, y, yaw, track, look, boxes=boxes)
+        if self.optics is None:
+            return pictures
+        steps, turn = self._ints[_INTS.index("steps")], self._floats[_INDEX["yaw_rate"]]
+        return self.optics.develop(
+            pictures,
+            np.arange(self.rows)[pick],
+            seed=self._seed,
+            ids=self._row[pick],
+            episode=self._episode[pick],
+            steps=steps[: self.rows][pick],
+            yaw_rate=turn[: self.rows][pick],
+        )
 
     def _measure(self, lidar: Lidar, pick: Any) -> Array:
         x, y, yaw = self._floats[:3, : self.rows][:, pick]
@@ -314,6 +332,8 @@ class NativeSimulator:
             arrays |= {f"traffic.{k}": v for k, v in (self._traffic.save() | around).items()}
         if self._domain.settings.cars or self._domain.settings.looks:
             arrays |= {"domain": self._domain.drawn.copy(), "look": self._look.copy()}
+        if self.optics is not None:
+            arrays["optics"] = self.optics.drawn.copy()
         return arrays
 
     def restore(self, arrays: dict[str, Array]) -> None:
@@ -328,6 +348,8 @@ class NativeSimulator:
             self._around = Surroundings(**{k: arrays[f"traffic.{k}"].copy() for k in SURROUNDINGS})
         if "look" in arrays:
             self._domain.drawn, self._look = arrays["domain"].copy(), arrays["look"].copy()
+        if self.optics is not None:
+            self.optics.restore(arrays["optics"])
         if self._domain.settings.cars:
             rows = np.arange(self.rows)
             self._parameters[rows // BLOCK, :, rows % BLOCK] = self._domain.parameters(rows)
