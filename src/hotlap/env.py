@@ -26,6 +26,7 @@ from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.domain import RandomizeSettings, random_looks
 from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
+from hotlap.sim.lens import random_mountings
 from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
@@ -241,6 +242,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             camera=settings.observation.camera if "camera" in names else None,
             lidar=settings.observation.lidar if "lidar" in names else None,
             looks=random_looks(settings.look, settings.randomize, seed),
+            mountings=random_mountings(settings.randomize.mounting, seed),
             randomize=settings.randomize,
             traffic=settings.traffic,
             first_row=first_row,

@@ -291,7 +291,20 @@ def test_the_inner_loops_are_vectorised():
     course = camera._frames[0], camera._sizes[0], camera._looks[0]
 
     fresh(
-        *(out, 0, 160, 0, mixed, camera._chunks, camera._rows, one, one, one, one, *course),
+        *(
+            out,
+            0,
+            160,
+            0,
+            mixed,
+            camera._chunks.reshape(2, -1),
+            camera._rows[0],
+            one,
+            one,
+            one,
+            one,
+            *course,
+        ),
         *(texels, texels, cover, mix),
     )
 

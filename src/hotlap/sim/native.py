@@ -33,6 +33,7 @@ from hotlap.sim.dynamics import (
     sin_quarter,
     wrap,
 )
+from hotlap.sim.lens import Mounting
 from hotlap.sim.lidar import Lidar, LidarSettings
 from hotlap.sim.look import Look
 from hotlap.sim.optics import Optics
@@ -101,6 +102,8 @@ class NativeSimulator:
         lidar: what the LIDARs measure with, or None to have no LIDAR.
         looks: what the world looks like; row i uses `looks[i % len(looks)]`, or with
             `randomize.looks` one of them in each episode.
+        mountings: how the cameras are mounted; with `randomize.mounting` each episode has one of
+            them, else all have the first.
         randomize: how the cars differ from episode to episode.
         traffic: what shares the road with the cars.
         first_row: global id of row 0; the random draws of a row depend on its global id.
@@ -117,6 +120,7 @@ class NativeSimulator:
         camera: CameraSettings | None = None,
         lidar: LidarSettings | None = None,
         looks: Sequence[Look] = (Look(),),
+        mountings: Sequence[Mounting] = (Mounting(),),
         randomize: RandomizeSettings | None = None,
         traffic: TrafficSettings | None = None,
         first_row: int = 0,
@@ -158,8 +162,11 @@ class NativeSimulator:
         self._state = self._view()
         self._look = (np.arange(rows) % len(looks)).astype(np.int32)
         self.camera = (
-            None if camera is None else Camera(camera, self.tracks, looks, threads=self.threads)
+            None
+            if camera is None
+            else Camera(camera, self.tracks, looks, threads=self.threads, mountings=mountings)
         )
+        self._mounting = np.zeros(rows, np.int32)
         self.optics: Optics | None = None
         if self.camera is not None:
             self.optics = self.camera.optics(self._domain.settings.optics, rows)
@@ -226,6 +233,9 @@ class NativeSimulator:
         if self._domain.settings.looks:
             self._look = self._look.copy()
             self._look[rows] = self._domain.look(*who)
+        if self._domain.settings.mounting.stock:
+            self._mounting = self._mounting.copy()
+            self._mounting[rows] = self._domain.mounting(*who)
         if self.optics is not None:
             self.optics.begin(rows, *who)
 
@@ -289,7 +299,9 @@ class NativeSimulator:
             np.ascontiguousarray(a[: self.rows][pick]) for a in (self._track, self._look)
         )
         boxes = None if self._around is None else self._around.boxes[pick]
-        pictures = self.camera.render(x, y, yaw, track, look, boxes=boxes)
+        pictures = self.camera.render(
+            x, y, yaw, track, look, boxes=boxes, mounting=self._mounting[pick]
+        )
         if self.optics is None:
             return pictures
         steps, turn = self._ints[_INTS.index("steps")], self._floats[_INDEX["yaw_rate"]]
@@ -334,6 +346,8 @@ class NativeSimulator:
             arrays |= {"domain": self._domain.drawn.copy(), "look": self._look.copy()}
         if self.optics is not None:
             arrays["optics"] = self.optics.drawn.copy()
+        if self._domain.settings.mounting.stock:
+            arrays["mounting"] = self._mounting.copy()
         return arrays
 
     def restore(self, arrays: dict[str, Array]) -> None:
@@ -350,6 +364,8 @@ class NativeSimulator:
             self._domain.drawn, self._look = arrays["domain"].copy(), arrays["look"].copy()
         if self.optics is not None:
             self.optics.restore(arrays["optics"])
+        if self._domain.settings.mounting.stock:
+            self._mounting = arrays["mounting"].copy()
         if self._domain.settings.cars:
             rows = np.arange(self.rows)
             self._parameters[rows // BLOCK, :, rows % BLOCK] = self._domain.parameters(rows)
