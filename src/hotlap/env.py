@@ -23,6 +23,7 @@ from hotlap.deepracer.params import Params
 from hotlap.deepracer.reward_file import RewardFile
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
+from hotlap.sim.bands import BANDS, ColorBandsSettings, check_size
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.domain import RandomizeSettings, random_looks
 from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
@@ -58,7 +59,7 @@ __all__ = [
     "VectorEnv",
 ]
 
-Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu"]
+Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu", "color_bands"]
 SENSORS = get_args(Sensor)
 _GRID = 0.75
 """Metres of road between two cars of a starting grid."""
@@ -80,6 +81,8 @@ class ObservationSettings(Settings):
     """What the state observation looks at."""
     camera: CameraSettings = CameraSettings()
     """What the camera is."""
+    color_bands: ColorBandsSettings = ColorBandsSettings()
+    """How Robotini's colours are read from the camera."""
     lidar: LidarSettings = RangeLidar()
     """What the LIDAR is."""
     odometry: OdometrySettings = OdometrySettings()
@@ -234,12 +237,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.dt = 1 / settings.control_rate
         names = {*settings.observation.actor, *settings.observation.critic}
         self.names = tuple(name for name in SENSORS if name in names)
+        if "color_bands" in names:
+            check_size(settings.observation.camera.shape, settings.observation.color_bands)
         self.simulator = simulator or NativeSimulator(
             settings.tracks(),
             load_vehicle(settings.vehicle),
             rows=rows,
             dt=self.dt,
-            camera=settings.observation.camera if "camera" in names else None,
+            camera=settings.observation.camera if names & {"camera", "color_bands"} else None,
+            bands=settings.observation.color_bands if "color_bands" in names else None,
             lidar=settings.observation.lidar if "lidar" in names else None,
             looks=random_looks(settings.look, settings.randomize, seed),
             mountings=random_mountings(settings.randomize.mounting, seed),
@@ -324,6 +330,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             return gymnasium.spaces.Box(-1e6, 1e6, (self._state_features.size,), np.float32)
         if name in self._inertial:
             return gymnasium.spaces.Box(-1e6, 1e6, (self._inertial[name].size,), np.float32)
+        if name == "color_bands":
+            return gymnasium.spaces.Box(0, 1, BANDS, np.float32)
         if name == "lidar":
             lidar = self.settings.observation.lidar
             return gymnasium.spaces.Box(0, lidar.longest, (lidar.size,), np.float32)

@@ -19,7 +19,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 EVEN = Look(sky_top=Look().sky_horizon)
 
 
-def directions(settings, taps, turn=(0.0, 0.0, 0.0)):
+def directions(settings, taps):
     """(H * taps, W * taps, 3) ahead, left, up in the car's frame, by the true lens."""
     half = math.radians(settings.fov_deg) / 2
     fisheye = settings.lens == "fisheye"
@@ -37,8 +37,7 @@ def directions(settings, taps, turn=(0.0, 0.0, 0.0)):
     # one after the other: roll about the axis, pitch about the right, yaw about the vertical
     p = np.stack([np.sin(angle) * x / distance, np.sin(angle) * y / distance, np.cos(angle)])
     roll, pitch, yaw = (
-        math.radians(d) + t
-        for d, t in zip((settings.roll_deg, settings.pitch_deg, settings.yaw_deg), turn)
+        math.radians(d) for d in (settings.roll_deg, settings.pitch_deg, settings.yaw_deg)
     )
     c, s = math.cos(roll), math.sin(roll)
     p = np.tensordot([[c, -s, 0], [s, c, 0], [0, 0, 1]], p, 1)
@@ -153,7 +152,7 @@ def test_a_pixels_direction_solves_the_lens_equation(lens, distortion):
     k1, k2 = distortion
 
     for distance in (0.0, 0.1, 0.5, 0.9):
-        r = brentq(lambda r: r * (1 + k1 * r**2 + k2 * r**4) - distance, 0, 1.2)
+        r = brentq(lambda r, d: r * (1 + k1 * r**2 + k2 * r**4) - d, 0, 1.2, args=(distance,))
         expected = r if lens == "fisheye" else math.atan(r)
         assert ray_angle(np.array([distance]), settings)[0] == pytest.approx(expected, abs=1e-9)
 

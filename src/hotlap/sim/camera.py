@@ -273,9 +273,9 @@ class Camera:
         many = len(warp.axes)
         view = (np.repeat(mount, many) * many + np.tile(np.arange(many), len(x))).astype(np.int32)
         views = np.empty((len(view), warp.height, warp.width, out.shape[3]), np.uint8)
-        pose = (np.repeat(one, many) for one in (x, y, yaw, track, look))
+        x, y, yaw, track, look = (np.repeat(one, many) for one in (x, y, yaw, track, look))
         around = None if boxes is None else np.repeat(boxes, many, axis=0)
-        self._draw(views, *pose, view, around)
+        self._draw(views, x, y, yaw, track, look, view, around)
         warp.bend(views, out, mount, self._threads)
 
     def _draw(
@@ -325,10 +325,8 @@ def _views(
     settings: CameraSettings, mountings: Sequence[Mounting], warp: Warp | None
 ) -> list[CameraSettings]:
     """Return the straight cameras that are drawn: those of each mounting after each other."""
-    if warp is None:
-        size, axes = {}, ((0.0, 0.0),)
-    else:
-        size, axes = {"width": warp.width, "height": warp.height}, warp.axes
+    size = {} if warp is None else {"width": warp.width, "height": warp.height}
+    axes = warp.axes if warp else ((0.0, 0.0),)
     low = settings.mount_height + min(m.height for m in mountings)
     wide = settings.fov_deg * max(m.fov for m in mountings)
     if low < 0.005 or (settings.lens == "pinhole" and wide > 170):

@@ -299,6 +299,11 @@ def _steps(view: Array, u: Float64, v: Float64) -> Float64:
     return np.concatenate(found)
 
 
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def _square(here, right, below, last):  # type: ignore[no-untyped-def]
+    return here | (right << _u4(8)) | (below << _u4(16)) | (last << _u4(24))
+
+
 @_compiled
 def _bend(  # type: ignore[no-untyped-def]
     start, stop, views, out, mount, index, share, width, size, channels
@@ -310,27 +315,26 @@ def _bend(  # type: ignore[no-untyped-def]
     for image in range(start, stop):
         for c in range(channels):
             # A sample with its three neighbours in one word: one look-up in place of four.
-            first = _u8(image * size * channels + c)
-            step = _u8(channels)
+            first, step = _u8(image * size * channels + c), _u8(channels)
             if channels == 1:
                 for i in range(size - width - 1):
                     at = first + _u8(i)
-                    right, below = _u4(views[at + _u8(1)]), _u4(views[at + _u8(width)])
-                    low = _u4(views[at]) | (right << _u4(8)) | (below << _u4(16))
-                    square[i] = low | (_u4(views[at + _u8(width + 1)]) << _u4(24))
+                    right, under = _u4(views[at + _u8(1)]), _u4(views[at + _u8(width)])
+                    last = _u4(views[at + _u8(width + 1)])
+                    square[i] = _square(_u4(views[at]), right, under, last)
             else:
                 for i in range(size - width - 1):
                     at = first + _u8(i) * step
-                    right, below = _u4(views[at + step]), _u4(views[at + _u8(width) * step])
-                    low = _u4(views[at]) | (right << _u4(8)) | (below << _u4(16))
-                    square[i] = low | (_u4(views[at + _u8(width + 1) * step]) << _u4(24))
+                    right, under = _u4(views[at + step]), _u4(views[at + _u8(width) * step])
+                    last = _u4(views[at + _u8(width + 1) * step])
+                    square[i] = _square(_u4(views[at]), right, under, last)
             for i in range(pixels):
                 total[i] = 0
             for part in range(parts):
-                where, weight = index[mount[image], part], share[mount[image], part]
+                where, near = index[mount[image], part], share[mount[image], part]
                 for i in range(pixels):
                     word = square[_u8(where[i])]
-                    across, down = _i4(weight[i] & 255), _i4(weight[i] >> 8)
+                    across, down = _i4(near[i] & 255), _i4(near[i] >> 8)
                     a, b = _i4(word & _u4(255)), _i4((word >> _u4(8)) & _u4(255))
                     d, e = _i4((word >> _u4(16)) & _u4(255)), _i4(word >> _u4(24))
                     above = (a << _i4(8)) + across * (b - a)

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from hotlap.draws import Purpose, normal
 from hotlap.errors import SimulationError
+from hotlap.sim.bands import ColorBandsSettings, color_bands
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.domain import Domain, RandomizeSettings
 from hotlap.sim.dynamics import (
@@ -99,6 +100,7 @@ class NativeSimulator:
         rows: how many cars.
         dt: seconds between control steps.
         camera: what the cameras see with, or None to have no camera.
+        bands: how colour bands are read from what the cameras see, or None to have none.
         lidar: what the LIDARs measure with, or None to have no LIDAR.
         looks: what the world looks like; row i uses `looks[i % len(looks)]`, or with
             `randomize.looks` one of them in each episode.
@@ -118,6 +120,7 @@ class NativeSimulator:
         rows: int,
         dt: float = 1 / 15,
         camera: CameraSettings | None = None,
+        bands: ColorBandsSettings | None = None,
         lidar: LidarSettings | None = None,
         looks: Sequence[Look] = (Look(),),
         mountings: Sequence[Mounting] = (Mounting(),),
@@ -166,6 +169,7 @@ class NativeSimulator:
             if camera is None
             else Camera(camera, self.tracks, looks, threads=self.threads, mountings=mountings)
         )
+        self._bands = bands
         self._mounting = np.zeros(rows, np.int32)
         self.optics: Optics | None = None
         if self.camera is not None:
@@ -177,6 +181,7 @@ class NativeSimulator:
     def provides(self) -> frozenset[str]:
         """Names of the State fields and sensors that it fills."""
         sensors = [name for name in ("camera", "lidar") if getattr(self, name) is not None]
+        sensors += ["color_bands"] if self.camera is not None and self._bands is not None else []
         return frozenset((*_FLOATS, *_INTS, "episode", "row", "track", "world", *sensors))
 
     @property
@@ -292,6 +297,8 @@ class NativeSimulator:
         pick: Any = slice(None) if rows is None else rows
         if sensor == "lidar" and self.lidar is not None:
             return self._measure(self.lidar, pick)
+        if sensor == "color_bands" and self._bands is not None:
+            return color_bands(self.sense("camera", rows), self._bands, threads=self.threads)
         if sensor != "camera" or self.camera is None:
             raise KeyError(sensor)
         x, y, yaw = (np.ascontiguousarray(self._floats[i, : self.rows][pick]) for i in range(3))
