@@ -141,8 +141,7 @@ def test_pictures_are_those_of_the_true_lens(name, look):
         exact = reference(track, look, settings, *place, taps, box[0].astype(float))
         error = image - exact
         assert math.sqrt(np.mean(error**2)) < 4
-        # A straight view shades the sky by its rows, not by height.
-        assert abs(error.mean()) < (0.6 if look is EVEN else 1.5)
+        assert abs(error.mean()) < 0.5
 
 
 @pytest.mark.parametrize("lens", ["pinhole", "fisheye"])

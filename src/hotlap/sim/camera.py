@@ -149,6 +149,8 @@ class Camera:
         tables = [_rows(view) for view in views]
         self._rows, self._sky = (np.stack(table) for table in zip(*tables, strict=True))
         cut = [_chunks(rows, views[0].width) for rows in self._rows]
+        if self._warp is not None:
+            self._sky[:] = 0
         self._edges = np.cumsum([0, *(spots.shape[1] for _, spots in cut)])
         self._chunks = np.concatenate([chunks.ravel() for chunks, _ in cut])
         self._spots = np.concatenate([spots.ravel() for _, spots in cut])
@@ -273,10 +275,11 @@ class Camera:
         many = len(warp.axes)
         view = (np.repeat(mount, many) * many + np.tile(np.arange(many), len(x))).astype(np.int32)
         views = np.empty((len(view), warp.height, warp.width, out.shape[3]), np.uint8)
+        own = look
         x, y, yaw, track, look = (np.repeat(one, many) for one in (x, y, yaw, track, look))
         around = None if boxes is None else np.repeat(boxes, many, axis=0)
         self._draw(views, x, y, yaw, track, look, view, around)
-        warp.bend(views, out, mount, self._threads)
+        warp.bend(views, out, mount, own, np.ascontiguousarray(self._looks[:, 4:6]), self._threads)
 
     def _draw(
         self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array, view: Array,

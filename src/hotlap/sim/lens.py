@@ -41,6 +41,8 @@ _STEEPEST = math.radians(85)
 _BEHIND = math.radians(150)
 """The farthest from its axis that a lens may look."""
 _TABLES_MAX = 1 << 28
+_ZENITH = math.radians(45)
+"""Height above which the sky is in one colour, as `Look` says."""
 _STEP = 4
 """Place of the draws among those of `Purpose.DOMAIN`."""
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
@@ -228,6 +230,8 @@ class Warp:
                 f"{settings.height} pixels with this lens need {8 * size / 2**30:.1f} GiB of "
                 "tables; take fewer (randomize.mounting.stock) or smaller images"
             )
+        # Views have a sky in one colour: shaded by their rows, it would not fit together.
+        self._sky = np.empty((len(mountings), parts * parts, pixels), np.float32)
         self._index = np.empty((len(mountings), parts * parts, pixels), np.int32)
         self._share = np.empty((len(mountings), parts * parts, pixels), np.int32)
         for k, mounting in enumerate(mountings):
@@ -247,23 +251,29 @@ class Warp:
         index = (view * self.height + row.astype(int)) * self.width + column.astype(int)
         share = (256 * (column % 1)).astype(int) | (256 * (row % 1)).astype(int) << 8
         height, width = self.settings.height, self.settings.width
-        for table, found in ((self._index, index), (self._share, share)):
+        up = -np.arcsin(np.clip(fine[..., 1], -1, 1)) / _ZENITH
+        for table, found in ((self._index, index), (self._share, share), (self._sky, up)):
             cut = found.reshape(height, parts, width, parts).transpose(1, 3, 0, 2)
             table[k] = cut.reshape(parts * parts, -1)
 
-    def bend(self, views: Array, out: Array, mount: Int32, threads: int) -> None:
+    def bend(
+        self, views: Array, out: Array, mount: Int32, look: Int32, sky: Float32, threads: int
+    ) -> None:
         """Fill M pictures.
 
         Args:
             views: (M * axes, height, width, C) uint8: all views of a picture after each other.
             out: (M, H, W, C) uint8.
             mount: (M,) int32 which mounting each picture has.
+            look: (M,) int32 which look each has.
+            sky: (looks, 2, C or more) colours of the sky above 45 degrees and at the horizon.
             threads: how many threads share the work.
         """
         spread(
             _bend,
             len(out),
-            *(views.reshape(-1), out.reshape(-1), mount, self._index, self._share),
+            *(views.reshape(-1), out.reshape(-1), mount, look, sky),
+            *(self._index, self._share, self._sky),
             *(self.width, len(self.axes) * self.height * self.width, out.shape[3]),
             block=1,
             threads=threads,
@@ -306,9 +316,9 @@ def _square(here, right, below, last):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _bend(  # type: ignore[no-untyped-def]
-    start, stop, views, out, mount, index, share, width, size, channels
+    start, stop, views, out, mount, look, sky, index, share, up, width, size, channels
 ):
-    """Bend the pictures start..stop."""
+    """Bend the pictures start..stop; where views show the sky, shade it by its height."""
     parts, pixels = index.shape[1], index.shape[2]
     square = np.zeros(size + width + 1, np.uint32)
     total = np.empty(pixels, np.int32)
@@ -328,9 +338,13 @@ def _bend(  # type: ignore[no-untyped-def]
                     right, under = _u4(views[at + step]), _u4(views[at + _u8(width) * step])
                     last = _u4(views[at + _u8(width + 1) * step])
                     square[i] = _square(_u4(views[at]), right, under, last)
+            top, low = sky[look[image], 0, c], sky[look[image], 1, c]
+            plain = _u4(_i4(low + np.float32(0.5)))
+            clear, rise = _square(plain, plain, plain, plain), np.float32(65536) * (top - low)
             for i in range(pixels):
                 total[i] = 0
             for part in range(parts):
+                height = up[mount[image], part]
                 where, near = index[mount[image], part], share[mount[image], part]
                 for i in range(pixels):
                     word = square[_u8(where[i])]
@@ -339,9 +353,12 @@ def _bend(  # type: ignore[no-untyped-def]
                     d, e = _i4((word >> _u4(16)) & _u4(255)), _i4(word >> _u4(24))
                     above = (a << _i4(8)) + across * (b - a)
                     below = (d << _i4(8)) + across * (e - d)
-                    total[i] += (above << _i4(8)) + down * (below - above)
+                    value = (above << _i4(8)) + down * (below - above)
+                    part_of = min(max(height[i], np.float32(0)), np.float32(1))
+                    value += _i4(rise * part_of) if word == clear else _i4(0)
+                    total[i] += value
             scale, half = np.float32(1 / 65536) / np.float32(parts), np.float32(0.5)
             begin = _u8(image * pixels * channels + c)
             for i in range(pixels):
-                value = np.uint8(_i4(np.float32(total[i]) * scale + half))
-                out[begin + _u8(i) * _u8(channels)] = value
+                level = np.float32(total[i]) * scale + half
+                out[begin + _u8(i) * _u8(channels)] = np.uint8(_i4(level))
