@@ -27,9 +27,11 @@ from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.limit import fastest_lap
 from hotlap.opponents import SELF, Opponents, OpponentSettings
 from hotlap.runs import Run
+from hotlap.sim.bands import BANDS, ColorBandsSettings, check_size
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.domain import RandomizeSettings, random_looks
 from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
+from hotlap.sim.lens import random_mountings
 from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
@@ -73,7 +75,7 @@ __all__ = [
     "load_driver",
 ]
 
-Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu"]
+Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu", "color_bands"]
 SENSORS = get_args(Sensor)
 _PLACES = 4096
 """Places of a track at which the fastest lap is looked up."""
@@ -95,6 +97,8 @@ class ObservationSettings(Settings):
     """What the state observation looks at."""
     camera: CameraSettings = CameraSettings()
     """What the camera is."""
+    color_bands: ColorBandsSettings = ColorBandsSettings()
+    """How Robotini's colours are read from the camera."""
     lidar: LidarSettings = RangeLidar()
     """What the LIDAR is."""
     odometry: OdometrySettings = OdometrySettings()
@@ -240,15 +244,19 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.dt = 1 / settings.control_rate
         names = {*settings.observation.actor, *settings.observation.critic}
         self.names = tuple(name for name in SENSORS if name in names)
+        if "color_bands" in names:
+            check_size(settings.observation.camera.shape, settings.observation.color_bands)
         self._watched = world
         native = simulator or NativeSimulator(
             settings.tracks() if world is None else world.tracks,
             load_vehicle(settings.vehicle),
             rows=rows // settings.traffic.cars * cars if rivals else rows,
             dt=self.dt,
-            camera=settings.observation.camera if "camera" in names else None,
+            camera=settings.observation.camera if names & {"camera", "color_bands"} else None,
+            bands=settings.observation.color_bands if "color_bands" in names else None,
             lidar=settings.observation.lidar if "lidar" in names else None,
             looks=random_looks(settings.look, settings.randomize, seed),
+            mountings=random_mountings(settings.randomize.mounting, seed),
             randomize=settings.randomize if world is None else None,
             traffic=_with_cars(settings, rows, cars) if world is None else None,
             first_row=first_row // settings.traffic.cars * cars if rivals else first_row,
@@ -362,6 +370,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             return gymnasium.spaces.Box(-1e6, 1e6, (self._state_features.size,), np.float32)
         if name in self._inertial:
             return gymnasium.spaces.Box(-1e6, 1e6, (self._inertial[name].size,), np.float32)
+        if name == "color_bands":
+            return gymnasium.spaces.Box(0, 1, BANDS, np.float32)
         if name == "lidar":
             lidar = self.settings.observation.lidar
             return gymnasium.spaces.Box(0, lidar.longest, (lidar.size,), np.float32)

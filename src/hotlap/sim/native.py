@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from hotlap.draws import Purpose, normal
 from hotlap.errors import SimulationError
+from hotlap.sim.bands import ColorBandsSettings, color_bands
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.domain import Domain, RandomizeSettings
 from hotlap.sim.dynamics import (
@@ -33,8 +34,10 @@ from hotlap.sim.dynamics import (
     sin_quarter,
     wrap,
 )
+from hotlap.sim.lens import Mounting
 from hotlap.sim.lidar import Lidar, LidarSettings
 from hotlap.sim.look import Look
+from hotlap.sim.optics import Optics
 from hotlap.sim.traffic import Traffic, TrafficSettings
 from hotlap.simulator import SURROUNDINGS, Command, Start, State, Surroundings
 from hotlap.stations import StationTable
@@ -97,9 +100,12 @@ class NativeSimulator:
         rows: how many cars.
         dt: seconds between control steps.
         camera: what the cameras see with, or None to have no camera.
+        bands: how colour bands are read from what the cameras see, or None to have none.
         lidar: what the LIDARs measure with, or None to have no LIDAR.
         looks: what the world looks like; row i uses `looks[i % len(looks)]`, or with
             `randomize.looks` one of them in each episode.
+        mountings: how the cameras are mounted; with `randomize.mounting` each episode has one of
+            them, else all have the first.
         randomize: how the cars differ from episode to episode.
         traffic: what shares the road with the cars.
         first_row: global id of row 0; the random draws of a row depend on its global id.
@@ -114,8 +120,10 @@ class NativeSimulator:
         rows: int,
         dt: float = 1 / 15,
         camera: CameraSettings | None = None,
+        bands: ColorBandsSettings | None = None,
         lidar: LidarSettings | None = None,
         looks: Sequence[Look] = (Look(),),
+        mountings: Sequence[Mounting] = (Mounting(),),
         randomize: RandomizeSettings | None = None,
         traffic: TrafficSettings | None = None,
         first_row: int = 0,
@@ -157,8 +165,15 @@ class NativeSimulator:
         self._state = self._view()
         self._look = (np.arange(rows) % len(looks)).astype(np.int32)
         self.camera = (
-            None if camera is None else Camera(camera, self.tracks, looks, threads=self.threads)
+            None
+            if camera is None
+            else Camera(camera, self.tracks, looks, threads=self.threads, mountings=mountings)
         )
+        self._bands = bands
+        self._mounting = np.zeros(rows, np.int32)
+        self.optics: Optics | None = None
+        if self.camera is not None:
+            self.optics = self.camera.optics(self._domain.settings.optics, rows)
         self.lidar = None if lidar is None else Lidar(lidar, self.tracks, threads=self.threads)
         self._seed = 0
 
@@ -171,6 +186,7 @@ class NativeSimulator:
     def provides(self) -> frozenset[str]:
         """Names of the State fields and sensors that it fills."""
         sensors = [name for name in ("camera", "lidar") if getattr(self, name) is not None]
+        sensors += ["color_bands"] if self.camera is not None and self._bands is not None else []
         return frozenset((*_FLOATS, *_INTS, "episode", "row", "track", "world", *sensors))
 
     @property
@@ -248,6 +264,11 @@ class NativeSimulator:
         if self._domain.settings.looks:
             self._look = self._look.copy()
             self._look[rows] = self._domain.look(*who)
+        if self._domain.settings.mounting.stock:
+            self._mounting = self._mounting.copy()
+            self._mounting[rows] = self._domain.mounting(*who)
+        if self.optics is not None:
+            self.optics.begin(rows, *who)
 
     def step(self, command: Command) -> State:
         """Advance every car by `dt`.
@@ -302,6 +323,8 @@ class NativeSimulator:
         pick: Any = slice(None) if rows is None else rows
         if sensor == "lidar" and self.lidar is not None:
             return self._measure(self.lidar, pick)
+        if sensor == "color_bands" and self._bands is not None:
+            return color_bands(self.sense("camera", rows), self._bands, threads=self.threads)
         if sensor != "camera" or self.camera is None:
             raise KeyError(sensor)
         x, y, yaw = (np.ascontiguousarray(self._floats[i, : self.rows][pick]) for i in range(3))
@@ -309,7 +332,21 @@ class NativeSimulator:
             np.ascontiguousarray(a[: self.rows][pick]) for a in (self._track, self._look)
         )
         boxes = None if self._around is None else self._around.boxes[pick]
-        return self.camera.render(x, y, yaw, track, look, boxes=boxes)
+        pictures = self.camera.render(
+            x, y, yaw, track, look, boxes=boxes, mounting=self._mounting[pick]
+        )
+        if self.optics is None:
+            return pictures
+        steps, turn = self._ints[_INTS.index("steps")], self._floats[_INDEX["yaw_rate"]]
+        return self.optics.develop(
+            pictures,
+            np.arange(self.rows)[pick],
+            seed=self._seed,
+            ids=self._row[pick],
+            episode=self._episode[pick],
+            steps=steps[: self.rows][pick],
+            yaw_rate=turn[: self.rows][pick],
+        )
 
     def _measure(self, lidar: Lidar, pick: Any) -> Array:
         x, y, yaw = self._floats[:3, : self.rows][:, pick]
@@ -340,6 +377,10 @@ class NativeSimulator:
             arrays |= {f"traffic.{k}": v for k, v in (self._traffic.save() | around).items()}
         if self._domain.settings.cars or self._domain.settings.looks:
             arrays |= {"domain": self._domain.drawn.copy(), "look": self._look.copy()}
+        if self.optics is not None:
+            arrays["optics"] = self.optics.drawn.copy()
+        if self._domain.settings.mounting.stock:
+            arrays["mounting"] = self._mounting.copy()
         return arrays
 
     def restore(self, arrays: dict[str, Array]) -> None:
@@ -354,6 +395,10 @@ class NativeSimulator:
             self._around = Surroundings(**{k: arrays[f"traffic.{k}"].copy() for k in SURROUNDINGS})
         if "look" in arrays:
             self._domain.drawn, self._look = arrays["domain"].copy(), arrays["look"].copy()
+        if self.optics is not None:
+            self.optics.restore(arrays["optics"])
+        if self._domain.settings.mounting.stock:
+            self._mounting = arrays["mounting"].copy()
         if self._domain.settings.cars:
             rows = np.arange(self.rows)
             self._parameters[rows // BLOCK, :, rows % BLOCK] = self._domain.parameters(rows)

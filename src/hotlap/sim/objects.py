@@ -40,14 +40,13 @@ def shades(look: Look, luminance: tuple[float, float, float] | None) -> Float32:
 
 @_compiled
 def draw_boxes(  # type: ignore[no-untyped-def]
-    start, stop, out, height, width, channels, x, y, yaw, look, boxes, shade, lens,
+    start, stop, out, height, width, channels, x, y, yaw, look, view, boxes, shade, lenses,
 ):  # fmt: skip
     """Paint the boxes (M, K, 8) of the images start..stop over them, the farthest first.
 
-    `lens`: focal length [pixels], sine and cosine of the pitch, height above the ground [m],
-    distance ahead of the pose [m].
+    `lenses`, of which `view` says which one: focal length [pixels], sine and cosine of the pitch,
+    height above the ground [m], distance ahead of the pose [m].
     """
-    tall, forward = lens[3], lens[4]
     order = np.empty(boxes.shape[1], np.int64)
     far = np.empty(boxes.shape[1], np.float32)
     # Of each side, each edge: a column + b row + c is the distance inside it [pixels].
@@ -57,6 +56,8 @@ def draw_boxes(  # type: ignore[no-untyped-def]
     cover = np.empty((_SIDES, width), np.float32)
     span = np.empty(4, np.float32)
     for image in range(start, stop):
+        lens = lenses[view[image]]
+        tall, forward = lens[3], lens[4]
         ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
         lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
         seen = _sort(boxes[image], lens_x, lens_y, ahead_x, ahead_y, tall, order, far)
