@@ -21,6 +21,7 @@ from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
 from hotlap.sim.look import Look
 from hotlap.sim.objects import draw_boxes, shades
+from hotlap.sim.walls import Walls, level_rows
 from hotlap.simulator import BOX_FIELDS
 from hotlap.threads import spread
 from hotlap.track import Track
@@ -125,6 +126,12 @@ class Camera:
             np.float32,
         )
         self._field, self._frames, self._sizes = _field(tracks)
+        self._level, self._beams = level_rows(
+            settings.width, settings.height, float(self._lens[0]), pitch
+        )
+        self._walls = Walls(
+            tracks, looks, weights, self._lens, self._level, self._beams, threads=threads
+        )
 
     def render(
         self,
@@ -203,7 +210,7 @@ class Camera:
         self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array,
         boxes: Array | None,
     ) -> None:  # fmt: skip
-        """Draw the course, then the boxes on it."""
+        """Draw the course, then the walls beside it and the boxes on it."""
         height, width, channels = out.shape[1:]
         flat = out.reshape(-1)
         spread(
@@ -223,13 +230,15 @@ class Camera:
             block=1,
             threads=self._threads,
         )
+        met = self._walls.meet(x, y, yaw, track, look)
+        self._walls.paint(flat, (height, width, channels), look, met)
         if boxes is not None and boxes.size:
             boxes = np.ascontiguousarray(boxes, np.float32)
             spread(
                 draw_boxes,
                 len(x),
                 *(flat, height, width, channels, x, y, yaw, look, boxes),
-                *(self._shades, self._lens),
+                *(self._shades, self._lens, met, self._level, self._beams, self._walls.heights),
                 block=1,
                 threads=self._threads,
             )

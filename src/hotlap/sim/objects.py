@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from hotlap.sim.look import Look
+from hotlap.sim.walls import hide_row, is_before
 from hotlap.types import Float32
 
 __all__ = ["draw_boxes", "shades"]
@@ -41,11 +42,13 @@ def shades(look: Look, luminance: tuple[float, float, float] | None) -> Float32:
 @_compiled
 def draw_boxes(  # type: ignore[no-untyped-def]
     start, stop, out, height, width, channels, x, y, yaw, look, boxes, shade, lens,
+    met, rows, beams, heights,
 ):  # fmt: skip
     """Paint the boxes (M, K, 8) of the images start..stop over them, the farthest first.
 
     `lens`: focal length [pixels], sine and cosine of the pitch, height above the ground [m],
-    distance ahead of the pose [m].
+    distance ahead of the pose [m]. `met`, `rows`, `beams`, `heights`: the walls that may hide them,
+    see `walls.Walls`; `met` is empty where there are none.
     """
     tall, forward = lens[3], lens[4]
     order = np.empty(boxes.shape[1], np.int64)
@@ -56,7 +59,9 @@ def draw_boxes(  # type: ignore[no-untyped-def]
     corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
     cover = np.empty((_SIDES, width), np.float32)
     span = np.empty(4, np.float32)
+    plan = np.empty((_SIDES, 2), np.float32)
     for image in range(start, stop):
+        walled = len(met) > 0 and heights[look[image]] > _ZERO
         ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
         lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
         seen = _sort(boxes[image], lens_x, lens_y, ahead_x, ahead_y, tall, order, far)
@@ -74,6 +79,8 @@ def draw_boxes(  # type: ignore[no-untyped-def]
                 if outside[side]:
                     _place(box, side, there_x, there_y, axis_x, axis_y, lens, corner)
                     kept = _clip(corner, cut)
+                    if walled:
+                        _lay_out(corner, side, lens, plan[sides])
                     if kept >= 3:
                         _project(cut, kept, lens[0], width, height, edges[sides], span)
                         count[sides], face[sides] = kept, side
@@ -85,9 +92,22 @@ def draw_boxes(  # type: ignore[no-untyped-def]
             top = _i8(max(math.floor(span[2]), _ZERO))
             bottom = _i8(min(math.ceil(span[3]), _f4(height)))
             paint = shade[look[image], _i8(box[7])]
+            # A wall that is farther than the whole box hides nothing of it.
+            reach = math.sqrt(box[4] * box[4] + box[5] * box[5])
+            end = max(reach - ahead_x * dx - ahead_y * dy, _NEAR)
+            hidden = walled and is_before(
+                met[image], beams, rows, left, right, top, bottom, _ONE / end
+            )
             for row in range(top, bottom):
                 for f in range(sides):
                     _cover_row(cover[f], edges[f], count[f], _f4(row), left, right)
+                    if hidden and rows[row, 5] != _ZERO:
+                        base = plan[f, 0] * (rows[row, 2] if face[f] == 0 else _ONE)
+                        hide_row(
+                            cover[f], rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
+                            base, plan[f, 1], met[image], beams, heights[look[image]] - tall, tall,
+                            left, right,
+                        )  # fmt: skip
                 begin = (image * height + row) * width * channels
                 for c in range(channels):
                     _blend_row(out, begin + c, channels, cover, sides, face, paint, c, left, right)
@@ -137,6 +157,24 @@ def _place(  # type: ignore[no-untyped-def]
         corner[c, 0] = axis_y * px - axis_x * py
         corner[c, 1] = -sine * along - cosine * pz
         corner[c, 2] = cosine * along - sine * pz
+
+
+@_compiled
+def _lay_out(corner, side, lens, plan):  # type: ignore[no-untyped-def]
+    """Find the inverse of how far ahead a side is: a + b t, at t metres aside a metre ahead.
+
+    Of the top: a is for each metre up a metre ahead, and b is 0.
+    """
+    sine, cosine = lens[1], lens[2]
+    ax, ay = cosine * corner[0, 2] - sine * corner[0, 1], corner[0, 0]
+    bx, by = cosine * corner[1, 2] - sine * corner[1, 1], corner[1, 0]
+    if side == 0:
+        plan[0], plan[1] = _ONE / (-sine * corner[0, 2] - cosine * corner[0, 1]), _ZERO
+    else:
+        ex, ey = bx - ax, by - ay
+        across = ax * ey - ay * ex
+        over = _ONE / (across if abs(across) > _f4(1e-12) else _f4(1e-12))
+        plan[0], plan[1] = ey * over, -ex * over
 
 
 @_compiled
