@@ -29,6 +29,7 @@ from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
 from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
+from hotlap.sim.relief import CLASSES, DepthSettings, SegmentationSettings
 from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Command, Simulator, Start, State
 from hotlap.tasks.actions import (
@@ -57,8 +58,9 @@ __all__ = [
     "VectorEnv",
 ]
 
-Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu"]
+Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu", "depth", "segmentation"]
 SENSORS = get_args(Sensor)
+_IMAGES = {"camera", "depth", "segmentation"}
 _GRID = 0.75
 """Metres of road between two cars of a starting grid."""
 
@@ -81,6 +83,10 @@ class ObservationSettings(Settings):
     """What the camera is."""
     lidar: LidarSettings = RangeLidar()
     """What the LIDAR is."""
+    depth: DepthSettings = DepthSettings()
+    """How far the camera's pixels reach; its size, lens and place are the camera's."""
+    segmentation: SegmentationSettings = SegmentationSettings()
+    """What the camera's pixels show."""
     odometry: OdometrySettings = OdometrySettings()
     """What wheels and gyroscope tell."""
     imu: ImuSettings = ImuSettings()
@@ -238,7 +244,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             load_vehicle(settings.vehicle),
             rows=rows,
             dt=self.dt,
-            camera=settings.observation.camera if "camera" in names else None,
+            camera=settings.observation.camera if names & _IMAGES else None,
+            depth=settings.observation.depth,
             lidar=settings.observation.lidar if "lidar" in names else None,
             looks=random_looks(settings.look, settings.randomize, seed),
             randomize=settings.randomize,
@@ -325,7 +332,13 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if name == "lidar":
             lidar = self.settings.observation.lidar
             return gymnasium.spaces.Box(0, lidar.longest, (lidar.size,), np.float32)
-        return gymnasium.spaces.Box(0, 255, self.settings.observation.camera.shape, np.uint8)
+        camera = self.settings.observation.camera
+        if name == "depth":
+            far = self.settings.observation.depth.range_max
+            return gymnasium.spaces.Box(0, far, (*camera.shape[:2], 1), np.float32)
+        if name == "segmentation":
+            return gymnasium.spaces.Box(0, CLASSES - 1, (*camera.shape[:2], 1), np.uint8)
+        return gymnasium.spaces.Box(0, 255, camera.shape, np.uint8)
 
     # --- the native interface ---
 

@@ -21,6 +21,7 @@ from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
 from hotlap.sim.look import Look
 from hotlap.sim.objects import draw_boxes, shades
+from hotlap.sim.relief import metres, relief
 from hotlap.sim.walls import Walls, level_rows
 from hotlap.simulator import BOX_FIELDS
 from hotlap.threads import spread
@@ -162,6 +163,82 @@ class Camera:
             ConfigError: shapes disagree, or a track or look index does not exist.
             SimulationError: a pose is not finite.
         """
+        x, y, yaw, track, look, boxes = self._checked(x, y, yaw, track, look, boxes)
+        count = len(x)
+        if out is None:
+            out = np.empty((count, *self.shape), np.uint8)
+        elif (
+            out.shape != (count, *self.shape) or out.dtype != np.uint8 or not out.flags.c_contiguous
+        ):
+            raise ConfigError(
+                f"out must be C-contiguous uint8 of shape {(count, *self.shape)}, "
+                f"got {out.dtype} {out.shape}"
+            )
+        if self._eyes == 1:
+            self._draw(out, x, y, yaw, track, look, boxes)
+            return out
+        half = _f4(self.settings.stereo_baseline / 2)
+        aside = half * np.cos(yaw), half * np.sin(yaw)
+        for eye, side in enumerate((_ONE, -_ONE)):
+            picture = np.empty((*out.shape[:3], self._channels), np.uint8)
+            self._draw(picture, x - side * aside[1], y + side * aside[0], yaw, track, look, boxes)
+            out[..., eye * self._channels : (eye + 1) * self._channels] = picture
+        return out
+
+    def depth(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, *,
+        range_max: float, boxes: Array | None = None,
+    ) -> Float32:  # fmt: skip
+        """Measure how far away what M cars see is; arguments and errors as for `render`.
+
+        Of a pair of lenses, from between them.
+
+        Returns:
+            (M, H, W, 1) distance along the axis of the lens at each pixel's centre [m], at most
+            `range_max`, which is also what the sky says.
+        """
+        return metres(self._relief(x, y, yaw, track, look, boxes, named=False)[0], range_max)
+
+    def segmentation(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, *,
+        boxes: Array | None = None,
+    ) -> Array:  # fmt: skip
+        """Tell what M cars see; arguments and errors as for `render`.
+
+        Of a pair of lenses, from between them.
+
+        Returns:
+            (M, H, W, 1) uint8 `relief.Class` at each pixel's centre.
+        """
+        return self._relief(x, y, yaw, track, look, boxes, named=True)[1]
+
+    def _relief(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, boxes: Array | None,
+        *, named: bool,
+    ) -> tuple[Float32, Array]:  # fmt: skip
+        x, y, yaw, track, look, boxes = self._checked(x, y, yaw, track, look, boxes)
+        count = len(x)
+        if boxes is None:
+            boxes = np.empty((count, 0, len(BOX_FIELDS)), np.float32)
+        height, width = self.shape[:2]
+        inverse = np.empty((count, height, width, 1), np.float32)
+        kind = np.empty((count, height, width, 1), np.uint8)
+        met = self._walls.meet(x, y, yaw, track, look)
+        spread(
+            relief,
+            count,
+            *(inverse.reshape(-1), kind.reshape(-1), int(named), height, width),
+            *(x, y, yaw, track, look, self._lens, self._level, self._beams, met),
+            *(self._walls.heights, boxes, self._looks, self._field, self._frames, self._sizes),
+            block=1,
+            threads=self._threads,
+        )
+        return inverse, kind
+
+    def _checked(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, boxes: Array | None
+    ) -> tuple[Float32, Float32, Float32, Int32, Int32, Float32 | None]:
+        """Return what a kernel may be given."""
         x, y, yaw = (np.ascontiguousarray(a, np.float32) for a in (x, y, yaw))
         track, look = (np.ascontiguousarray(a, np.int32) for a in (track, look))
         count = len(x)
@@ -183,28 +260,12 @@ class Camera:
                 f"a camera cannot look from x={x[row]}, y={y[row]}, yaw={yaw[row]} (row {row}); "
                 "reset cars whose state is not finite before they are drawn"
             )
-        if out is None:
-            out = np.empty((count, *self.shape), np.uint8)
-        elif (
-            out.shape != (count, *self.shape) or out.dtype != np.uint8 or not out.flags.c_contiguous
-        ):
-            raise ConfigError(
-                f"out must be C-contiguous uint8 of shape {(count, *self.shape)}, "
-                f"got {out.dtype} {out.shape}"
-            )
         if boxes is not None and boxes.shape[::2] != (count, len(BOX_FIELDS)):
             raise ConfigError(f"boxes must have shape ({count}, K, {len(BOX_FIELDS)}), "
                               f"got {boxes.shape}")  # fmt: skip
-        if self._eyes == 1:
-            self._draw(out, x, y, yaw, track, look, boxes)
-            return out
-        half = _f4(self.settings.stereo_baseline / 2)
-        aside = half * np.cos(yaw), half * np.sin(yaw)
-        for eye, side in enumerate((_ONE, -_ONE)):
-            picture = np.empty((*out.shape[:3], self._channels), np.uint8)
-            self._draw(picture, x - side * aside[1], y + side * aside[0], yaw, track, look, boxes)
-            out[..., eye * self._channels : (eye + 1) * self._channels] = picture
-        return out
+        if boxes is not None:
+            boxes = np.ascontiguousarray(boxes, np.float32)
+        return x, y, yaw, track, look, boxes
 
     def _draw(
         self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array,
@@ -233,7 +294,6 @@ class Camera:
         met = self._walls.meet(x, y, yaw, track, look)
         self._walls.paint(flat, (height, width, channels), look, met)
         if boxes is not None and boxes.size:
-            boxes = np.ascontiguousarray(boxes, np.float32)
             spread(
                 draw_boxes,
                 len(x),

@@ -35,6 +35,7 @@ from hotlap.sim.dynamics import (
 )
 from hotlap.sim.lidar import Lidar, LidarSettings
 from hotlap.sim.look import Look
+from hotlap.sim.relief import DepthSettings
 from hotlap.sim.traffic import Traffic, TrafficSettings
 from hotlap.simulator import SURROUNDINGS, Command, Start, State, Surroundings
 from hotlap.stations import StationTable
@@ -82,6 +83,8 @@ _FLOATS = (
 )
 _INTS = ("station", "wheels_off", "steps")
 _INDEX = {name: row for row, name in enumerate(_FLOATS)}
+_SEEN = ["camera", "depth", "segmentation"]
+"""Sensors of the camera."""
 _SHARED = 512
 """Fewer cars are stepped before another thread has woken up."""
 _SKEW = 80
@@ -96,7 +99,9 @@ class NativeSimulator:
         vehicle: the car of every row, or one for each row.
         rows: how many cars.
         dt: seconds between control steps.
-        camera: what the cameras see with, or None to have no camera.
+        camera: what the cameras see with, or None to have no camera; depth and segmentation are of
+            the same camera.
+        depth: how far depth reaches.
         lidar: what the LIDARs measure with, or None to have no LIDAR.
         looks: what the world looks like; row i uses `looks[i % len(looks)]`, or with
             `randomize.looks` one of them in each episode.
@@ -114,6 +119,7 @@ class NativeSimulator:
         rows: int,
         dt: float = 1 / 15,
         camera: CameraSettings | None = None,
+        depth: DepthSettings | None = None,
         lidar: LidarSettings | None = None,
         looks: Sequence[Look] = (Look(),),
         randomize: RandomizeSettings | None = None,
@@ -159,13 +165,15 @@ class NativeSimulator:
         self.camera = (
             None if camera is None else Camera(camera, self.tracks, looks, threads=self.threads)
         )
+        self._range_max = (depth or DepthSettings()).range_max
         self.lidar = None if lidar is None else Lidar(lidar, self.tracks, threads=self.threads)
         self._seed = 0
 
     @property
     def provides(self) -> frozenset[str]:
         """Names of the State fields and sensors that it fills."""
-        sensors = [name for name in ("camera", "lidar") if getattr(self, name) is not None]
+        sensors = [] if self.lidar is None else ["lidar"]
+        sensors += [] if self.camera is None else _SEEN
         return frozenset((*_FLOATS, *_INTS, "episode", "row", "track", "world", *sensors))
 
     @property
@@ -272,17 +280,21 @@ class NativeSimulator:
         return self._state
 
     def sense(self, sensor: str, rows: Array | None = None) -> Array:
-        """Read a sensor of the given rows (all if None): (M, H, W, C) camera, (M, size) LIDAR."""
+        """Read a sensor of the given rows (all if None): (M, H, W, C) images, (M, size) LIDAR."""
         pick: Any = slice(None) if rows is None else rows
         if sensor == "lidar" and self.lidar is not None:
             return self._measure(self.lidar, pick)
-        if sensor != "camera" or self.camera is None:
+        if sensor not in _SEEN or self.camera is None:
             raise KeyError(sensor)
         x, y, yaw = (np.ascontiguousarray(self._floats[i, : self.rows][pick]) for i in range(3))
         track, look = (
             np.ascontiguousarray(a[: self.rows][pick]) for a in (self._track, self._look)
         )
         boxes = None if self._around is None else self._around.boxes[pick]
+        if sensor == "depth":
+            return self.camera.depth(x, y, yaw, track, look, boxes=boxes, range_max=self._range_max)
+        if sensor == "segmentation":
+            return self.camera.segmentation(x, y, yaw, track, look, boxes=boxes)
         return self.camera.render(x, y, yaw, track, look, boxes=boxes)
 
     def _measure(self, lidar: Lidar, pick: Any) -> Array:
