@@ -35,6 +35,7 @@ from hotlap.sim.lens import random_mountings
 from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
+from hotlap.sim.relief import CLASSES, DepthSettings, SegmentationSettings
 from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Command, Simulator, State
 from hotlap.starts import Starts, StartSettings
@@ -75,8 +76,11 @@ __all__ = [
     "load_driver",
 ]
 
-Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu", "color_bands"]
+Sensor: TypeAlias = Literal[
+    "state", "camera", "lidar", "odometry", "imu", "color_bands", "depth", "segmentation"
+]
 SENSORS = get_args(Sensor)
+_IMAGES = {"camera", "color_bands", "depth", "segmentation"}
 _PLACES = 4096
 """Places of a track at which the fastest lap is looked up."""
 
@@ -101,6 +105,10 @@ class ObservationSettings(Settings):
     """How Robotini's colours are read from the camera."""
     lidar: LidarSettings = RangeLidar()
     """What the LIDAR is."""
+    depth: DepthSettings = DepthSettings()
+    """How far the camera's pixels reach; its size, lens and place are the camera's."""
+    segmentation: SegmentationSettings = SegmentationSettings()
+    """What the camera's pixels show."""
     odometry: OdometrySettings = OdometrySettings()
     """What wheels and gyroscope tell."""
     imu: ImuSettings = ImuSettings()
@@ -252,8 +260,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             load_vehicle(settings.vehicle),
             rows=rows // settings.traffic.cars * cars if rivals else rows,
             dt=self.dt,
-            camera=settings.observation.camera if names & {"camera", "color_bands"} else None,
+            camera=settings.observation.camera if names & _IMAGES else None,
             bands=settings.observation.color_bands if "color_bands" in names else None,
+            depth=settings.observation.depth,
             lidar=settings.observation.lidar if "lidar" in names else None,
             looks=random_looks(settings.look, settings.randomize, seed),
             mountings=random_mountings(settings.randomize.mounting, seed),
@@ -375,7 +384,13 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if name == "lidar":
             lidar = self.settings.observation.lidar
             return gymnasium.spaces.Box(0, lidar.longest, (lidar.size,), np.float32)
-        return gymnasium.spaces.Box(0, 255, self.settings.observation.camera.shape, np.uint8)
+        camera = self.settings.observation.camera
+        if name == "depth":
+            far = self.settings.observation.depth.range_max
+            return gymnasium.spaces.Box(0, far, (*camera.shape[:2], 1), np.float32)
+        if name == "segmentation":
+            return gymnasium.spaces.Box(0, CLASSES - 1, (*camera.shape[:2], 1), np.uint8)
+        return gymnasium.spaces.Box(0, 255, camera.shape, np.uint8)
 
     # --- the native interface ---
 

@@ -15,6 +15,7 @@ from hotlap.film import write_film
 from hotlap.limit import fastest_lap
 from hotlap.runs import Run
 from hotlap.sim.camera import Camera, CameraSettings
+from hotlap.sim.relief import depth_picture, segmentation_picture
 from hotlap.track import Track, load_track
 from hotlap.trials import EvaluationSettings
 from hotlap.types import Array
@@ -117,7 +118,8 @@ def _plots(run: Run, trace: Trace) -> dict[str, Path]:
 def _film(run: Run, trace: Trace, ghost: Trace | None = None) -> Path:
     settings, track = env_settings(run), _course(run)
     seen = settings.observation
-    camera = seen.camera if "camera" in seen.actor else CameraSettings(color="rgb")
+    sees = {"camera", "depth", "segmentation"} & set(seen.actor)
+    camera = seen.camera if sees else CameraSettings(color="rgb")
     camera = camera.model_copy(update={"stereo_baseline": 0.0})  # of a pair, what is between them
     # the standing lap and a flying one: who wants all of it has the trace
     frames = min(
@@ -126,9 +128,15 @@ def _film(run: Run, trace: Trace, ghost: Trace | None = None) -> Path:
     scene: dict[str, Array] = {name: column[:frames] for name, column in trace.items()}
     x, y, yaw = (np.ascontiguousarray(scene[name]) for name in ("x", "y", "yaw"))
     which = np.zeros(len(x), np.int32)
-    view = Camera(camera, (track,), (settings.look,)).render(
-        x, y, yaw, which, which, boxes=scene.get("boxes")
-    )
+    eye, boxes = Camera(camera, (track,), (settings.look,)), scene.get("boxes")
+    if "camera" not in seen.actor and "depth" in seen.actor:
+        far = seen.depth.range_max
+        depth = eye.depth(x, y, yaw, which, which, boxes=boxes, range_max=far)
+        view = depth_picture(depth, far)
+    elif "camera" not in seen.actor and "segmentation" in seen.actor:
+        view = segmentation_picture(eye.segmentation(x, y, yaw, which, which, boxes=boxes))
+    else:
+        view = eye.render(x, y, yaw, which, which, boxes=boxes)
     path = run.folder("films") / "evaluation.mp4"
     return write_film(
         path, track, scene, camera=view, ghost=ghost, fps=round(settings.control_rate)

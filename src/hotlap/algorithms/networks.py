@@ -68,9 +68,7 @@ def make_plan(
             vectors[name] = int(np.prod(spec.shape))
             continue
         height, width, channels = spec.shape
-        scale, offset = (1.0 / 255.0, 0.0) if spec.dtype == "uint8" else (1.0, 0.0)
-        if cnn.centred and spec.dtype == "uint8":
-            scale, offset = 2.0 / 255.0, -1.0
+        scale, offset = (2.0 / spec.high, -1.0) if cnn.centred else (1.0 / spec.high, 0.0)
         images[name] = ImagePlan(
             shape=(height, width, channels),
             scale=scale,
@@ -151,7 +149,8 @@ def forward(
         parts = []
         for name, image in plan.images.items():
             # (B, H, W, C) memory seen as (B, C, H, W) is what torch calls channels_last
-            x = inputs[name].to(torch.float32).mul_(image.scale).add_(image.offset)
+            x = inputs[name]
+            x = x.to(torch.float32, copy=True).mul_(image.scale).add_(image.offset)
             x = x.permute(0, 3, 1, 2)
             for i, (_, _, stride) in enumerate(image.conv):
                 weight, bias = weights[f"{name}.conv{i}.weight"], weights[f"{name}.conv{i}.bias"]

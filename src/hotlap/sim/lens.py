@@ -23,7 +23,7 @@ from hotlap.config import Settings
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError
 from hotlap.threads import spread
-from hotlap.types import Array, Float64, Int32
+from hotlap.types import Array, Float32, Float64, Int32
 
 if TYPE_CHECKING:
     from hotlap.sim.camera import CameraSettings

@@ -56,3 +56,12 @@ class Look(Settings):
 
     sky_horizon: Colour = (214, 224, 232)
     """The sky where it meets the ground."""
+
+    wall: Colour = (150, 152, 158)
+    """The walls beside the road; brighter or darker by how they face the light."""
+
+    wall_height: NonNegativeFloat = 0.0
+    """Height of walls beside the road [m]; 0: there are none."""
+
+    wall_offset: NonNegativeFloat = 0.0
+    """How far outside of the borders the walls stand [m]."""
