@@ -366,7 +366,7 @@ def test_a_replay_is_whole_after_two_halves(kind, tmp_path):
     halves = train(None, {"train.steps": 4096}, resume=tmp_path / "halves")
     once = train(None, settings | {"train.steps": 4096}, out=tmp_path / "once")
 
-    assert len(halves.read_state("last")[0]["segments"]) == 2
+    assert len(halves.read_state("last")[0]["segments"]) > 1
     for (_, arrays), (_, expected) in [
         (getattr(run, read)("last") for run in (halves, once))
         for read in ("read_policy", "read_state")

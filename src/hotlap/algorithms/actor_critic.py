@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
-from hotlap.algorithms.experience import Experience, Minibatch, below, match, numpy_of
+from hotlap.algorithms.experience import Experience, Minibatch, Scales, below, match, numpy_of
 from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan
 from hotlap.algorithms.policy import LOG_STD, Plan, normal_quantile
 from hotlap.algorithms.ppo import worth_bfloat16
@@ -90,15 +90,9 @@ class ActorCritic:
             layer_norm=settings.layer_norm,
             bfloat16=self._bfloat16,
         )
-        self._experience = Experience(
-            settings,
-            observation,
-            (*self._actor.names, *plan.names),
-            action,
-            alpha=0.0,
-            seed=seed,
-            device=self._device,
-        )
+        read = {name: observation[name] for name in (*self._actor.names, *plan.names)}
+        self._scales = Scales(settings, read, self._device)
+        self._experience = Experience(settings, read, action, self._scales, alpha=0.0, seed=seed)
         rng = np.random.Generator(np.random.Philox(seed & 0xFFFFFFFFFFFFFFFF))
         first = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
         if isinstance(settings, SACSettings | QRSACSettings):
@@ -107,7 +101,7 @@ class ActorCritic:
         self._weights = {k: self._parameter(v) for k, v in first.items()}
         followed = "critic." if self._soft else ""
         self._targets = {
-            k: self._experience.tensor(v) for k, v in first.items() if k.startswith(followed)
+            k: self._scales.tensor(v) for k, v in first.items() if k.startswith(followed)
         }
         self._learned = {
             part: [w for k, w in self._weights.items() if k.startswith(f"{part}.")]
@@ -163,10 +157,10 @@ class ActorCritic:
         For SAC this counts the entropy that is still to come.
         """
         with torch.no_grad():
-            inputs = self._experience.inputs(observation, self._critics.plan.names)
-            worth = self._worth(self._weights, inputs, self._experience.tensor(action))
+            inputs = self._scales.inputs(observation, self._critics.plan.names)
+            worth = self._worth(self._weights, inputs, self._scales.tensor(action))
             found = worth.mean(dim=2).min(dim=0).values
-        return numpy_of(found) * np.float32(self._experience.reward_scale)
+        return numpy_of(found) * np.float32(self._scales.reward)
 
     def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
         """Remember a batch, and take the gradient steps that are then due.
@@ -274,7 +268,7 @@ class ActorCritic:
             "actor_loss": loss.detach(),
             "actor_grad_norm": norm,
             "entropy": entropy,
-            "temperature": torch.as_tensor(temperature),
+            "temperature": torch.as_tensor(temperature).squeeze(),
         }
 
     # --- the parts ---
@@ -302,15 +296,14 @@ class ActorCritic:
 
     def _temperature(self) -> Tensor | float:
         if self._log_temperature is not None:
-            return self._log_temperature.detach().exp().squeeze()
-        settings = self.settings
-        assert isinstance(settings, SACSettings | QRSACSettings)
-        return settings.temperature or 0.0
+            return self._log_temperature.detach().exp()
+        assert isinstance(self.settings, SACSettings | QRSACSettings)
+        return self.settings.temperature or 0.0
 
     def _descend(self, part: str, loss: Tensor, learning_rate: float) -> Tensor:
         """Take one step of Adam down a loss; return the length of the gradient."""
         gradients = torch.autograd.grad(loss, self._learned[part])
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         shorten = ((norm + 1e-6) / self.settings.max_grad_norm).clamp(min=1.0)
         self._adams[part].step(gradients, learning_rate, shorten)
         return norm
@@ -323,7 +316,7 @@ class ActorCritic:
 
     def _output(self, observation: Mapping[str, Array]) -> Float32:
         with torch.no_grad():
-            inputs = self._experience.inputs(observation, self._actor.names)
+            inputs = self._scales.inputs(observation, self._actor.names)
             weights = below(self._weights, "actor.")
             return numpy_of(forward(self._actor, weights, inputs, bfloat16=self._bfloat16))
 
@@ -335,16 +328,15 @@ class ActorCritic:
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return all of itself but the replay: a JSON-able dictionary, and arrays by name."""
-        counters, arrays = self._experience.save()
         meta = {
             "format": 1,
             "kind": self.settings.kind,
             "adam_steps": {part: adam.steps for part, adam in self._adams.items()},
             "adopted": self._adopted,
-            **counters,
+            **self._experience.save(),
         }
-        arrays |= {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
-        arrays["walk"] = self._walk.copy()
+        arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
+        arrays |= {**self._scales.save(), "walk": self._walk.copy()}
         return meta, arrays
 
     def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
@@ -357,7 +349,8 @@ class ActorCritic:
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
-        self._experience.restore(meta, arrays)
+        self._scales.restore(arrays)
+        self._experience.restore(meta)
         self._walk = np.array(arrays["walk"])
         self._adopted = bool(meta["adopted"])
         for part, adam in self._adams.items():
@@ -372,8 +365,9 @@ class ActorCritic:
         Raises:
             RunError: the driver was saved by another algorithm, network or observation.
         """
-        self.restore(meta, {**arrays, "walk": self._walk})
-        self._experience.restore(meta, arrays, anew=True)
+        anew = {"transitions": 0, "gradient_steps": 0}
+        self.restore({**meta, **anew}, {**arrays, "walk": self._walk})
+        self._scales.restore(arrays, anew=True)
         self._adopted = True
 
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -391,7 +385,7 @@ class ActorCritic:
             deviation = max(1e-9, (settings.noise_min + settings.noise_max) / 2)
             arrays["log_std"] = np.full(self._action.size, math.log(deviation), np.float32)
         for name in plan.vectors:
-            normalizer = self._experience.normalizers[name]
+            normalizer = self._scales.normalizers[name]
             arrays[f"normalizer.{name}.mean"] = normalizer.mean
             arrays[f"normalizer.{name}.std"] = normalizer.std
         return description, arrays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,13 +105,36 @@ def quantile_huber(value_EBK: Tensor, target_BJ: Tensor, weight_B: Tensor) -> tu
 
     Source: Dabney et al. 2018, arXiv:1710.10044, eq. 10, kappa 1.
     """
-    count = value_EBK.shape[-1]
-    middle_K = (torch.arange(count, device=value_EBK.device) + 0.5) / count
-    difference = target_BJ[:, None, :] - value_EBK[..., None]  # (E, B, K, J)
-    size = difference.abs()
-    huber = torch.where(size < 1.0, 0.5 * difference.square(), size - 0.5)
-    share = (middle_K[:, None] - (difference.detach() < 0).float()).abs()
-    by_row = (share * huber).mean(dim=3).sum(dim=2)
+    by_row, _ = _QuantileHuber.apply(value_EBK, target_BJ)  # type: ignore[no-untyped-call]
     loss = (weight_B * by_row).mean(dim=1).sum()
     error = target_BJ.mean(dim=1) - value_EBK.detach().mean(dim=2)
     return loss, error.abs().mean(dim=0)
+
+
+class _QuantileHuber(torch.autograd.Function):
+    """The loss by critic and row, (E, B), with its gradient by hand.
+
+    A graph of single operations would keep and go through ten arrays of E B K J numbers.
+    """
+
+    @staticmethod
+    def forward(value_EBK: Tensor, target_BJ: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss, then its slope along each quantile."""
+        count = value_EBK.shape[-1]
+        middle_K1 = ((torch.arange(count, device=value_EBK.device) + 0.5) / count)[:, None]
+        difference = target_BJ[:, None, :] - value_EBK[..., None]  # (E, B, K, J)
+        near = difference.clamp(-1.0, 1.0)
+        # huber(d) = near (d - near / 2); its slope is near; both by |share - [d < 0]|
+        pull = torch.where(difference < 0, (1.0 - middle_K1) * near, middle_K1 * near)
+        loss = torch.mul(pull, difference.sub_(near, alpha=0.5)).mean(dim=3).sum(dim=2)
+        return loss, pull.mean(dim=3).neg_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient_EB: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient_EB[..., None] * slope, None

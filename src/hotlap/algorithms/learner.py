@@ -11,7 +11,9 @@ from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
+    DQNSettings,
     PPOSettings,
+    PQNSettings,
     QRSACSettings,
     SACSettings,
     TD3Settings,
@@ -21,7 +23,13 @@ from hotlap.types import Array, Float32
 __all__ = ["AlgorithmSettings", "Learner", "make_learner"]
 
 AlgorithmSettings: TypeAlias = Annotated[
-    PPOSettings | DDPGSettings | TD3Settings | SACSettings | QRSACSettings,
+    PPOSettings
+    | DDPGSettings
+    | TD3Settings
+    | SACSettings
+    | QRSACSettings
+    | DQNSettings
+    | PQNSettings,
     Field(discriminator="kind"),
 ]
 """The settings of any algorithm; `kind` says which."""
@@ -119,6 +127,14 @@ def make_learner(
         from hotlap.algorithms.ppo import PPO
 
         return PPO(settings, observation, action, actor, critic, seed=seed, device=device)
+    if isinstance(settings, DQNSettings):
+        from hotlap.algorithms.q_learning import DQN
+
+        return DQN(settings, observation, action, actor, critic, seed=seed, device=device)
+    if isinstance(settings, PQNSettings):
+        from hotlap.algorithms.q_learning import PQN
+
+        return PQN(settings, observation, action, actor, critic, seed=seed, device=device)
     from hotlap.algorithms.actor_critic import ActorCritic
 
     return ActorCritic(settings, observation, action, actor, critic, seed=seed, device=device)

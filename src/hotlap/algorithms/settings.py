@@ -11,8 +11,10 @@ from hotlap.config import Settings
 __all__ = [
     "ActorCriticSettings",
     "DDPGSettings",
+    "DQNSettings",
     "NetworkSettings",
     "PPOSettings",
+    "PQNSettings",
     "QRSACSettings",
     "ReplaySettings",
     "SACSettings",
@@ -256,3 +258,105 @@ class QRSACSettings(_Soft):
 
     quantiles: PositiveInt = 32
     """Quantiles of the return that a critic estimates."""
+
+
+class _Epsilon(Settings):
+    epsilon_start: float = Field(1.0, ge=0, le=1)
+    """Share of actions that are drawn at random at the start,"""
+
+    epsilon_end: float = Field(0.02, ge=0, le=1)
+    """and from `epsilon_steps` on; between them it falls evenly."""
+
+    epsilon_steps: PositiveInt = 8000
+    """Transitions, over all cars, until then."""
+
+    epsilon_ladder: bool = False
+    """Whether each car has a share of its own instead, always the same: 0.4 for the first, falling
+    to 0.4^8 for the last (Horgan et al. 2018, arXiv:1803.00933)."""
+
+
+class DQNSettings(ReplaySettings, _Epsilon):
+    """Deep Q-learning (Mnih et al. 2015, Nature 518), and what was added to it since."""
+
+    kind: Literal["dqn"] = "dqn"
+    """Which algorithm."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam."""
+
+    target_every: PositiveInt = 100
+    """Gradient steps between two copies of the network into the target network."""
+
+    double: bool = True
+    """Whether the network itself picks the action that the target network values (van Hasselt et
+    al. 2016, arXiv:1509.06461)."""
+
+    dueling: bool = False
+    """Whether a stream of its own says what the state is worth (Wang et al. 2016,
+    arXiv:1511.06581)."""
+
+    head: Literal["mean", "c51", "quantile"] = "mean"
+    """What is estimated of the return: its mean; probabilities of fixed values (Bellemare et al.
+    2017, arXiv:1707.06887); or quantiles (Dabney et al. 2018, arXiv:1710.10044)."""
+
+    atoms: int = Field(51, ge=2)
+    """Values or quantiles, where `head` has such."""
+
+    value_low: float = -10.0
+    """Lowest return that `c51` tells apart, in units of scaled reward;"""
+
+    value_high: float = 10.0
+    """and the highest."""
+
+    priority: float = Field(0.0, ge=0, le=1)
+    """Power of the priorities by which transitions are drawn; 0: all alike (Schaul et al. 2016,
+    arXiv:1511.05952)."""
+
+    priority_beta: float = Field(0.4, ge=0, le=1)
+    """How far weights make up for priorities at the start; wholly when the budget is spent."""
+
+
+class PQNSettings(_Epsilon):
+    """Q-learning without a replay or a target network (Gallici et al. 2024, arXiv:2407.04811)."""
+
+    kind: Literal["pqn"] = "pqn"
+    """Which algorithm."""
+
+    horizon: PositiveInt = 16
+    """Steps of every car between two updates."""
+
+    epochs: PositiveInt = 2
+    """How often an update goes through its experience."""
+
+    minibatch: PositiveInt = 256
+    """Rows of one gradient step; a batch is cut into equal parts of about this size."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam at the start."""
+
+    schedule: Literal["linear", "constant"] = "constant"
+    """How the step size changes: `linear` falls to zero over the budget, `constant` stays."""
+
+    gamma: float = Field(0.95, ge=0, lt=1)
+    """Discount of one step."""
+
+    lam: float = Field(0.7, ge=0, le=1)
+    """Lambda of the targets: 0 trusts the network, 1 the rewards."""
+
+    max_grad_norm: PositiveFloat = 10.0
+    """Longer gradients are shortened to this."""
+
+    normalize_observations: bool = True
+    """Whether numbers (not images) are brought to mean 0 and deviation 1 as seen so far."""
+
+    normalize_rewards: bool = True
+    """Whether rewards are divided by the deviation of the return as seen so far."""
+
+    network: NetworkSettings = NetworkSettings()
+    """Layers of the Q network."""
+
+    layer_norm: bool = True
+    """Whether layers are normalised, which is what keeps it stable without a target network."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the layers over cameras. `auto`: bfloat16 where the processor has it."""
