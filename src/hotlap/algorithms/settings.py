@@ -128,13 +128,13 @@ class ReplaySettings(Settings):
     capacity: PositiveInt = 200_000
     """Transitions that the replay keeps, over all cars."""
 
-    warmup: NonNegativeInt = 1000
+    warmup: NonNegativeInt = 320
     """Transitions that are driven at random before learning begins."""
 
-    minibatch: PositiveInt = 256
+    minibatch: PositiveInt = 128
     """Transitions of one gradient step."""
 
-    update_ratio: PositiveFloat = 0.0625
+    update_ratio: PositiveFloat = 0.25
     """Gradient steps for each transition that was driven; the papers of their time have 1."""
 
     n_step: PositiveInt = 3
@@ -267,7 +267,7 @@ class _Epsilon(Settings):
     epsilon_end: float = Field(0.02, ge=0, le=1)
     """and from `epsilon_steps` on; between them it falls evenly."""
 
-    epsilon_steps: PositiveInt = 8000
+    epsilon_steps: PositiveInt = 2000
     """Transitions, over all cars, until then."""
 
     epsilon_ladder: bool = False
@@ -318,6 +318,9 @@ class DQNSettings(ReplaySettings, _Epsilon):
 
 class PQNSettings(_Epsilon):
     """Q-learning without a replay or a target network (Gallici et al. 2024, arXiv:2407.04811)."""
+
+    epsilon_steps: PositiveInt = 8000
+    """Transitions, over all cars, until then."""
 
     kind: Literal["pqn"] = "pqn"
     """Which algorithm."""
