@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hotlap.algorithms.learner import AlgorithmSettings, make_learner
+from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
 from hotlap.crew import Driver
@@ -323,6 +324,8 @@ class _Training:
         self.runner = Runner(self.env, seed=config.seed)
         self.trials = Trials(config, config.evaluation)
         self.iteration = self.steps = self.episodes = 0
+        self.segments: list[int] = []
+        self.written = 0
         self.recent = np.empty((0, 4), np.float32)
         self.best_lap: float | None = None
         self.stopped_by = 0
@@ -465,14 +468,30 @@ class _Training:
         packed = {f"learner.{k}": v for k, v in arrays.items()}
         packed |= {f"runner.{k}": v for k, v in self.runner.save().items()}
         packed["recent"] = self.recent
+        if self.learner.replay is not None:
+            state["replay"], arrays = self._write_replay(self.learner.replay)
+            packed |= {f"replay.{k}": v for k, v in arrays.items()}
         self.run.write_checkpoint(
             self.steps,
             policy=self.learner.policy_state(),
             state=(state, packed),
             best=best,
             keep=self.config.train.keep,
+            segments=self.segments,
         )
         self.run.sync_tensorboard()
+
+    def _write_replay(self, replay: Replay) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Write what the replay took in since the last time; return what else it consists of."""
+        first = max(self.written, replay.oldest)
+        if replay.head > first:
+            self.run.write_segment(first, replay.segment(first))
+            self.segments.append(first)
+            self.written = replay.head
+        ends = [*self.segments[1:], self.written]
+        pairs = zip(self.segments, ends, strict=True)
+        self.segments = [first for first, end in pairs if end > replay.oldest]
+        return replay.save()
 
     def restore(self, run: Run) -> None:
         """Continue from a run's last checkpoint, as its writer."""
@@ -481,6 +500,11 @@ class _Training:
         try:
             self.learner.restore(state["learner"], _part(arrays, "learner."))
             self.runner.restore(_part(arrays, "runner."))
+            if self.learner.replay is not None:
+                self.segments, self.written = state.get("segments", []), state["replay"]["head"]
+                pieces = ((first, run.read_segment(first)) for first in self.segments)
+                own = _part(arrays, "replay.")
+                self.learner.replay.restore(state["replay"], own, pieces)
             self.recent = arrays["recent"]
             self.iteration, self.steps = state["iteration"], state["steps"]
             self.episodes, self.best_lap = state["episodes"], state["best_lap"]

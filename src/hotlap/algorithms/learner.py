@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
+
+from pydantic import Field
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
-from hotlap.algorithms.settings import PPOSettings
+from hotlap.algorithms.replay import Replay
+from hotlap.algorithms.settings import (
+    DDPGSettings,
+    DQNSettings,
+    PPOSettings,
+    PQNSettings,
+    QRSACSettings,
+    SACSettings,
+    TD3Settings,
+)
 from hotlap.types import Array, Float32
 
 __all__ = ["AlgorithmSettings", "Learner", "make_learner"]
 
-AlgorithmSettings: TypeAlias = PPOSettings
+AlgorithmSettings: TypeAlias = Annotated[
+    PPOSettings
+    | DDPGSettings
+    | TD3Settings
+    | SACSettings
+    | QRSACSettings
+    | DQNSettings
+    | PQNSettings,
+    Field(discriminator="kind"),
+]
 """The settings of any algorithm; `kind` says which."""
 
 
@@ -20,6 +40,13 @@ class Learner(Protocol):
 
     Only its owner, the training loop, calls it; it is not safe between threads.
     """
+
+    @property
+    def replay(self) -> Replay | None:
+        """What it remembers of all experience; None if it learns from the present batch alone.
+
+        `save` leaves it to the training, which writes it piece by piece, and restores it.
+        """
 
     def act(
         self, observation: Mapping[str, Array], uniform: Array, fresh: Array
@@ -52,7 +79,7 @@ class Learner(Protocol):
         """
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return all of itself: a JSON-able dictionary, and arrays by name."""
+        """Return all of itself but the replay: a JSON-able dictionary, and arrays by name."""
 
     def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue exactly from what `save` returned, given the same settings and shapes.
@@ -96,6 +123,18 @@ def make_learner(
     Raises:
         ConfigError: the settings do not fit what is observed or answered.
     """
-    from hotlap.algorithms.ppo import PPO
+    if isinstance(settings, PPOSettings):
+        from hotlap.algorithms.ppo import PPO
 
-    return PPO(settings, observation, action, actor, critic, seed=seed, device=device)
+        return PPO(settings, observation, action, actor, critic, seed=seed, device=device)
+    if isinstance(settings, DQNSettings):
+        from hotlap.algorithms.q_learning import DQN
+
+        return DQN(settings, observation, action, actor, critic, seed=seed, device=device)
+    if isinstance(settings, PQNSettings):
+        from hotlap.algorithms.q_learning import PQN
+
+        return PQN(settings, observation, action, actor, critic, seed=seed, device=device)
+    from hotlap.algorithms.actor_critic import ActorCritic
+
+    return ActorCritic(settings, observation, action, actor, critic, seed=seed, device=device)
