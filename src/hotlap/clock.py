@@ -174,6 +174,10 @@ class Clock:
         self._readings[rows[due], oldest] = found
         self._taken[rows[due], oldest] = steps[due]
 
+    def forget(self) -> None:
+        """Begin anew: every car takes a reading when it is asked next, and sees it at once."""
+        self._asked[:] = -1
+
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
         arrays = {"taken": self._taken, "arrives": self._arrives, "asked": self._asked}

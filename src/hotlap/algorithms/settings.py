@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hotlap.config import Settings
 
-__all__ = ["NetworkSettings", "PPOSettings"]
+__all__ = ["DistillSettings", "NetworkSettings", "PPOSettings"]
 
 
 class NetworkSettings(Settings):
@@ -106,3 +106,72 @@ class PPOSettings(Settings):
     threads: int = Field(0, ge=0)
     """Threads that share a minibatch of images, or of over 1024 rows; 0: one a core. The result
     does not depend on it."""
+
+
+class DistillSettings(Settings):
+    """A teacher that sees the state shows a student how (Ross et al. 2011, arXiv:1011.0686)."""
+
+    kind: Literal["distill"] = "distill"
+    """Which algorithm."""
+
+    teacher: str = ""
+    """A Run whose driver teaches, and sees no more than `observation.critic`. Empty: a teacher of
+    our own learns first."""
+
+    practice: PPOSettings = PPOSettings()
+    """How a teacher of our own learns, and the layers, arithmetic and threads of the student."""
+
+    margin: float = Field(0.25, ge=0, lt=1)
+    """Share of each half of the road, next to its border, that is closed while the teacher
+    learns: the student, who follows it with errors, has that much room."""
+
+    check: PositiveInt = 64
+    """Steps that all cars have to drive by the teacher without a failure before it may teach."""
+
+    patience: PositiveInt = 1_000_000
+    """Steps over all cars after which it teaches, whether it has passed the check or not."""
+
+    mastery: NonNegativeInt = 0
+    """Rounds of the student between two in which the teacher learns on; 0: it stays as it is."""
+
+    horizon: PositiveInt = 4
+    """Steps of every car in a round of the student."""
+
+    handover: PositiveInt = 16
+    """Steps of every car over which the share of actions that are the teacher's falls from one to
+    nothing."""
+
+    noisy: float = Field(0.3, ge=0, le=1)
+    """Share of the cars that are pushed about, so that there are errors to recover from."""
+
+    noise: float = Field(0.3, ge=0)
+    """How they are pushed: standard deviation that is added to continuous actions, probability of
+    another choice among discrete ones."""
+
+    updates: PositiveInt = 4
+    """Minibatches after each round of the student."""
+
+    minibatch: PositiveInt = 256
+    """Frames of one of them."""
+
+    memory: PositiveInt = 16_384
+    """Newest frames to learn from; they are part of every checkpoint."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam at the start of the student,"""
+
+    decay: NonNegativeInt = 500
+    """which falls with the root of the minibatches beyond so many; 0: it stays."""
+
+    shift: NonNegativeInt = 0
+    """Pixels by which an image is shifted at random to any side whenever it is learned from."""
+
+    finetune: NonNegativeInt = 0
+    """Frames after which the student goes on by PPO, with a critic that sees
+    `observation.critic`; 0: never."""
+
+    finetune_rate: PositiveFloat = 1e-4
+    """Step size of its PPO."""
+
+    finetune_std: PositiveFloat = 0.1
+    """Standard deviation of its continuous actions at the start."""
