@@ -34,6 +34,10 @@ _BLOCK = 64
 """Rows that the teacher labels at once: NumPy multiplies so small matrices on one thread."""
 _STREAM = 0xD157
 """Keeps our draws apart from those of PPO, which has the same seed."""
+_STEADY = 16
+"""Steps that the student's cars drive without a failure before it is worth an evaluation,"""
+_LONG = 32_768
+"""or so many frames, whatever they do."""
 _HOPEFUL = 2.0
 """Failures of a car in the time of a check, with noise, below which the teacher may pass it."""
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -115,8 +119,9 @@ class Distill:
             settings.practice, observation, action, critic, critic, seed=seed, device=device
         )
         self._student = Student(
-            settings.practice, observation, action, actor, seed=seed, device=device
-        )
+            settings.practice, observation, action, actor,
+            averaging=settings.averaging, seed=seed, device=device,
+        )  # fmt: skip
         self._fine: PPO | None = None
         self._teacher: NumpyPolicy | None = None
         self._given: tuple[dict[str, Any], dict[str, Array]] | None = None
@@ -125,24 +130,23 @@ class Distill:
         self._names = tuple(names)
         self._practised = self._rounds = self._acts = self._frames = 0
         self._drove: Array | None = None
-        self._calm = False
+        self._calm = 0
 
     @property
     def phase(self) -> Phase:
         """What it wants to be collected next."""
         settings = self.settings
         if self._name == "student" and not self._practises:
-            return Phase("student", settings.horizon, self._names, ready=self._calm)
+            return Phase("student", settings.horizon, self._names, ready=self._ready)
         if self._name == "finetune":
             return Phase("finetune", settings.practice.horizon, self._names)
         steps = settings.check if self._name == "check" else settings.practice.horizon
-        ready = self._name == "student"
         return Phase(
             "check" if self._name == "check" else "teacher",
             steps,
             self._critic,
             margin=settings.margin,
-            ready=ready,
+            ready=self._name == "student" and self._ready,
         )
 
     def act(
@@ -283,10 +287,13 @@ class Distill:
         student = rng.random(rows) >= share
         noisy: Array = np.diff(np.floor(np.arange(rows + 1) * settings.noisy)) > 0
         self._acts += 1
-        action = self._answer(self._label(observation))
-        if student.any():
+        if student.all():
+            action = self._answer(self._student.output(observation))
+        else:
+            action = self._answer(self._label(observation))
             seen = {name: observation[name][student] for name in self._actor}
-            action[student] = self._answer(self._student.output(seen))
+            if student.any():
+                action[student] = self._answer(self._student.output(seen))
         drove = student & ~noisy
         self._drove = drove if self._drove is None else self._drove & drove
         if self._action.kind == "discrete":
@@ -314,8 +321,9 @@ class Distill:
         self._rounds += 1
         self._frames += batch.reward.size
         assert self._drove is not None
-        failing = _failed(batch).any(axis=0)[self._drove]
-        self._calm = len(failing) > 0 and not failing.any()
+        failing = np.asarray(_failed(batch).any(axis=0))[self._drove]
+        good = len(failing) > 0 and not failing.any()
+        self._calm = (self._calm + batch.steps) if good else 0
         self._drove = None
         metrics = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
         if settings.finetune and self._frames >= settings.finetune:
@@ -326,6 +334,11 @@ class Distill:
             "failing": float(failing.mean()) if len(failing) else 0.0,
             "learning_rate": self._learning_rate,
         }
+
+    @property
+    def _ready(self) -> bool:
+        """Whether an evaluation would tell more than that the student cannot drive yet."""
+        return self._calm >= _STEADY or self._frames >= _LONG
 
     @property
     def _learning_rate(self) -> float:

@@ -118,7 +118,7 @@ class DistillSettings(Settings):
     """A Run whose driver teaches, and sees no more than `observation.critic`. Empty: a teacher of
     our own learns first."""
 
-    practice: PPOSettings = PPOSettings()
+    practice: PPOSettings = PPOSettings(gamma=0.9, learning_rate=3e-3, target_kl=0.05)
     """How a teacher of our own learns, and the layers, arithmetic and threads of the student."""
 
     margin: float = Field(0.25, ge=0, lt=1)
@@ -134,7 +134,7 @@ class DistillSettings(Settings):
     mastery: NonNegativeInt = 0
     """Rounds of the student between two in which the teacher learns on; 0: it stays as it is."""
 
-    horizon: PositiveInt = 4
+    horizon: PositiveInt = 2
     """Steps of every car in a round of the student."""
 
     handover: PositiveInt = 16
@@ -144,24 +144,28 @@ class DistillSettings(Settings):
     noisy: float = Field(0.3, ge=0, le=1)
     """Share of the cars that are pushed about, so that there are errors to recover from."""
 
-    noise: float = Field(0.3, ge=0)
+    noise: float = Field(0.2, ge=0)
     """How they are pushed: standard deviation that is added to continuous actions, probability of
     another choice among discrete ones."""
 
     updates: PositiveInt = 4
     """Minibatches after each round of the student."""
 
-    minibatch: PositiveInt = 256
+    minibatch: PositiveInt = 128
     """Frames of one of them."""
 
     memory: PositiveInt = 16_384
     """Newest frames to learn from; they are part of every checkpoint."""
 
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 3e-3
     """Step size of Adam at the start of the student,"""
 
     decay: NonNegativeInt = 500
     """which falls with the root of the minibatches beyond so many; 0: it stays."""
+
+    averaging: float = Field(0.97, ge=0, lt=1)
+    """Share that a minibatch leaves of the running average of the weights. The average drives: the
+    weights themselves swerve with every minibatch."""
 
     shift: NonNegativeInt = 0
     """Pixels by which an image is shifted at random to any side whenever it is learned from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,8 @@ class Student:
         observation: what there is to see, by name.
         action: what to answer.
         names: of the observations it sees.
+        averaging: share of the running average of its weights, which drives, that a gradient step
+            keeps.
         seed: of the first weights.
         device: torch's name for where to compute.
 
@@ -51,10 +53,12 @@ class Student:
         action: ActionSpec,
         names: tuple[str, ...],
         *,
+        averaging: float,
         seed: int,
         device: str = "cpu",
     ) -> None:
         self._action = action
+        self._averaging = averaging
         self._device = torch.device(device)
         if self._device.type == "cpu":
             torch.set_num_threads(1)  # see PPO
@@ -64,6 +68,7 @@ class Student:
         self._weights = {k: torch.tensor(v, device=self._device) for k, v in first.items()}
         for weight in self._weights.values():
             weight.requires_grad_()
+        self._average = {name: w.detach().clone() for name, w in self._weights.items()}
         self._adam = Adam(list(self._weights.values()))
         self._normalizers = {k: RunningNormalizer(n) for k, n in self._plan.vectors.items()}
         images = [math.prod(image.shape) for image in self._plan.images.values()]
@@ -87,11 +92,11 @@ class Student:
         def run(start: int) -> Tensor:
             with torch.no_grad():  # is a thread's own
                 part = {name: x[start : start + self._shard] for name, x in inputs.items()}
-                return forward(self._plan, self._weights, part, bfloat16=self._bfloat16)
+                return forward(self._plan, self._average, part, bfloat16=self._bfloat16)
 
         starts = range(0, max(rows, 1), self._shard)
-        parts = [run(0)] if len(starts) == 1 or self._pool is None else self._pool.map(run, starts)
-        return np.array(torch.cat(list(parts)).cpu().numpy())
+        parts = [run(0)] if len(starts) == 1 else list(self._map(run, starts))
+        return np.array(torch.cat(parts).cpu().numpy())
 
     def learn(
         self, frames: Mapping[str, Array], label_BA: Float32, learning_rate: float
@@ -118,10 +123,7 @@ class Student:
             return torch.autograd.grad(loss, list(self._weights.values())), float(loss.detach())
 
         starts = range(0, count, self._shard)
-        found = map(gradients, starts)
-        if self._pool is not None and len(starts) > 1:
-            found = self._pool.map(gradients, starts)  # type: ignore[assignment]
-        results = list(found)
+        results = list(self._map(gradients, starts))
         total, loss = list(results[0][0]), results[0][1]
         for more, also in results[1:]:  # in the order of the shards, whoever was first
             torch._foreach_add_(total, more)
@@ -133,6 +135,10 @@ class Student:
                 "look for broken observations, or lower algorithm.learning_rate"
             )
         self._adam.step(total, learning_rate, ((norm + 1e-6) / _LONGEST).clamp(min=1.0))
+        with torch.no_grad():
+            keep = min(self._averaging, self.steps / (self.steps + 9))
+            weights = [weight.detach() for weight in self._weights.values()]
+            torch._foreach_lerp_(list(self._average.values()), weights, 1 - keep)
         return {"imitation_loss": loss, "grad_norm": float(norm)}
 
     def see(self, observation: Mapping[str, Array]) -> None:
@@ -149,7 +155,7 @@ class Student:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
         plan = self._plan.model_dump(mode="json")
         description = {"format": 1, "plan": plan, "action": self._action.kind}
-        arrays = {name: _numpy(weight) for name, weight in self._weights.items()}
+        arrays = {name: _numpy(weight) for name, weight in self._average.items()}
         if self._action.kind == "continuous":
             arrays["log_std"] = np.zeros(self._action.size, np.float32)
         for name, normalizer in self._normalizers.items():
@@ -186,8 +192,13 @@ class Student:
             normalizer.restore(own)
         self._adam.steps = steps
 
+    @property
+    def _map(self) -> Callable[..., Iterator[Any]]:
+        return map if self._pool is None else self._pool.map
+
     def _tensors(self) -> dict[str, Tensor]:
-        found = dict(self._weights)
+        found = {f"last.{name}": weight for name, weight in self._weights.items()}
+        found |= self._average
         names = list(self._weights)
         found |= {f"adam.mean.{k}": v for k, v in zip(names, self._adam.means, strict=True)}
         found |= {f"adam.square.{k}": v for k, v in zip(names, self._adam.squares, strict=True)}
