@@ -7,7 +7,7 @@ reached, so that a learner can tell a crash from a lap that only the clock cut o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias, get_args
@@ -254,7 +254,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.names = tuple(name for name in SENSORS if name in names)
         if "color_bands" in names:
             check_size(settings.observation.camera.shape, settings.observation.color_bands)
-        self._watched = world
+        self._world = world
         native = simulator or NativeSimulator(
             settings.tracks() if world is None else world.tracks,
             load_vehicle(settings.vehicle),
@@ -313,6 +313,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._lap_start = np.zeros(rows, np.float32)
         self._lap_best = np.full(rows, np.inf, np.float32)
         self.breadth = 0.0 if settings.randomize.success else 1.0
+        self._watched = self.names
         self._blank = self.save()
 
         self.spaces: dict[str, gymnasium.spaces.Box] = {n: self._space(n) for n in self.names}
@@ -335,6 +336,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     previous: State
     """What the last `advance` reached, before resets."""
+
+    @property
+    def margin(self) -> float:
+        """Share of each half of the road, next to its border, that counts as beside it."""
+        return self._rules.margin
+
+    @margin.setter
+    def margin(self, share: float) -> None:
+        self._rules.margin = share
 
     @property
     def lap_best(self) -> float:
@@ -434,8 +444,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             self._start(rows)
         else:
             reached = {
-                name: np.empty((0, *space.shape), space.dtype)
-                for name, space in self.spaces.items()
+                name: np.empty((0, *self.spaces[name].shape), self.spaces[name].dtype)
+                for name in self._watched
             }
         if self.opponents is not None:
             self.opponents.restart()
@@ -443,9 +453,19 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def observe(self, rows: Array | None = None) -> dict[str, Array]:
         """Return the observations of the given rows (all if None), by name."""
-        if self._watched is not None:
-            self._shown(self._watched)
-        return {name: self._see(name, rows) for name in self.names}
+        if self._world is not None:
+            self._shown(self._world)
+        return {name: self._see(name, rows) for name in self._watched}
+
+    def watch(self, names: Collection[str]) -> None:
+        """Observe only these of `names` from now on: what nobody sees costs nothing.
+
+        A sensor that was not watched for a while takes its first reading at once.
+        """
+        for name in set(names) - set(self._watched):
+            if name in self._clocks:
+                self._clocks[name].forget()
+        self._watched = tuple(name for name in self.names if name in names)
 
     def _see(self, name: str, rows: Array | None) -> Array:
         """Return what drivers see by one sensor: what it measures now, unless it has a clock."""
@@ -482,6 +502,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             arrays[name] = getattr(self, f"_{name}").copy()
         arrays["seed"] = np.array(self._seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
         arrays["breadth"] = np.array(self.breadth)
+        arrays["watched"] = np.array([name in self._watched for name in self.names])
         return arrays
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
@@ -497,6 +518,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             setattr(self, f"_{name}", arrays[name].copy())
         self._seed, self.breadth = int(arrays["seed"]), float(arrays["breadth"])
+        watched = arrays.get("watched", np.ones(len(self.names), bool))  # version 0.1 lacks it
+        self._watched = tuple(n for n, seen in zip(self.names, watched, strict=True) if seen)
 
     # --- what a driver needs on a world that others step ---
 
@@ -506,15 +529,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def look_on(self) -> None:
         """Take in the step that the watched world has just made."""
-        assert self._watched is not None
+        assert self._world is not None
         before = self._shown().state
-        after = self._shown(self._watched).state
+        after = self._shown(self._world).state
         for sensor in self._inertial.values():
             sensor.advance(before, after, seed=self._seed)
 
     def sit(self, rows: Array) -> None:
         """Begin an episode in rows that the watched world has just put on the road."""
-        state = self._shown(self._watched).state
+        state = self._shown(self._world).state
         for sensor in self._inertial.values():
             sensor.begin(rows, state, seed=self._seed)
 

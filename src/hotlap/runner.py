@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.draws import Purpose, uniform
 from hotlap.env import Episodes, VectorEnv
+from hotlap.tasks.rules import Ended
 from hotlap.types import Array, Float32
 
 __all__ = ["Runner", "Sampler", "action_spec", "observation_specs"]
@@ -40,9 +41,18 @@ class Runner:
         self._seed = seed
         self._observation = env.begin()
 
-    def collect(self, policy: Sampler, steps: int) -> tuple[Batch, Episodes]:
-        """Drive every row for `steps` steps; return the experience and the episodes that ended."""
+    def collect(
+        self, policy: Sampler, steps: int, names: Collection[str] | None = None
+    ) -> tuple[Batch, Episodes]:
+        """Drive every row for `steps` steps; return the experience and the episodes that ended.
+
+        Of what there is to see, only `names` is observed; None: all.
+        """
         env = self.env
+        wanted = env.names if names is None else names
+        if set(self._observation) != set(wanted):
+            env.watch(wanted)
+            self._observation = env.observe()
         draws = 1 if env.actions.discrete else env.actions.size
         seen = {
             name: np.empty((steps, *first.shape), first.dtype)
@@ -52,6 +62,7 @@ class Runner:
         shape = (steps, env.rows)
         log_prob, reward = np.empty(shape, np.float32), np.empty(shape, np.float32)
         terminated, truncated = np.empty(shape, bool), np.empty(shape, bool)
+        failed = np.zeros(shape, bool)
         reached: list[dict[str, Array]] = []
         episodes: list[Episodes] = []
         for t in range(steps):
@@ -70,6 +81,7 @@ class Runner:
             terminated[t], truncated[t] = transition.terminated, transition.truncated
             if len(transition.ended):
                 reached.append(transition.reached)
+                failed[t, transition.ended] = Ended(transition.episodes.status).failed
             if len(transition.ended) or not episodes:  # an empty one says of which kind they are
                 episodes.append(transition.episodes)
             self._observation = transition.observation
@@ -88,6 +100,7 @@ class Runner:
                 else np.empty((0, *array.shape[2:]), array.dtype)
                 for name, array in seen.items()
             },
+            failed=failed,
         )
         return batch, _joined(episodes)
 
@@ -98,7 +111,7 @@ class Runner:
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Continue from what `save` returned."""
         self.env.restore(arrays)
-        self._observation = self.env.observe()
+        self._observation = {}  # observed when it is known what is wanted
 
 
 def _joined(episodes: list[Episodes]) -> Episodes:

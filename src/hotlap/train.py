@@ -16,14 +16,16 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from hotlap.algorithms.learner import AlgorithmSettings, make_learner
+from hotlap.algorithms.learner import AlgorithmSettings, Phase, Phased, Taught, make_learner
+from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.replay import Replay
-from hotlap.algorithms.settings import PPOSettings
+from hotlap.algorithms.settings import DistillSettings, PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
 from hotlap.crew import Driver
 from hotlap.deepracer.folder import read_folder
 from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv, driver_task
 from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
+from hotlap.evaluate import env_settings
 from hotlap.opponents import SELF
 from hotlap.outcome import write_outcome
 from hotlap.progress import Progress
@@ -194,6 +196,7 @@ def train(
     if resume is not None:
         run = Run.open(where)
     else:
+        training.take_teacher()
         if weights_from is not None:
             training.take_weights(Run.open(weights_from))
         meta = {"seed": config.seed, "device": training.device}
@@ -280,6 +283,9 @@ def _anchored(config: TrainConfig) -> TrainConfig:
     changed["opponents"] = config.opponents.model_copy(update={"drivers": tuple(rivals)})
     if isinstance(config.actions, MetadataActions):
         changed["actions"] = config.actions.model_copy(update={"path": whole(config.actions.path)})
+    if isinstance(config.algorithm, DistillSettings) and config.algorithm.teacher:
+        teacher = str(Run.open(config.algorithm.teacher).path.resolve())
+        changed["algorithm"] = config.algorithm.model_copy(update={"teacher": teacher})
     return config.model_copy(update=changed)
 
 
@@ -350,6 +356,12 @@ class _Training:
         """Share of the budget that is spent; whichever limit comes first."""
         return max((spent / limit for spent, limit in self.spent().values()), default=0.0)
 
+    def phase(self) -> Phase:
+        """Return what the learner wants to be collected next."""
+        if isinstance(self.learner, Phased):
+            return self.learner.phase
+        return Phase("", self.config.algorithm.horizon, self.env.names)
+
     def loop(self, run: Run) -> None:
         """Train until the budget is spent or somebody asks to stop."""
         self.run = run
@@ -359,7 +371,9 @@ class _Training:
             while (self.share < 1 or not self.iteration) and not self.stopped_by:
                 start = time.perf_counter()
                 self._admit_itself()
-                batch, episodes = self.runner.collect(self.learner, config.algorithm.horizon)
+                phase = self.phase()
+                self.env.margin = phase.margin
+                batch, episodes = self.runner.collect(self.learner, phase.steps, phase.names)
                 collected = time.perf_counter()
                 metrics = self.learner.update(batch, progress=min(1.0, self.share))
                 learnt = time.perf_counter()
@@ -368,16 +382,19 @@ class _Training:
                 self._count(episodes)
 
                 trial = None
-                if self.trials.due(self.iteration, learnt, lapped=self.best_lap is not None):
+                lapped = self.best_lap is not None
+                if self.phase().ready and self.trials.due(self.iteration, learnt, lapped=lapped):
                     trial = self._try()
                     self.trials.took(time.perf_counter() - learnt, time.perf_counter())
                 tried = time.perf_counter()
-                times = {
+                times: dict[str, float | str] = {
                     "steps_per_second": round(batch.reward.size / (learnt - start), 1),
                     "time/collect": round(collected - start, 6),
                     "time/learn": round(learnt - collected, 6),
                     "time/evaluate": round(tried - learnt, 6),
                 }
+                if phase.name:
+                    times["phase"] = phase.name
                 if config.randomize.success:
                     times["breadth"] = round(self.env.breadth, 4)
                 self._log({**metrics, **times}, trial)
@@ -406,7 +423,7 @@ class _Training:
         best = min([self.env.lap_best, *episodes.lap_time.tolist(), self.best_lap or math.inf])
         self.best_lap = best if math.isfinite(best) else None
 
-    def _log(self, metrics: Mapping[str, float], trial: Trial | None) -> None:
+    def _log(self, metrics: Mapping[str, float | str], trial: Trial | None) -> None:
         reward, completion, seconds, lap = self.recent.T
         row: dict[str, Any] = {
             "iteration": self.iteration,
@@ -525,6 +542,32 @@ class _Training:
         changed = _changes(first, self.config)
         run.log_event("resumed", steps=self.steps, settings=changed)
         self.progress.event(f"resumed at {self.steps:,} steps")
+
+    def take_teacher(self) -> None:
+        """Read the driver that teaches, where the settings name a Run."""
+        algorithm = self.config.algorithm
+        if not isinstance(self.learner, Taught) or not getattr(algorithm, "teacher", ""):
+            return
+        assert isinstance(algorithm, DistillSettings)
+        run = Run.open(algorithm.teacher)
+        policy = run.read_policy("best")
+        theirs, ours = env_settings(run), self.config
+        sensors = NumpyPolicy(*policy).names
+        alike = {"actions": (theirs.actions, ours.actions)} | {
+            f"observation.{name}": (
+                getattr(theirs.observation, name),
+                getattr(ours.observation, name),
+            )
+            for name in sensors
+        }
+        wrong = [name for name, (its, own) in alike.items() if its != own]
+        if wrong:
+            raise ConfigError(
+                f"algorithm.teacher: {run.path} was trained with another {', '.join(wrong)}; "
+                "teacher and student need the same: copy it from the teacher's config.toml"
+            )
+        self.learner.take_teacher(*policy)
+        self.progress.event(f"the driver of {run.path} teaches")
 
     def take_weights(self, other: Run) -> None:
         """Start from another run's driver, with our own step size and with episodes of our own."""

@@ -65,6 +65,8 @@ class Batch:
     reached: Mapping[str, Array]
     """By name, (K, ...): seen by the K ended steps before their reset, in the row-major order of
     `np.nonzero(terminated | truncated)`."""
+    failed: Array | None = None
+    """(T, N) bool: where it terminated before its task was done; None: wherever it terminated."""
 
     def __post_init__(self) -> None:
         ended = int(np.count_nonzero(self.terminated | self.truncated))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import Field
 
@@ -11,6 +12,7 @@ from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
+    DistillSettings,
     DQNSettings,
     PPOSettings,
     PQNSettings,
@@ -20,7 +22,7 @@ from hotlap.algorithms.settings import (
 )
 from hotlap.types import Array, Float32
 
-__all__ = ["AlgorithmSettings", "Learner", "make_learner"]
+__all__ = ["AlgorithmSettings", "Learner", "Phase", "Phased", "make_learner"]
 
 AlgorithmSettings: TypeAlias = Annotated[
     PPOSettings
@@ -29,7 +31,8 @@ AlgorithmSettings: TypeAlias = Annotated[
     | SACSettings
     | QRSACSettings
     | DQNSettings
-    | PQNSettings,
+    | PQNSettings
+    | DistillSettings,
     Field(discriminator="kind"),
 ]
 """The settings of any algorithm; `kind` says which."""
@@ -99,6 +102,43 @@ class Learner(Protocol):
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What a learner wants to be collected next."""
+
+    name: str
+    """What it does now, in a word that is shown and logged."""
+    steps: int
+    """Control steps of every car."""
+    names: tuple[str, ...]
+    """The observations it reads; the others need not be made."""
+    margin: float = 0.0
+    """Share of each half of the road, next to its border, that counts as beside it."""
+    ready: bool = True
+    """Whether its driver is worth an evaluation."""
+
+
+@runtime_checkable
+class Phased(Protocol):
+    """A learner that learns in phases."""
+
+    @property
+    def phase(self) -> Phase:
+        """What it wants now; may change with each `update`."""
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A learner that may be given a driver to learn from."""
+
+    def take_teacher(self, description: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Learn from this driver, which another learner's `policy_state` returned.
+
+        Raises:
+            ConfigError: it reads or answers something else.
+        """
+
+
 def make_learner(
     settings: AlgorithmSettings,
     observation: Mapping[str, ObservationSpec],
@@ -123,6 +163,10 @@ def make_learner(
     Raises:
         ConfigError: the settings do not fit what is observed or answered.
     """
+    if isinstance(settings, DistillSettings):
+        from hotlap.algorithms.distill import Distill
+
+        return Distill(settings, observation, action, actor, critic, seed=seed, device=device)
     if isinstance(settings, PPOSettings):
         from hotlap.algorithms.ppo import PPO
 

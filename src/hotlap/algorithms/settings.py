@@ -12,6 +12,7 @@ __all__ = [
     "ActorCriticSettings",
     "DDPGSettings",
     "DQNSettings",
+    "DistillSettings",
     "NetworkSettings",
     "PPOSettings",
     "PQNSettings",
@@ -363,3 +364,76 @@ class PQNSettings(_Epsilon):
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the layers over cameras. `auto`: bfloat16 where the processor has it."""
+
+
+class DistillSettings(Settings):
+    """A teacher that sees the state shows a student how (Ross et al. 2011, arXiv:1011.0686)."""
+
+    kind: Literal["distill"] = "distill"
+    """Which algorithm."""
+
+    teacher: str = ""
+    """A Run whose driver teaches, and sees no more than `observation.critic`. Empty: a teacher of
+    our own learns first."""
+
+    practice: PPOSettings = PPOSettings(gamma=0.9, learning_rate=3e-3, target_kl=0.05)
+    """How a teacher of our own learns, and the layers, arithmetic and threads of the student."""
+
+    margin: float = Field(0.25, ge=0, lt=1)
+    """Share of each half of the road, next to its border, that is closed while the teacher
+    learns: the student, who follows it with errors, has that much room."""
+
+    check: PositiveInt = 64
+    """Steps that all cars have to drive by the teacher without a failure before it may teach."""
+
+    patience: PositiveInt = 1_000_000
+    """Steps over all cars after which it teaches, whether it has passed the check or not."""
+
+    mastery: NonNegativeInt = 0
+    """Rounds of the student between two in which the teacher learns on; 0: it stays as it is."""
+
+    horizon: PositiveInt = 2
+    """Steps of every car in a round of the student."""
+
+    handover: PositiveInt = 16
+    """Steps of every car over which the share of actions that are the teacher's falls from one to
+    nothing."""
+
+    noisy: float = Field(0.3, ge=0, le=1)
+    """Share of the cars that are pushed about, so that there are errors to recover from."""
+
+    noise: float = Field(0.2, ge=0)
+    """How they are pushed: standard deviation that is added to continuous actions, probability of
+    another choice among discrete ones."""
+
+    updates: PositiveInt = 4
+    """Minibatches after each round of the student."""
+
+    minibatch: PositiveInt = 128
+    """Frames of one of them."""
+
+    memory: PositiveInt = 16_384
+    """Newest frames to learn from; they are part of every checkpoint."""
+
+    learning_rate: PositiveFloat = 3e-3
+    """Step size of Adam at the start of the student,"""
+
+    decay: NonNegativeInt = 500
+    """which falls with the root of the minibatches beyond so many; 0: it stays."""
+
+    averaging: float = Field(0.97, ge=0, lt=1)
+    """Share that a minibatch leaves of the running average of the weights. The average drives: the
+    weights themselves swerve with every minibatch."""
+
+    shift: NonNegativeInt = 0
+    """Pixels by which an image is shifted at random to any side whenever it is learned from."""
+
+    finetune: NonNegativeInt = 0
+    """Frames after which the student goes on by PPO, with a critic that sees
+    `observation.critic`; 0: never."""
+
+    finetune_rate: PositiveFloat = 1e-4
+    """Step size of its PPO."""
+
+    finetune_std: PositiveFloat = 0.1
+    """Standard deviation of its continuous actions at the start."""

@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeFloat
 from hotlap.config import Settings
 from hotlap.errors import RewardError
 from hotlap.simulator import Command, State
-from hotlap.tasks.rules import Ended, Status
+from hotlap.tasks.rules import Ended
 from hotlap.types import Array, Float32
 
 __all__ = [
@@ -145,8 +145,7 @@ _SERIAL = itertools.count()
 
 
 def _failed(ended: Ended) -> Float32:
-    failed = ended.terminated & (ended.status != Status.LAP_COMPLETE)
-    return np.asarray(failed, np.float32)
+    return np.asarray(ended.failed, np.float32)
 
 
 def limit_reward(
