@@ -5,8 +5,8 @@
 For each seed three drivers learn from the same number of steps of their own, on the oval, from the
 state: `alone`, on an empty road; `self_play`, whose worlds are shared with one past version of
 itself, of which all are kept; and `mixed`, which also meets a saved driver that may drive 2.5 m/s.
-They race two held-out drivers that none of them has met, which learned alone: `slow` may drive 2 m/s
-at most, `equal` as fast as they can. Appends one JSON line a seed and driver to
+They race two held-out drivers that none of them has met, which learned alone: `slow` may drive
+2 m/s at most, `equal` as fast as they can. Appends one JSON line a seed and driver to
 results/self_play.jsonl; no seed is dropped. (Its lines of 300000 steps are of a pool that kept 8
 versions.)
 """

@@ -298,6 +298,11 @@ class _Plan:
             self.settings["evaluation.best_by"] = _choice(METRICS)(at, value)
             self._note(f"run.env: {word} = {value}: {self._set('evaluation.best_by')}")
         elif key == "RACE_TYPE":
+            if value.upper() == "HEAD_TO_MODEL":
+                raise ConfigError(
+                    f"{at}: {value} is a race of two saved drivers; train each with TIME_TRIAL, "
+                    "then: hotlap race RUN RUN"
+                )
             if value.upper() != "TIME_TRIAL":
                 raise ConfigError(
                     f"{at}: {value} is not there yet; set it to TIME_TRIAL to train alone"
