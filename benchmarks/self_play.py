@@ -1,12 +1,14 @@
 """Self-play against training alone: who passes a slower car, and at what price?
 
-    python benchmarks/self_play.py [--seeds 0 1 2] [--steps 300000]
+    python benchmarks/self_play.py [--seeds 0 1 2] [--steps 200000]
 
-For each seed two drivers learn from the same number of steps of their own, on the oval, from the
-state: `alone`, on an empty road, and `self_play`, whose worlds are shared with one past version of
-itself. Both then race two held-out drivers that neither of them has met, which learned alone:
-`slow` may drive 2 m/s at most, `equal` as fast as they can. Appends one JSON line a seed and driver
-to results/self_play.jsonl; no seed is dropped.
+For each seed three drivers learn from the same number of steps of their own, on the oval, from the
+state: `alone`, on an empty road; `self_play`, whose worlds are shared with one past version of
+itself, of which all are kept; and `mixed`, which also meets a saved driver that may drive 2.5 m/s.
+They race two held-out drivers that none of them has met, which learned alone: `slow` may drive
+2 m/s at most, `equal` as fast as they can. Appends one JSON line a seed and driver to
+results/self_play.jsonl; no seed is dropped. (Its lines of 300000 steps are of a pool that kept 8
+versions.)
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ BASE: dict[str, Any] = {
 }
 DRIVERS: dict[str, dict[str, Any]] = {
     "alone": {},
-    "self_play": {"opponents.drivers": ["self"]},
+    "self_play": {"opponents.drivers": ["self"], "opponents.keep": 16},
+    "mixed": {"opponents.drivers": ["self", "steady"], "opponents.keep": 16},
 }
+STEADY: dict[str, Any] = {"seed": 102, "actions.speed_high": 2.5}
 HELD_OUT: dict[str, dict[str, Any]] = {
     "slow": {"seed": 100, "actions.speed_high": 2.0},
     "equal": {"seed": 101},
@@ -52,7 +56,7 @@ def learn(out: Path, settings: dict[str, Any], steps: int) -> tuple[Run, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300_000)
+    parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--laps", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -63,16 +67,22 @@ def main() -> None:
             name: learn(Path(folder) / name, settings, given.steps // 2)[0]
             for name, settings in HELD_OUT.items()
         }
+        steady, _ = learn(Path(folder) / "steady", STEADY, given.steps // 2)
         for seed in given.seeds:
             for name, settings in DRIVERS.items():
-                share = {"opponents.every": given.steps // 16} if settings else {}
-                own = settings | share | {"seed": seed}
+                own = settings | {"seed": seed}
+                if settings:
+                    met = [
+                        str(steady.path) if d == "steady" else d for d in own["opponents.drivers"]
+                    ]
+                    own |= {"opponents.drivers": met, "opponents.every": given.steps // 16}
                 run, seconds = learn(Path(folder) / f"{name}{seed}", own, given.steps)
                 lonely = evaluate(run, trials=5, laps=3, checkpoint="last")
                 row: dict[str, Any] = {
                     "driver": name,
                     "seed": seed,
                     "steps": given.steps,
+                    "settings": settings,
                     "seconds": round(seconds, 1),
                     "alone": {
                         "completion": lonely.completion,

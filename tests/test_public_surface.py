@@ -77,7 +77,8 @@ def test_importing_hotlap_is_light():
     [
         "import gymnasium, hotlap; gymnasium.make('hotlap/TimeTrial-v0', track='oval').reset()",
         "from hotlap.train import TrainConfig; TrainConfig()",
-        "import hotlap; hotlap.evaluate, hotlap.race, hotlap.load_policy, hotlap.load_track",
+        "import hotlap; hotlap.evaluate, hotlap.load_policy, hotlap.load_track('oval')",
+        "import hotlap; hotlap.race, hotlap.Standings",
     ],
 )
 def test_only_learning_needs_torch(code):
