@@ -306,7 +306,7 @@ def test_choosers_learn_to_answer_what_they_see(name):
 def test_the_chain_is_worth_what_it_is_on_paper(name):
     rows = Chain(32)
     # Over several steps a target credits the random steps that followed: right only without them.
-    more = {"lam": 0.0} if name == "pqn" else {"n_step": 1}
+    more = {"lam": 0.0, "learning_rate": 5e-4} if name == "pqn" else {"n_step": 1}
     ours = chooser(rows, name, gamma=0.9, epsilon_end=1.0, **more)
 
     learn(rows, ours, steps=32 * (3000 if name == "pqn" else 1000), seed=0, horizon=4)
