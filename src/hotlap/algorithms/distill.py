@@ -131,7 +131,7 @@ class Distill:
         names = dict.fromkeys((*actor, *critic))
         self._memory = Memory(settings.memory, {name: observation[name] for name in names})
         self._names = tuple(names)
-        self._practised = self._rounds = self._acts = self._frames = 0
+        self._practised = self._acts = self._frames = 0
         self._drove: Array | None = None
         self._calm = 0
 
@@ -139,7 +139,7 @@ class Distill:
     def phase(self) -> Phase:
         """What it wants to be collected next."""
         settings = self.settings
-        if self._name == "student" and not self._practises:
+        if self._name == "student":
             return Phase("student", settings.horizon, self._names, ready=self._ready)
         if self._name == "finetune":
             return Phase("finetune", settings.practice.horizon, self._names)
@@ -149,7 +149,7 @@ class Distill:
             steps,
             self._critic,
             margin=settings.margin,
-            ready=self._name == "student" and self._ready,
+            ready=False,
         )
 
     def act(
@@ -169,7 +169,7 @@ class Distill:
         if self._name == "finetune":
             assert self._fine is not None
             return self._fine.act(observation, uniform)
-        if self._name == "teacher" or self._practises:
+        if self._name == "teacher":
             return self._practice.act(observation, uniform)
         rows = len(uniform)
         none = np.zeros(rows, np.float32)
@@ -194,7 +194,7 @@ class Distill:
             return self._fine.update(batch, progress=progress)
         if self._name == "check":
             return self._checked(batch)
-        if self._name == "teacher" or self._practises:
+        if self._name == "teacher":
             return self._practiced(batch, progress)
         return self._imitated(batch)
 
@@ -248,10 +248,7 @@ class Distill:
         metrics = self._practice.update(batch, progress=progress)
         self._practised += batch.reward.size
         failing = float(_failed(batch).mean())
-        if self._name == "student":  # the round in between is over
-            self._rounds += 1
-            self._teacher = NumpyPolicy(*self._practice.policy_state())
-        elif self._practised >= self.settings.patience:
+        if self._practised >= self.settings.patience:
             self._graduate()
         elif failing * self.settings.check < _HOPEFUL:
             self._name = "check"
@@ -272,13 +269,6 @@ class Distill:
     def _graduate(self) -> None:
         self._name = "student"
         self._teacher = NumpyPolicy(*self._practice.policy_state())
-
-    @property
-    def _practises(self) -> bool:
-        """Whether the teacher learns on in this round of the student's phase."""
-        every = self.settings.mastery
-        own = bool(every) and self._given is None
-        return own and self._name == "student" and self._rounds % (every + 1) == every
 
     # --- the student ---
 
@@ -321,7 +311,6 @@ class Distill:
             label = self._label(chosen)
             seen = {name: self._moved(chosen[name], rng) for name in self._actor}
             found.append(self._student.learn(seen, label, self._learning_rate))
-        self._rounds += 1
         self._frames += batch.reward.size
         assert self._drove is not None
         failing = np.asarray(_failed(batch).any(axis=0))[self._drove]
@@ -456,7 +445,7 @@ class Distill:
         return (self._student if self._fine is None else self._fine).policy_state()
 
 
-_COUNTS = ("practised", "rounds", "acts", "frames", "calm")
+_COUNTS = ("practised", "acts", "frames", "calm")
 
 
 def _check_kind(meta: Mapping[str, Any]) -> None:

@@ -389,9 +389,6 @@ class DistillSettings(Settings):
     patience: PositiveInt = 1_000_000
     """Steps over all cars after which it teaches, whether it has passed the check or not."""
 
-    mastery: NonNegativeInt = 0
-    """Rounds of the student between two in which the teacher learns on; 0: it stays as it is."""
-
     horizon: PositiveInt = 2
     """Steps of every car in a round of the student."""
 
