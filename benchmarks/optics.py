@@ -118,7 +118,8 @@ def main() -> None:
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, text=True,
                                 capture_output=True).stdout.strip()  # fmt: skip
         record = {"kind": "optics", "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                  "commit": commit, "load_before": load, "cores": available(), "rows": rows}  # fmt: skip
+                  "commit": commit, "load_before": load, "cores": available(),
+                  "rows": rows}  # fmt: skip
         with arguments.out.open("a") as file:
             file.write(json.dumps(record) + "\n")
 

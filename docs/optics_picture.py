@@ -1,4 +1,4 @@
-"""Draws docs/optics.png, what lens, sensor and mounting make of one view: `python docs/optics_picture.py`."""
+"""Draws docs/optics.png, one view by many lenses and sensors: `python docs/optics_picture.py`."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from hotlap.track import load_track
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-PLACE = 6.2
+PLACE = 1.2
 """Arc length of the car [m]."""
 FLAWS = {
     "as it is": {},
@@ -30,7 +30,7 @@ FLAWS = {
     "quality = 20": {"quality": 20},
 }
 LENSES = {
-    "distortion = -0.25,0.03": {"distortion": (-0.25, 0.03), "fov_deg": 90},
+    "distortion = -0.18,0.02": {"distortion": (-0.18, 0.02), "fov_deg": 90},
     "distortion = 0.3,0": {"distortion": (0.3, 0.0)},
     'lens = "fisheye", 120 degrees': {"lens": "fisheye", "fov_deg": 120},
     'lens = "fisheye", 180 degrees': {"lens": "fisheye", "fov_deg": 180},
@@ -47,7 +47,7 @@ def main() -> None:
     station = int(PLACE / track.stations.spacing)
     yaw = float(track.stations.heading[station])
     car = track.locate([PLACE], [0.05])[0]
-    box = track.locate([PLACE + 1.1], [0.22])[0]
+    box = track.locate([PLACE + 1.0], [0.0])[0]
     boxes = np.array([[[*box, np.cos(yaw), np.sin(yaw), 0.16, 0.1, 0.2, 1]]], np.float32)
     zero = np.zeros(1, np.int32)
 
@@ -66,8 +66,11 @@ def main() -> None:
         show(next(cells), picture[0], title)
     for title, given in LENSES.items():
         show(next(cells), draw(**given)[0], title)
-    look = Look(road=(48, 97, 159), border=(26, 174, 142), border_width=0.15,
-                ground=(221, 69, 103), dash_width=0, sky_top=(40,) * 3, sky_horizon=(40,) * 3)  # fmt: skip
+    dark = (40, 40, 40)
+    look = Look(
+        road=(48, 97, 159), border=(26, 174, 142), border_width=0.15, ground=(221, 69, 103),
+        dash_width=0, sky_top=dark, sky_horizon=dark,
+    )  # fmt: skip
     picture = draw(look, **ROBOTINI)
     bands = color_bands(picture, ColorBandsSettings())[0]
     below = picture[0, 20:].copy()

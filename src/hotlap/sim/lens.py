@@ -11,6 +11,7 @@ as far about as the pixel itself, in the mean square: see `_FINE`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,8 +36,8 @@ _FINE = 1.6
 blend of two weighs them like a hat of half width w: w^2 (1/12 + 1/6), a pixel's 1/12 at 1.73."""
 _NARROW = {"pinhole": math.radians(72), "fisheye": math.radians(52)}
 """Farther than this to a side no single view looks; at the rim of a wide one, samples are many."""
-_SPACING = math.radians(50)
-"""Between the axes of several views."""
+_FARTHEST = math.radians(62)
+"""Farther than this from its axis none of several views looks."""
 _STEEPEST = math.radians(85)
 _BEHIND = math.radians(150)
 """The farthest from its axis that a lens may look."""
@@ -45,8 +46,10 @@ _ZENITH = math.radians(45)
 """Height above which the sky is in one colour, as `Look` says."""
 _STEP = 4
 """Place of the draws among those of `Purpose.DOMAIN`."""
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
-_i4, _i8, _u4, _u8 = np.int32, np.int64, np.uint32, np.uint64
+_compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+_inline = njit(nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+_f4, _i4, _u4, _u8 = np.float32, np.int32, np.uint32, np.uint64
+_ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 
 
 class MountingRanges(Settings):
@@ -281,13 +284,33 @@ class Warp:
 
 
 def _axes(seen: Float64, pitch: float, narrow: float) -> tuple[tuple[float, float], ...]:
-    """Return where views look: one if it can see everything, else a grid."""
+    """Return where views look: one if it can see everything, else the cheapest grid of them."""
     level = _turn(seen, pitch, (0.0, 0.0))
     if (np.abs(level[..., :2]) < math.tan(narrow) * level[..., 2:]).all():
         return ((0.0, 0.0),)
-    steps = np.arange(-3, 4) * _SPACING
-    tilts = sorted({min(max(pitch + s, -_STEEPEST), _STEEPEST) for s in steps[1:-1]})
-    return tuple((tilt - pitch, float(aside)) for tilt in tilts for aside in steps)
+    height, width = level.shape[:2]
+    aside = np.abs(np.arctan2(level[..., 0], level[..., 2])[height // 2]).max()
+    tilt = np.abs(np.arctan2(level[..., 1], level[..., 2])[:, width // 2]).max()
+    some = np.ix_(
+        np.linspace(0, height - 1, 25, dtype=int), np.linspace(0, width - 1, 33, dtype=int)
+    )
+    few = seen[some]
+    best, least = ((0.0, 0.0),), math.inf
+    for across, down in itertools.product(range(1, 6), range(1, 6)):
+        tilts = tilt * ((2 * np.arange(down) + 1) / down - 1)
+        tilts = np.unique(np.clip(pitch + tilts, -_STEEPEST, _STEEPEST) - pitch)
+        asides = -aside * ((2 * np.arange(across) + 1) / across - 1)
+        axes = tuple((float(t), float(a)) for t in tilts for a in asides)
+        turned = np.stack([_turn(few, pitch, axis) for axis in axes]).reshape(len(axes), -1, 3)
+        view = turned[..., 2].argmax(axis=0)
+        chosen = turned[view, np.arange(len(view))]
+        if chosen[:, 2].min() < math.cos(_FARTHEST):
+            continue
+        wide, tall = np.abs(chosen[:, :2] / chosen[:, 2:]).max(axis=0)
+        samples = len(np.unique(view)) * wide * tall
+        if samples < least:
+            best, least = axes, samples
+    return best
 
 
 def _turn(one: Float64, pitch: float, axis: tuple[float, float]) -> Float64:
@@ -309,56 +332,118 @@ def _steps(view: Array, u: Float64, v: Float64) -> Float64:
     return np.concatenate(found)
 
 
-@njit(nogil=True, error_model="numpy", forceinline=True)
-def _square(here, right, below, last):  # type: ignore[no-untyped-def]
-    return here | (right << _u4(8)) | (below << _u4(16)) | (last << _u4(24))
-
-
 @_compiled
 def _bend(  # type: ignore[no-untyped-def]
     start, stop, views, out, mount, look, sky, index, share, up, width, size, channels
 ):
     """Bend the pictures start..stop; where views show the sky, shade it by its height."""
     parts, pixels = index.shape[1], index.shape[2]
-    square = np.zeros(size + width + 1, np.uint32)
-    total = np.empty(pixels, np.int32)
+    packed = np.zeros(size + width + 1, np.uint32)
+    words = np.empty((4, pixels), np.uint32)
+    total, lift = np.empty((channels, pixels), np.float32), np.empty(pixels, np.float32)
     for image in range(start, stop):
+        first = _u8(image * size * channels)
+        colours = sky[look[image]]
+        clear = _u4(0)
         for c in range(channels):
-            # A sample with its three neighbours in one word: one look-up in place of four.
-            first, step = _u8(image * size * channels + c), _u8(channels)
-            if channels == 1:
-                for i in range(size - width - 1):
-                    at = first + _u8(i)
-                    right, under = _u4(views[at + _u8(1)]), _u4(views[at + _u8(width)])
-                    last = _u4(views[at + _u8(width + 1)])
-                    square[i] = _square(_u4(views[at]), right, under, last)
-            else:
-                for i in range(size - width - 1):
-                    at = first + _u8(i) * step
-                    right, under = _u4(views[at + step]), _u4(views[at + _u8(width) * step])
-                    last = _u4(views[at + _u8(width + 1) * step])
-                    square[i] = _square(_u4(views[at]), right, under, last)
-            top, low = sky[look[image], 0, c], sky[look[image], 1, c]
-            plain = _u4(_i4(low + np.float32(0.5)))
-            clear, rise = _square(plain, plain, plain, plain), np.float32(65536) * (top - low)
+            clear |= _u4(_i4(colours[1, c] + _HALF)) << _u4(8 * c)
+        if channels == 1:
+            _pack_squares(views, first, size, width, packed)
+            clear = clear * _u4(0x01010101)
+        else:
+            _pack_colours(views, first, size, packed)
+        total[:] = _HALF
+        for part in range(parts):
+            where, near = index[mount[image], part], share[mount[image], part]
+            height = up[mount[image], part]
+            _fetch(packed, where, 0, words[0])
+            if channels == 3:
+                _fetch(packed, where, 1, words[1])
+                _fetch(packed, where, width, words[2])
+                _fetch(packed, where, width + 1, words[3])
+            for c in range(channels):
+                rise = colours[0, c] - colours[1, c]
+                if channels == 1:
+                    _lift_grey(words[0], clear, rise, height, lift)
+                    _blend_grey(words[0], near, lift, parts, total[c])
+                else:
+                    _lift_colour(words, clear, rise, height, lift)
+                    _blend_colour(words, _u4(8 * c), near, lift, parts, total[c])
+        for c in range(channels):
+            begin, step, level = _u8(image * pixels * channels + c), _u8(channels), total[c]
             for i in range(pixels):
-                total[i] = 0
-            for part in range(parts):
-                height = up[mount[image], part]
-                where, near = index[mount[image], part], share[mount[image], part]
-                for i in range(pixels):
-                    word = square[_u8(where[i])]
-                    across, down = _i4(near[i] & 255), _i4(near[i] >> 8)
-                    a, b = _i4(word & _u4(255)), _i4((word >> _u4(8)) & _u4(255))
-                    d, e = _i4((word >> _u4(16)) & _u4(255)), _i4(word >> _u4(24))
-                    above = (a << _i4(8)) + across * (b - a)
-                    below = (d << _i4(8)) + across * (e - d)
-                    value = (above << _i4(8)) + down * (below - above)
-                    part_of = min(max(height[i], np.float32(0)), np.float32(1))
-                    value += _i4(rise * part_of) if word == clear else _i4(0)
-                    total[i] += value
-            scale, half = np.float32(1 / 65536) / np.float32(parts), np.float32(0.5)
-            begin = _u8(image * pixels * channels + c)
-            for i in range(pixels):
-                level = np.float32(total[i]) * scale + half
-                out[begin + _u8(i) * _u8(channels)] = np.uint8(_i4(level))
+                out[begin + _u8(i) * step] = np.uint8(_i4(level[i]))
+
+
+@_compiled
+def _pack_squares(views, first, size, width, packed):  # type: ignore[no-untyped-def]
+    """Put a grey sample and its neighbours right, below and both into one word: one look-up."""
+    for i in range(size - width - 1):
+        at = first + _u8(i)
+        above = _u4(views[at]) | (_u4(views[at + _u8(1)]) << _u4(8))
+        at += _u8(width)
+        packed[i] = above | (_u4(views[at]) << _u4(16)) | (_u4(views[at + _u8(1)]) << _u4(24))
+
+
+@_compiled
+def _pack_colours(views, first, size, packed):  # type: ignore[no-untyped-def]
+    """Put red, green and blue of a sample into one word."""
+    for i in range(size):
+        at = first + _u8(3 * i)
+        green = _u4(views[at + _u8(1)]) << _u4(8)
+        packed[i] = _u4(views[at]) | green | (_u4(views[at + _u8(2)]) << _u4(16))
+
+
+@_compiled
+def _fetch(packed, where, shift, word):  # type: ignore[no-untyped-def]
+    """Look up; apart from the sums, which LLVM then vectorises."""
+    for i in range(len(word)):
+        word[i] = packed[_u8(where[i] + shift)]
+
+
+@_compiled
+def _lift_grey(word, clear, rise, height, lift):  # type: ignore[no-untyped-def]
+    """Compute how much brighter the sky is than it was drawn, 0 where there is something else."""
+    for i in range(len(word)):
+        share = min(max(height[i], _ZERO), _ONE)
+        lift[i] = rise * share if word[i] == clear else _ZERO
+
+
+@_compiled
+def _lift_colour(words, clear, rise, height, lift):  # type: ignore[no-untyped-def]
+    a, b, d, e = words[0], words[1], words[2], words[3]
+    for i in range(len(lift)):
+        share = min(max(height[i], _ZERO), _ONE)
+        other = (a[i] ^ clear) | (b[i] ^ clear) | (d[i] ^ clear) | (e[i] ^ clear)
+        lift[i] = rise * share if other == _u4(0) else _ZERO
+
+
+@_inline
+def _mean(a, b, d, e, near):  # type: ignore[no-untyped-def]
+    """Blend a sample with those right, below and both, by shares in 256ths."""
+    across = _f4(_i4(near & _i4(255))) * _f4(1 / 256)
+    down = _f4(_i4(near >> _i4(8))) * _f4(1 / 256)
+    above = _f4(_i4(a)) + across * (_f4(_i4(b)) - _f4(_i4(a)))
+    below = _f4(_i4(d)) + across * (_f4(_i4(e)) - _f4(_i4(d)))
+    return above + down * (below - above)
+
+
+@_compiled
+def _blend_grey(word, near, lift, parts, total):  # type: ignore[no-untyped-def]
+    scale, byte = _ONE / _f4(parts), _u4(255)
+    for i in range(len(total)):
+        w = word[i]
+        b, d = (w >> _u4(8)) & byte, (w >> _u4(16)) & byte
+        total[i] += scale * (_mean(w & byte, b, d, w >> _u4(24), near[i]) + lift[i])
+
+
+@_compiled
+def _blend_colour(words, shift, near, lift, parts, total):  # type: ignore[no-untyped-def]
+    scale, byte = _ONE / _f4(parts), _u4(255)
+    a, b, d, e = words[0], words[1], words[2], words[3]
+    for i in range(len(total)):
+        value = _mean(
+            (a[i] >> shift) & byte, (b[i] >> shift) & byte, (d[i] >> shift) & byte,
+            (e[i] >> shift) & byte, near[i],
+        )  # fmt: skip
+        total[i] += scale * (value + lift[i])
