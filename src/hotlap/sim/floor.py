@@ -24,15 +24,15 @@ _CHUNK = 16
 """Pixels painted together: one array with constant parts, so that LLVM can vectorise."""
 _FIXED = 4
 """Rows of a floor before its bands."""
-_GRAIN = 1.5
+_GRAIN = 0.7
 """Size of the spots where paint is gone, in line widths."""
 # Parts of the scratch, 16 numbers each: signed offset, half road, inverse width of the pixel across
-# the road; shares of dash, line, kerb and ground; light and shade; place on the floor; three
-# channels.
-_N, _HALF_ROAD, _ACROSS, _DASH, _LINE, _KERB, _GROUND, _LIT, _DARK, _X, _Y, _COLOUR = (
-    k * _CHUNK for k in range(12)
+# the road; share of the dash; shares beyond the inner edges of lines, the borders and the kerbs;
+# paint that is left; light and shade; place on the floor; colour.
+_N, _HALF_ROAD, _ACROSS, _DASH, _LINE, _KERB, _GROUND, _LEFT, _LIT, _DARK, _X, _Y, _COLOUR = (
+    k * _CHUNK for k in range(13)
 )
-_SCRATCH = _COLOUR + 3 * _CHUNK
+_SCRATCH = _COLOUR + _CHUNK
 
 
 def floors(looks: Sequence[Look], luminance: tuple[float, float, float] | None) -> Float32:
@@ -94,8 +94,9 @@ def paint_floor(  # type: ignore[no-untyped-def]
                         low, high, right, top,
                     )  # fmt: skip
                     _locate_chunk(
-                        m, rows, row, column, ex, ey, paint, floor, frame, low, high, right, top
-                    )
+                        m, rows, row, column, ex, ey, paint, floor, frame, size,
+                        low, high, right, top,
+                    )  # fmt: skip
                     _light_chunk(m, rows, row, floor)
                 for c in range(channels):
                     above = paint[5, c] + (paint[4, c] - paint[5, c]) * sky[row]
@@ -128,7 +129,7 @@ def _fetch_chunk(  # type: ignore[no-untyped-def]
 
 @_compiled
 def _locate_chunk(  # type: ignore[no-untyped-def]
-    m, rows, row, column, ex, ey, paint, floor, frame, low, high, right, top
+    m, rows, row, column, ex, ey, paint, floor, frame, size, low, high, right, top
 ):
     """Compute where across the road a chunk's pixels are, and how much of each thing is in them."""
     reach = _ONE / (frame[2] * _f4(127))
@@ -136,6 +137,7 @@ def _locate_chunk(  # type: ignore[no-untyped-def]
     step, long = rows[row, 2], rows[row, 3]
     line, dash = paint[6, 0], paint[7, 0] * _HALF
     kerb = floor[1, 0]
+    last, highest = _f4(size[1] - 1), _f4(size[2] - 1)
     period = paint[8, 0] + paint[9, 0]
     duty = paint[8, 0] / period
     frequency = max(np.floor(frame[6] / period + _HALF), _ONE) / frame[6]
@@ -144,8 +146,8 @@ def _locate_chunk(  # type: ignore[no-untyped-def]
         nx, ny = _f4(_i4(_i4(a << 16) >> 24)), _f4(_i4(_i4(a << 24) >> 24))
         u, v = right[j], top[j]
         # Texels beyond the field repeat its edge.
-        i = np.floor(min(max(u, _ZERO), frame[7] - _ONE)) + _HALF
-        k = np.floor(min(max(v, _ZERO), frame[8] - _ONE)) + _HALF
+        i = np.floor(min(max(u, _ZERO), last)) + _HALF
+        k = np.floor(min(max(v, _ZERO), highest)) + _HALF
         m[_X + j], m[_Y + j] = u / frame[2], v / frame[2]
         u, v = u - i, v - k
         d = _f4(_i4(a >> 16)) * frame[3] + (u * nx + v * ny) * reach
@@ -161,24 +163,14 @@ def _locate_chunk(  # type: ignore[no-untyped-def]
         p, q = step * toward, long * (aside - tilt * toward)
         wide = math.sqrt(p * p + q * q + _f4(1e-12)) * frequency
         m[_N + j], m[_HALF_ROAD + j], m[_ACROSS + j] = sign * offset, half, inverse
-        h = half - line
-        m[_LINE + j] = _ONE - (
-            min(max(_HALF - (offset - h) * inverse, _ZERO), _ONE)
-            + min(max((offset + h) * inverse, -_HALF), _HALF)
-            - _HALF
-        )
-        h = half
-        m[_KERB + j] = _ONE - (
-            min(max(_HALF - (offset - h) * inverse, _ZERO), _ONE)
-            + min((offset + h) * inverse, _HALF)
-            - _HALF
-        )
+        h = max(half - line, _ZERO)
+        within = min(max(_HALF - (offset - h) * inverse, _ZERO), _ONE)
+        m[_LINE + j] = _ONE + _HALF - within - min((offset + h) * inverse, _HALF)
+        within = min(max(_HALF - (offset - half) * inverse, _ZERO), _ONE)
+        m[_KERB + j] = _ONE + _HALF - within - min((offset + half) * inverse, _HALF)
         h = half + kerb
-        m[_GROUND + j] = _ONE - (
-            min(max(_HALF - (offset - h) * inverse, _ZERO), _ONE)
-            + min((offset + h) * inverse, _HALF)
-            - _HALF
-        )
+        within = min(max(_HALF - (offset - h) * inverse, _ZERO), _ONE)
+        m[_GROUND + j] = _ONE + _HALF - within - min((offset + h) * inverse, _HALF)
         c = min(max((dash - offset) * inverse, -_HALF), _HALF) + min(
             (dash + offset) * inverse, _HALF
         )
@@ -222,7 +214,10 @@ def _light_chunk(m, rows, row, floor):  # type: ignore[no-untyped-def]
             spots = _noise(m[_X + j] * each, m[_Y + j] * each, seed) - _HALF
             left = min(max(_ONE - wear - _f4(2) * wear * clear * spots, _ZERO), _ONE)
             m[_DASH + j] *= left
-            m[_LINE + j] *= left
+            m[_LEFT + j] = left
+    else:
+        for j in range(_CHUNK):
+            m[_LEFT + j] = _ONE
     if floor[2, 0] > _ZERO or floor[2, 1] > _ZERO:
         each = floor[2, 2]
         clear = min(_ONE / (pixel * each), _ONE)
@@ -253,9 +248,9 @@ def _colour_chunk(m, paint, floor, c):  # type: ignore[no-untyped-def]
     dash, line, kerb, ground = paint[3, c], paint[2, c], floor[0, c], paint[1, c]
     for j in range(_CHUNK):
         colour = m[_COLOUR + j]
+        painted = colour + m[_LEFT + j] * (line - colour)
         colour += m[_DASH + j] * (dash - colour)
-        colour += m[_LINE + j] * (line - colour)
-        colour += m[_KERB + j] * (kerb - colour)
-        colour += m[_GROUND + j] * (ground - colour)
+        colour += m[_LINE + j] * (painted - colour)
+        colour += m[_KERB + j] * (kerb - painted) + m[_GROUND + j] * (ground - kerb)
         colour *= m[_DARK + j]
         m[_COLOUR + j] = colour + m[_LIT + j] * (_f4(255) - colour)
