@@ -19,7 +19,7 @@ class Wild:
     def __init__(self, discrete=0):
         self.discrete = discrete
 
-    def act(self, observation, uniform):
+    def act(self, observation, uniform, fresh):
         log_prob = uniform.sum(axis=1)
         if self.discrete:
             return (uniform[:, 0] * self.discrete).astype(np.int64), log_prob
@@ -192,3 +192,23 @@ def test_a_batch_without_an_end_has_empty_records_of_the_right_kind():
         vars(episodes), 0
     )
     assert np.zeros(2)[episodes.rows].shape == (0,)
+
+
+def test_the_policy_is_told_which_rows_begin_an_episode():
+    class Listening(Wild):
+        told = []  # noqa: RUF012
+
+        def act(self, observation, uniform, fresh):
+            self.told.append(fresh.copy())
+            return super().act(observation, uniform, fresh)
+
+    policy, one = Listening(), runner(6)
+
+    first, _ = one.collect(policy, 30)
+    second, _ = one.collect(policy, 30)
+
+    ended = np.concatenate([first.ended, second.ended])
+    assert ended.any()
+    told = np.stack(policy.told)
+    assert told[0].all()
+    assert np.array_equal(told[1:], ended[:-1])

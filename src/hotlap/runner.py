@@ -19,8 +19,13 @@ __all__ = ["Runner", "Sampler", "action_spec", "observation_specs"]
 class Sampler(Protocol):
     """What a Runner needs of a policy: the learner itself, in training."""
 
-    def act(self, observation: Mapping[str, Array], uniform: Array) -> tuple[Array, Float32]:
-        """Sample actions and their log-probabilities, decided by uniform numbers (N, A)."""
+    def act(
+        self, observation: Mapping[str, Array], uniform: Array, fresh: Array
+    ) -> tuple[Array, Float32]:
+        """Sample actions and their log-probabilities, decided by uniform numbers (N, A).
+
+        `fresh` (N,) says which rows begin an episode.
+        """
 
 
 class Runner:
@@ -56,7 +61,7 @@ class Runner:
             chance = uniform(
                 self._seed, state.row, state.episode, state.steps, Purpose.ACTION, draws
             )
-            chosen, log_prob[t] = policy.act(self._observation, chance)
+            chosen, log_prob[t] = policy.act(self._observation, chance, state.steps == 0)
             if action is None:
                 action = np.empty((steps, *chosen.shape), chosen.dtype)
             action[t] = chosen

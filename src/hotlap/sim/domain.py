@@ -16,7 +16,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, mod
 from hotlap import vehicle
 from hotlap.config import Settings
 from hotlap.draws import Purpose, uniform
+from hotlap.sim.lens import MountingRanges
 from hotlap.sim.look import Colour, Look
+from hotlap.sim.optics import OpticsRanges
 from hotlap.types import Array, Float32
 
 __all__ = ["Domain", "RandomizeSettings", "random_looks"]
@@ -28,6 +30,8 @@ CAR = ("friction", "drive", "inertia", "peak_slip", "steering_lag", "speed_gain"
 """Factors on a car's parameters, in the order of their draws; the trim comes after them."""
 LOOK = ("brightness", "contrast", "line_width")
 FLOOR = ("wear", "light", "shade")
+_MOUNTING = 5
+"""Place of its draws among those of `Purpose.DOMAIN`; `optics` and `lens` have 3 and 4."""
 _WIDEN = 1 / 400
 """What an episode that ended well adds to the breadth."""
 
@@ -67,6 +71,10 @@ class RandomizeSettings(Settings):
     """Greatest strength of reflections on the floor, likewise: 0.4."""
     shade: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Greatest strength of shadows on the floor, likewise: 0.5."""
+    mounting: MountingRanges = MountingRanges()
+    """How the cameras are mounted."""
+    optics: OpticsRanges = OpticsRanges()
+    """How the cameras differ."""
     success: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of episodes that should end well: the ranges begin narrow and widen while more of them
     do. 0: the whole ranges from the beginning."""
@@ -160,6 +168,12 @@ class Domain:
         step = np.ones(len(ids), np.int64)
         draws = uniform(seed, ids, episode, step, Purpose.DOMAIN, 1)[:, 0]
         return (draws * (1 + breadth * (self.settings.looks - 1))).astype(np.int32)
+
+    def mounting(self, seed: int, ids: Array, episode: Array, breadth: float) -> Array:
+        """Choose mountings for new episodes: (M,) int32."""
+        step = np.full(len(ids), _MOUNTING, np.int64)
+        draws = uniform(seed, ids, episode, step, Purpose.DOMAIN, 1)[:, 0]
+        return (draws * (1 + breadth * (self.settings.mounting.stock - 1))).astype(np.int32)
 
 
 def random_looks(base: Look, settings: RandomizeSettings, seed: int) -> tuple[Look, ...]:

@@ -24,6 +24,10 @@ _CHUNK = 16
 """Pixels painted together: one array with constant parts, so that LLVM can vectorise."""
 _FIXED = 4
 """Rows of a floor before its bands."""
+_TAPS = 8
+"""Most points of a pixel, from its near edge to its far one, at which light and shade are asked."""
+_MEAN = 0.1789
+"""Mean of light and of shade over the floor, where they are finer than that."""
 _GRAIN = 0.7
 """Size of the spots where paint is gone, in line widths."""
 # Parts of the scratch, 16 numbers each: signed offset, half road, inverse width of the pixel across
@@ -65,11 +69,11 @@ def floors(looks: Sequence[Look], luminance: tuple[float, float, float] | None) 
 
 @_compiled
 def paint_floor(  # type: ignore[no-untyped-def]
-    start, stop, out, width, channels, x, y, yaw, track, look,
-    rows, sky, looks, table, field, frames, sizes,
+    start, stop, out, width, channels, x, y, yaw, track, look, view, every_row, every_sky,
+    looks, table, field, frames, sizes,
 ):  # fmt: skip
-    """Draw floor and sky of the images start..stop whose look needs it."""
-    height = rows.shape[0]
+    """Draw floor and sky of the images start..stop whose look needs it; see `camera.Camera`."""
+    height = every_row.shape[1]
     m = np.zeros(_SCRATCH, np.float32)
     low, high = np.empty(_CHUNK, np.int32), np.empty(_CHUNK, np.int32)
     right, top = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
@@ -78,6 +82,7 @@ def paint_floor(  # type: ignore[no-untyped-def]
         paint, floor = looks[which], table[which]
         if floor[3, 2] == _ZERO:
             continue
+        rows, sky = every_row[view[image]], every_sky[view[image]]
         frame, size = frames[track[image]], sizes[track[image]]
         cosine, sine = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
         lens_x = (x[image] + cosine * rows[0, 7] - frame[0]) * frame[2]
@@ -97,7 +102,7 @@ def paint_floor(  # type: ignore[no-untyped-def]
                         m, rows, row, column, ex, ey, paint, floor, frame, size,
                         low, high, right, top,
                     )  # fmt: skip
-                    _light_chunk(m, rows, row, floor)
+                    _light_chunk(m, rows, row, column, cosine, sine, floor)
                 for c in range(channels):
                     above = paint[5, c] + (paint[4, c] - paint[5, c]) * sky[row]
                     if share > _ZERO:
@@ -203,7 +208,7 @@ def _number(ix, iy, seed):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _light_chunk(m, rows, row, floor):  # type: ignore[no-untyped-def]
+def _light_chunk(m, rows, row, column, cosine, sine, floor):  # type: ignore[no-untyped-def]
     """Compute wear, light and shade of a chunk; what is finer than a pixel becomes its mean."""
     pixel = max(rows[row, 2], rows[row, 3])
     wear, grain = floor[1, 1], floor[1, 2]
@@ -219,13 +224,24 @@ def _light_chunk(m, rows, row, floor):  # type: ignore[no-untyped-def]
         for j in range(_CHUNK):
             m[_LEFT + j] = _ONE
     if floor[2, 0] > _ZERO or floor[2, 1] > _ZERO:
-        each = floor[2, 2]
-        clear = min(_ONE / (pixel * each), _ONE)
+        each, long = floor[2, 2], rows[row, 3]
+        taps = min(max(_i4(np.ceil(_f4(4) * long * each)), 1), _TAPS)
+        clear = min(_ONE / (max(rows[row, 2], long / _f4(taps)) * each), _ONE) / _f4(taps)
+        mean = (_ONE - clear * _f4(taps)) * _f4(_MEAN)
         for j in range(_CHUNK):
-            patch = _noise(m[_X + j] * each, m[_Y + j] * each, seed + 1) - _HALF
-            patch *= _f4(4) * clear
-            m[_LIT + j] = floor[2, 0] * min(max(patch - _f4(0.4), _ZERO), _ONE)
-            m[_DARK + j] = _ONE - floor[2, 1] * min(max(-patch - _f4(0.4), _ZERO), _ONE)
+            m[_LIT + j], m[_DARK + j] = mean, mean
+        for tap in range(taps):
+            off = long * each * ((_f4(tap) + _HALF) / _f4(taps) - _HALF)
+            for j in range(_CHUNK):
+                tilt = rows[row, 5] + rows[row, 6] * _f4(column + _i4(j))
+                px = m[_X + j] * each + off * (cosine + tilt * sine)
+                py = m[_Y + j] * each + off * (sine - tilt * cosine)
+                patch = _f4(4) * (_noise(px, py, seed + 1) - _HALF)
+                m[_LIT + j] += clear * min(max(patch - _f4(0.4), _ZERO), _ONE)
+                m[_DARK + j] += clear * min(max(-patch - _f4(0.4), _ZERO), _ONE)
+        for j in range(_CHUNK):
+            m[_LIT + j] *= floor[2, 0]
+            m[_DARK + j] = _ONE - floor[2, 1] * m[_DARK + j]
     else:
         for j in range(_CHUNK):
             m[_LIT + j], m[_DARK + j] = _ZERO, _ONE

@@ -41,16 +41,15 @@ def shades(look: Look, luminance: tuple[float, float, float] | None) -> Float32:
 
 @_compiled
 def draw_boxes(  # type: ignore[no-untyped-def]
-    start, stop, out, height, width, channels, x, y, yaw, look, boxes, shade, lens,
-    met, rows, beams, heights,
+    start, stop, out, height, width, channels, x, y, yaw, look, view, boxes, shade, lenses,
+    met, levels, spans, heights,
 ):  # fmt: skip
     """Paint the boxes (M, K, 8) of the images start..stop over them, the farthest first.
 
-    `lens`: focal length [pixels], sine and cosine of the pitch, height above the ground [m],
-    distance ahead of the pose [m]. `met`, `rows`, `beams`, `heights`: the walls that may hide them,
-    see `walls.Walls`; `met` is empty where there are none.
+    `lenses`, of which `view` says which one: focal length [pixels], sine and cosine of the pitch,
+    height above the ground [m], distance ahead of the pose [m]. `met`, `levels`, `spans` and
+    `heights`: the walls that may hide them, see `walls.Walls`; `met` is empty where there are none.
     """
-    tall, forward = lens[3], lens[4]
     order = np.empty(boxes.shape[1], np.int64)
     far = np.empty(boxes.shape[1], np.float32)
     # Of each side, each edge: a column + b row + c is the distance inside it [pixels].
@@ -61,6 +60,8 @@ def draw_boxes(  # type: ignore[no-untyped-def]
     span = np.empty(4, np.float32)
     plan = np.empty((_SIDES, 2), np.float32)
     for image in range(start, stop):
+        lens, rows, beams = lenses[view[image]], levels[view[image]], spans[view[image]]
+        tall, forward = lens[3], lens[4]
         walled = len(met) > 0 and heights[look[image]] > _ZERO
         ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
         lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
@@ -115,18 +116,19 @@ def draw_boxes(  # type: ignore[no-untyped-def]
 
 @_compiled
 def stand_boxes(  # type: ignore[no-untyped-def]
-    start, stop, inverse, kind, first, height, width, x, y, yaw, boxes, lens
+    start, stop, inverse, kind, first, height, width, x, y, yaw, view, boxes, lenses
 ):
     """Put the boxes of the images start..stop into 1 / depth and classes, where they are nearest.
 
     `first`: the class of boxes of kind 0; those of kind 1 have the next one.
     """
-    tall, forward, focal = lens[3], lens[4], lens[0]
     order, far = np.empty(boxes.shape[1], np.int64), np.empty(boxes.shape[1], np.float32)
     edge = np.empty((_CORNERS, 3), np.float32)
     corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
     span = np.empty(4, np.float32)
     for image in range(start, stop):
+        lens = lenses[view[image]]
+        tall, forward, focal = lens[3], lens[4], lens[0]
         ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
         lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
         for place in range(_sort(boxes[image], lens_x, lens_y, ahead_x, ahead_y, tall, order, far)):

@@ -97,16 +97,17 @@ def segmentation_picture(classes: Array) -> Array:
 
 @_compiled
 def relief(  # type: ignore[no-untyped-def]
-    start, stop, inverse, kind, named, height, width, x, y, yaw, track, look,
-    lens, rows, beams, met, heights, boxes, looks, floors, field, frames, sizes,
+    start, stop, inverse, kind, named, height, width, x, y, yaw, track, look, view,
+    lenses, levels, spans, met, heights, boxes, looks, floors, field, frames, sizes,
 ):  # fmt: skip
     """Fill the images start..stop of `inverse`, flat (M * H * W), with 1 / depth, 0 for the sky.
 
     `kind` is filled with the classes if `named` is 1; else it is only scratch. The other arguments:
     see `camera.Camera`, `floor.floors`, `walls.Walls` and `objects.draw_boxes`.
     """
-    focal, sine, cosine, tall = lens[0], lens[1], lens[2], lens[3]
     for image in range(start, stop):
+        lens, rows, beams = lenses[view[image]], levels[view[image]], spans[view[image]]
+        focal, sine, cosine, tall = lens[0], lens[1], lens[2], lens[3]
         walled = len(met) > 0 and heights[look[image]] > _ZERO
         paint, frame, size = looks[look[image]], frames[track[image]], sizes[track[image]]
         c, s = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
@@ -132,7 +133,9 @@ def relief(  # type: ignore[no-untyped-def]
                     inverse, kind, o, width, rows[row, 0], rows[row, 1], rows[row, 2],
                     _ONE / rows[row, 4], met, image, beams, heights[look[image]] - tall, tall,
                 )  # fmt: skip
-    stand_boxes(start, stop, inverse, kind, _OBSTACLE, height, width, x, y, yaw, boxes, lens)
+    stand_boxes(
+        start, stop, inverse, kind, _OBSTACLE, height, width, x, y, yaw, view, boxes, lenses
+    )
 
 
 @_compiled

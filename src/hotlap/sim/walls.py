@@ -90,13 +90,13 @@ class Walls:
         tracks: Sequence[Track],
         looks: Sequence[Look],
         luminance: tuple[float, float, float] | None,
-        lens: Float32,
+        lenses: Float32,
         rows: Float32,
         beams: Float32,
         *,
         threads: int,
     ) -> None:
-        self._lens, self._rows, self._beams, self._threads = lens, rows, beams, threads
+        self._lenses, self._rows, self._beams, self._threads = lenses, rows, beams, threads
         offsets = sorted({look.wall_offset for look in looks if look.wall_height})
         self.stand = bool(offsets)
         """Whether any look has walls."""
@@ -110,11 +110,13 @@ class Walls:
         self._corners, self._circles, self._first = wall_chains(
             [track_walls(track, offset) for offset in offsets for track in tracks]
         )
-        over = any(0 < look.wall_height < lens[3] for look in looks)
+        over = any(0 < look.wall_height < lenses[:, 3].max() for look in looks)
         self._layers = _LAYERS if over else 1
 
-    def meet(self, x: Array, y: Array, yaw: Array, track: Array, look: Array) -> Float32:
-        """Find what M cameras see of the walls.
+    def meet(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, view: Array
+    ) -> Float32:
+        """Find what M cameras see of the walls; `view` says which lens each one has.
 
         Returns:
             (M, 3, L, K), for the nearest L walls in each of K columns: the inverse of how far ahead
@@ -122,19 +124,21 @@ class Walls:
             ahead; its brightness. M is 0 where no look has walls.
         """
         count = len(x) if self.stand else 0
-        met = np.empty((count, 3, self._layers, int(self._beams[0])), np.float32)
+        met = np.empty((count, 3, self._layers, int(self._beams[:, 0].max())), np.float32)
         spread(
-            _meet, count, met, x, y, yaw, track, look,
-            self._looks, self._lens, self._beams, self._corners, self._circles, self._first,
+            _meet, count, met, x, y, yaw, track, look, view,
+            self._looks, self._lenses, self._beams, self._corners, self._circles, self._first,
             block=1, threads=self._threads,
         )  # fmt: skip
         return met
 
-    def paint(self, out: Array, shape: tuple[int, int, int], look: Array, met: Float32) -> None:
+    def paint(
+        self, out: Array, shape: tuple[int, int, int], look: Array, view: Array, met: Float32
+    ) -> None:
         """Paint what was met over the images, flat (M * H * W * C) uint8."""
         spread(
-            _paint, len(met), out, *shape, look, met,
-            self._looks, self._lens, self._rows, self._beams,
+            _paint, len(met), out, *shape, look, view, met,
+            self._looks, self._lenses, self._rows, self._beams,
             block=1, threads=self._threads,
         )  # fmt: skip
 
@@ -146,16 +150,17 @@ class Walls:
 
 @_compiled
 def _meet(  # type: ignore[no-untyped-def]
-    start, stop, met, x, y, yaw, track, look, looks, lens, beams, corners, circles, first
+    start, stop, met, x, y, yaw, track, look, view, looks, lenses, spans, corners, circles, first
 ):
     """Meet the walls of the images start..stop."""
-    last = met.shape[3] - 1
-    low, per_step, step = beams[1], beams[2], beams[3]
     size = corners.shape[2]
     ahead, aside = np.empty(size, np.float32), np.empty(size, np.float32)
     at = np.empty(size, np.float32)
-    wide = max(-low, _ONE)
     for image in range(start, stop):
+        lens, beams = lenses[view[image]], spans[view[image]]
+        last = _i8(beams[0]) - 1
+        low, per_step, step = beams[1], beams[2], beams[3]
+        wide = max(-low, _ONE)
         seen = met[image]
         seen[:] = _ZERO
         paint = looks[look[image]]
@@ -233,7 +238,7 @@ _INVERSE, _FLAT, _SEEN = 0, 2, 3
 
 @_compiled
 def _paint(  # type: ignore[no-untyped-def]
-    start, stop, out, height, width, channels, look, met, looks, lens, rows, beams
+    start, stop, out, height, width, channels, look, view, met, looks, lenses, levels, spans
 ):
     """Paint the walls of the images start..stop, in each column the farthest first."""
     columns = met.shape[3]
@@ -241,8 +246,8 @@ def _paint(  # type: ignore[no-untyped-def]
     m = np.empty((_SEEN + 6 * met.shape[2], count * _CHUNK), np.float32)
     extent, mix = np.empty((count, 3), np.float32), np.empty(4 * _CHUNK, np.float32)
     index = np.empty(count * _CHUNK, np.int32)
-    low = lens[3]
     for image in range(start, stop):
+        rows, beams, low = levels[view[image]], spans[view[image]], lenses[view[image], 3]
         which = look[image]
         tall = looks[which, 3] - low
         layers = 1 if tall >= _ZERO else met.shape[2]
