@@ -33,7 +33,7 @@ from hotlap.sim.domain import RandomizeSettings, random_looks
 from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
 from hotlap.sim.lens import random_mountings
 from hotlap.sim.lidar import LidarSettings, RangeLidar
-from hotlap.sim.look import Look
+from hotlap.sim.look import Look, LookSettings
 from hotlap.sim.native import NativeSimulator
 from hotlap.sim.relief import CLASSES, DepthSettings, SegmentationSettings
 from hotlap.sim.traffic import TrafficSettings
@@ -135,7 +135,7 @@ class EnvSettings(Settings):
     """What ends an episode."""
     start: StartSettings = StartSettings()
     """Where episodes begin."""
-    look: Look = Look()
+    look: LookSettings = Look()
     """Colours and widths that the camera sees."""
     randomize: RandomizeSettings = RandomizeSettings()
     """What differs from episode to episode; nothing does in an evaluation."""
@@ -209,6 +209,19 @@ class _Reward(Protocol):
     def restore(self, arrays: dict[str, Array]) -> None: ...
 
 
+def _check_walls(settings: EnvSettings) -> None:
+    """Refuse walls that camera and LIDAR would have in different places."""
+    seen, look = settings.observation, settings.look
+    names = {*seen.actor, *seen.critic}
+    both = "lidar" in names and bool(names & _IMAGES) and look.wall_height > 0 and seen.lidar.walls
+    if both and look.wall_offset != seen.lidar.wall_offset:
+        raise ConfigError(
+            f"look.wall_offset is {look.wall_offset:g} and observation.lidar.wall_offset "
+            f"{seen.lidar.wall_offset:g}: camera and LIDAR would have the walls in different "
+            "places; give both the same"
+        )
+
+
 class VectorEnv(gymnasium.vector.VectorEnv):
     """N cars on their task.
 
@@ -247,6 +260,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
                 "start.direction: cars that share a track all drive the same way; choose forward "
                 "or reversed, or traffic.cars=1 without opponents"
             )
+        _check_walls(settings)
         self.settings = settings
         self.rows = self.num_envs = rows
         self.dt = 1 / settings.control_rate

@@ -19,6 +19,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from hotlap.clock import ClockSettings
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
+from hotlap.sim.floor import floors, paint_floor
 from hotlap.sim.lens import Mounting, Warp, focal_length
 from hotlap.sim.look import Look
 from hotlap.sim.objects import draw_boxes, shades
@@ -159,6 +160,8 @@ class Camera:
         self._looks = np.stack([_paint(look, settings.color) for look in looks])
         weights = LUMINANCE if settings.color == "grey" else None
         self._shades = np.stack([shades(look, weights) for look in looks])
+        self._plain = [look.plain for look in looks]
+        self._floors = floors(looks, weights)
         self._lens = np.array(
             [
                 [
@@ -302,7 +305,8 @@ class Camera:
             count,
             *(inverse.reshape(-1), kind.reshape(-1), int(named), height, width),
             *(x, y, yaw, track, look, view, self._lens, self._level, self._beams, met),
-            *(self._walls.heights, boxes, self._looks, self._field, self._frames, self._sizes),
+            *(self._walls.heights, boxes, self._looks, self._floors),
+            *(self._field, self._frames, self._sizes),
             block=1,
             threads=self._threads,
         )
@@ -382,24 +386,26 @@ class Camera:
         height, width, channels = out.shape[1:]
         flat = out.reshape(-1)
         x, y, yaw = self._turned(x, y, yaw, view)
-        spread(
-            _render,
-            len(x),
-            *(flat, width, channels, x, y, yaw, track, look, view),
-            *(
-                self._rows,
-                self._sky,
-                self._edges,
-                self._chunks,
-                self._spots,
-                self._looks,
-                self._field,
-                self._frames,
-                self._sizes,
-            ),
-            block=1,
-            threads=self._threads,
-        )
+        call = (flat, width, channels, x, y, yaw, track, look, view, self._rows, self._sky)
+        course = (self._field, self._frames, self._sizes)
+        if any(self._plain):
+            spread(
+                _render,
+                len(x),
+                *call,
+                *(self._edges, self._chunks, self._spots, self._looks, *course),
+                block=1,
+                threads=self._threads,
+            )
+        if not all(self._plain):
+            spread(
+                paint_floor,
+                len(x),
+                *call,
+                *(self._looks, self._floors, *course),
+                block=1,
+                threads=self._threads,
+            )
         met = self._walls.meet(x, y, yaw, track, look, view)
         self._walls.paint(flat, (height, width, channels), look, view, met)
         if boxes is not None and boxes.size:
@@ -563,9 +569,9 @@ def _survey(field, frame, size, line, spacing, closed):  # type: ignore[no-untyp
     """Fill one track's texels with the nearest line at their centres.
 
     A texel is, from its highest bits: 16 arc length, 8 half width of the road on this side, 8 flag,
-    16 signed distance d to the nearest line, 8 + 8 the normal along which d grows. The flag says
-    which line is meant: the centre line (then d is the offset to the left) or the border (then d is
-    how far outside).
+    16 signed distance d to the nearest line, 8 + 8 the normal along which d grows. The lowest bit
+    of the flag says which line is meant: the centre line (then d is the offset to the left) or the
+    border (then d is how far outside); the next one is 1 to the right of the centre line.
     """
     stations = line.shape[1]
     columns, rows = size[1], size[2]
@@ -646,7 +652,7 @@ def _survey(field, frame, size, line, spacing, closed):  # type: ignore[no-untyp
                         flag, d, nx, ny = 0, n, -ty, tx
                     word = _i8(min(max(s / frame[5], _ZERO), _f4(65535)))
                     word = (word << 8) | _i8(min(max(half / frame[4] + _HALF, _ZERO), _f4(255)))
-                    word = (word << 8) | _i8(flag)
+                    word = (word << 8) | _i8(flag if n >= _ZERO else flag | 2)
                     d = min(max(d / frame[3], _f4(-32767)), _f4(32767))
                     word = (word << 16) | (_i8(np.floor(d + _HALF)) & 0xFFFF)
                     word = (word << 8) | (_i8(np.floor(nx * _f4(127) + _HALF)) & 0xFF)

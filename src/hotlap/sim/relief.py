@@ -98,12 +98,12 @@ def segmentation_picture(classes: Array) -> Array:
 @_compiled
 def relief(  # type: ignore[no-untyped-def]
     start, stop, inverse, kind, named, height, width, x, y, yaw, track, look, view,
-    lenses, levels, spans, met, heights, boxes, looks, field, frames, sizes,
+    lenses, levels, spans, met, heights, boxes, looks, floors, field, frames, sizes,
 ):  # fmt: skip
     """Fill the images start..stop of `inverse`, flat (M * H * W), with 1 / depth, 0 for the sky.
 
     `kind` is filled with the classes if `named` is 1; else it is only scratch. The other arguments:
-    see `camera.Camera`, `walls.Walls` and `objects.draw_boxes`.
+    see `camera.Camera`, `floor.floors`, `walls.Walls` and `objects.draw_boxes`.
     """
     for image in range(start, stop):
         lens, rows, beams = lenses[view[image]], levels[view[image]], spans[view[image]]
@@ -126,7 +126,7 @@ def relief(  # type: ignore[no-untyped-def]
                 aside = step * (_HALF - _HALF * _f4(width))
                 _name_row(
                     kind, o, width, lens_x + c * ahead + s * aside, lens_y + s * ahead - c * aside,
-                    s * step, -c * step, paint, frame, size, field,
+                    s * step, -c * step, paint, floors[look[image], 1, 0], frame, size, field,
                 )  # fmt: skip
             if walled and rows[row, 5] != _ZERO:
                 _stand_walls(
@@ -159,7 +159,7 @@ def _stand_walls(  # type: ignore[no-untyped-def]
 
 @_compiled
 def _name_row(  # type: ignore[no-untyped-def]
-    kind, o, width, x, y, dx, dy, paint, frame, size, field
+    kind, o, width, x, y, dx, dy, paint, kerb, frame, size, field
 ):
     """Name what is painted on the ground under a row of pixels, from (x, y) in steps (dx, dy)."""
     right, top = _f4(size[1] - 1), _f4(size[2] - 1)
@@ -180,7 +180,7 @@ def _name_row(  # type: ignore[no-untyped-def]
         d = _f4(_i4(low >> 16)) * frame[3] + (u * nx + v * ny) * reach
         half = _f4(_i4((high >> 8) & 0xFF)) * frame[4]
         offset = half + d if (high & 1) != 0 else abs(d)
-        found = _GROUND
+        found = _BORDER if offset < half + kerb else _GROUND
         if offset < half:
             found = _BORDER if offset > half - border else _ROAD
             if offset < middle:
