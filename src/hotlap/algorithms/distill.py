@@ -229,12 +229,10 @@ class Distill:
         found = np.empty((rows, self._action.size), np.float32)
         answer = self._teacher.probabilities
         if self._action.kind == "continuous":
-            answer = self._teacher.output
+            answer = self._teacher.act
         for start in range(0, rows, _BLOCK):
             part = {k: observation[k][start : start + _BLOCK] for k in self._teacher.names}
             found[start : start + _BLOCK] = answer(part)
-        if self._action.kind == "continuous":
-            np.clip(found, np.float32(-1), np.float32(1), out=found)
         return found
 
     def _answer(self, output_NA: Float32) -> Array:
