@@ -1,6 +1,7 @@
 """Seconds from process start to the first driver that laps cleanly from every start.
 
-    python benchmarks/first_laps.py {state,camera,deepracer,sac,td3,dqn,pqn} [--seeds 0 1 2] [--seconds N]
+    python benchmarks/first_laps.py {state,camera,deepracer,sac,td3,dqn,pqn}
+        [--seeds 0 1 2] [--seconds N]
 
 Runs the real command, one fresh process a seed, kernels compiled and torch's files read before, and
 appends one JSON line a seed to benchmarks/results/first_laps.jsonl. The time is taken from outside:
