@@ -352,6 +352,8 @@ def test_actors_drive_the_linear_regulator_within_ten_percent_of_riccati(kind):
     rows, gamma = Regulator(32, seed=0), 0.95
     more = {"noise_min": 0.1, "noise_max": 0.3} if kind in ("ddpg", "td3") else {}
     rates = {"learning_rate": 3e-4, "critic_learning_rate": 1e-3, "tau": 0.02}
+    if kind == "ddpg":  # slower, its lone critic is too far ahead of the actor: 21 %
+        rates = {"learning_rate": 1e-3, "critic_learning_rate": 3e-3}
     more |= {"quantiles": 8} if kind == "qr_sac" else {}
     ours = actor(rows, kind, gamma=gamma, n_step=1, capacity=30_000, **rates, **more)
 
