@@ -1,6 +1,6 @@
 """Seconds from process start to the first driver that laps cleanly from every start.
 
-    python benchmarks/first_laps.py {state,camera,deepracer} [--seeds 0 1 2] [--seconds N]
+    python benchmarks/first_laps.py TASK [--seeds 0 1 2] [--seconds N]
 
 Runs the real command, one fresh process a seed, kernels compiled and torch's files read before, and
 appends one JSON line a seed to benchmarks/results/first_laps.jsonl. The time is taken from outside:
@@ -36,6 +36,8 @@ TASKS = {
     "state": "configs/state.toml",
     "camera": "configs/camera.toml",
     "deepracer": "examples/deepracer",
+    "distill": "configs/distill.toml",
+    "distill_deepracer": "configs/distill_deepracer.toml",
 }
 POLL = 0.005
 """Seconds between two looks at events.jsonl."""

@@ -315,7 +315,7 @@ class Distill:
         self._calm = (self._calm + batch.steps) if good else 0
         self._drove = None
         metrics = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-        if settings.finetune and self._frames >= settings.finetune:
+        if settings.finetune and self._frames >= settings.finetune and self._ready:
             self._begin_finetune()
         return metrics | {
             "frames": float(self._frames),
