@@ -38,6 +38,10 @@ TASKS = {
     "deepracer": "examples/deepracer",
     "distill": "configs/distill.toml",
     "distill_deepracer": "configs/distill_deepracer.toml",
+    "sac": "configs/sac.toml",
+    "td3": "configs/td3.toml",
+    "dqn": "configs/dqn.toml",
+    "pqn": "configs/pqn.toml",
 }
 POLL = 0.005
 """Seconds between two looks at events.jsonl."""

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat
 
 from hotlap.config import Settings
-from hotlap.draws import Purpose, normal, uniform
+from hotlap.draws import Purpose, add_grain, keys, normal, uniform
 from hotlap.errors import ConfigError
 from hotlap.types import Array
 
@@ -153,20 +153,8 @@ class Clock:
     ) -> None:
         """Take readings in place of the oldest ones, which nobody will see any more."""
         found = np.asarray(read(rows[due]))
-        settings = self.settings
-        if settings.noise or settings.noise_share:
-            size = math.prod(found.shape[1:])
-            which = (row[due], episode[due], self._counter(steps)[due])
-            draws = normal(seed, *which, Purpose.NOISE, size).reshape(found.shape)
-            deviation = np.float32(settings.noise)
-            if settings.noise_share:
-                share = np.float32(settings.noise_share) * np.abs(found)
-                deviation = np.hypot(deviation, share).astype(np.float32)
-            noisy = found + deviation * draws
-            if np.issubdtype(found.dtype, np.integer):
-                limits = np.iinfo(found.dtype)
-                noisy = np.clip(np.rint(noisy), limits.min, limits.max)
-            found = noisy.astype(found.dtype)
+        if self.settings.noise or self.settings.noise_share:
+            found = self._noisy(found, seed, (row[due], episode[due], self._counter(steps)[due]))
         if self._readings is None:
             shape = (self._rows, self._slots, *found.shape[1:])
             self._readings = np.zeros(shape, found.dtype)
@@ -177,6 +165,22 @@ class Clock:
     def forget(self) -> None:
         """Begin anew: every car takes a reading when it is asked next, and sees it at once."""
         self._asked[:] = -1
+
+    def _noisy(self, found: Array, seed: int, which: tuple[Array, Array, Array]) -> Array:
+        size, noise = math.prod(found.shape[1:]), np.float32(self.settings.noise)
+        if found.dtype == np.uint8:  # an image: so many numbers want cheaper draws
+            found = np.array(found)
+            share = np.float32(self.settings.noise_share) * np.arange(256, dtype=np.float32)
+            key = keys(seed, *which, Purpose.NOISE)
+            add_grain(0, len(found), found.reshape(-1), size, key, np.hypot(noise, share))
+            return found
+        draws = normal(seed, *which, Purpose.NOISE, size).reshape(found.shape)
+        share = np.float32(self.settings.noise_share) * np.abs(found)
+        noisy = found + np.hypot(noise, share).astype(np.float32) * draws
+        if np.issubdtype(found.dtype, np.integer):
+            limits = np.iinfo(found.dtype)
+            noisy = np.clip(np.rint(noisy), limits.min, limits.max)
+        return np.asarray(noisy.astype(found.dtype))
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""

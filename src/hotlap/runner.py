@@ -125,7 +125,7 @@ def _joined(episodes: list[Episodes]) -> Episodes:
 def observation_specs(env: VectorEnv) -> dict[str, ObservationSpec]:
     """Say what one row of each observation of an environment looks like."""
     return {
-        name: ObservationSpec(tuple(space.shape), str(space.dtype))
+        name: ObservationSpec(tuple(space.shape), str(space.dtype), float(space.high.max()))
         for name, space in env.spaces.items()
     }
 

@@ -18,12 +18,15 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from hotlap.algorithms.learner import AlgorithmSettings, Phase, Phased, Taught, make_learner
 from hotlap.algorithms.policy import NumpyPolicy
+from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import DistillSettings, PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
+from hotlap.crew import Driver
 from hotlap.deepracer.folder import read_folder
-from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv
+from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv, driver_task
 from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
 from hotlap.evaluate import env_settings
+from hotlap.opponents import SELF
 from hotlap.outcome import write_outcome
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
@@ -275,6 +278,9 @@ def _anchored(config: TrainConfig) -> TrainConfig:
         place, _, name = config.reward.function.rpartition(":")
         function = f"{whole(place)}:{name}"
         changed["reward"] = config.reward.model_copy(update={"function": function})
+    rivals = [name if name == SELF else str(Run.open(name).path.resolve())
+              for name in config.opponents.drivers]  # fmt: skip
+    changed["opponents"] = config.opponents.model_copy(update={"drivers": tuple(rivals)})
     if isinstance(config.actions, MetadataActions):
         changed["actions"] = config.actions.model_copy(update={"path": whole(config.actions.path)})
     if isinstance(config.algorithm, DistillSettings) and config.algorithm.teacher:
@@ -294,7 +300,10 @@ def _check_reward(config: TrainConfig) -> list[str]:
         return []
     from hotlap.deepracer.reward_file import RewardFile
 
-    notes = RewardFile(config.reward.path).check(config.tracks()[0])
+    others = config.traffic.bots + config.traffic.cars - 1
+    notes = RewardFile(config.reward.path).check(
+        config.tracks()[0], obstacles=config.traffic.obstacles, cars=others
+    )
     return [f"reward: {config.reward.path} is executed, and passed its check", *notes]
 
 
@@ -321,6 +330,8 @@ class _Training:
         self.runner = Runner(self.env, seed=config.seed)
         self.trials = Trials(config, config.evaluation)
         self.iteration = self.steps = self.episodes = 0
+        self.segments: list[int] = []
+        self.written = 0
         self.recent = np.empty((0, 4), np.float32)
         self.best_lap: float | None = None
         self.stopped_by = 0
@@ -359,6 +370,7 @@ class _Training:
         with self.progress, _stop_on_signal(self):
             while (self.share < 1 or not self.iteration) and not self.stopped_by:
                 start = time.perf_counter()
+                self._admit_itself()
                 phase = self.phase()
                 self.env.margin = phase.margin
                 batch, episodes = self.runner.collect(self.learner, phase.steps, phase.names)
@@ -391,6 +403,15 @@ class _Training:
                     self._checkpoint(best=better)
                     last_checkpoint = time.perf_counter()
             self._checkpoint(best=not self.stopped_by and self._try().best)
+
+    def _admit_itself(self) -> None:
+        """Let the present driver join the opponents, where its time has come."""
+        opponents = self.env.opponents
+        if opponents is not None and opponents.due(self.steps):
+            task, name = driver_task(self.config), f"{SELF}@{self.steps}"
+            opponents.admit(Driver(name, task, *self.learner.policy_state()), self.steps)
+            names = [driver.name for driver in opponents.versions]
+            self.run.log_event("opponent", steps=self.steps, versions=names)
 
     def _count(self, episodes: Episodes) -> None:
         """Remember the episodes that ended: reward, completion, seconds, fastest lap."""
@@ -464,14 +485,30 @@ class _Training:
         packed = {f"learner.{k}": v for k, v in arrays.items()}
         packed |= {f"runner.{k}": v for k, v in self.runner.save().items()}
         packed["recent"] = self.recent
+        if self.learner.replay is not None:
+            state["replay"], arrays = self._write_replay(self.learner.replay)
+            packed |= {f"replay.{k}": v for k, v in arrays.items()}
         self.run.write_checkpoint(
             self.steps,
             policy=self.learner.policy_state(),
             state=(state, packed),
             best=best,
             keep=self.config.train.keep,
+            segments=self.segments,
         )
         self.run.sync_tensorboard()
+
+    def _write_replay(self, replay: Replay) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Write what the replay took in since the last time; return what else it consists of."""
+        first = max(self.written, replay.oldest)
+        if replay.head > first:
+            self.run.write_segment(first, replay.segment(first))
+            self.segments.append(first)
+            self.written = replay.head
+        ends = [*self.segments[1:], self.written]
+        pairs = zip(self.segments, ends, strict=True)
+        self.segments = [first for first, end in pairs if end > replay.oldest]
+        return replay.save()
 
     def restore(self, run: Run) -> None:
         """Continue from a run's last checkpoint, as its writer."""
@@ -480,6 +517,11 @@ class _Training:
         try:
             self.learner.restore(state["learner"], _part(arrays, "learner."))
             self.runner.restore(_part(arrays, "runner."))
+            if self.learner.replay is not None:
+                self.segments, self.written = state.get("segments", []), state["replay"]["head"]
+                pieces = ((first, run.read_segment(first)) for first in self.segments)
+                own = _part(arrays, "replay.")
+                self.learner.replay.restore(state["replay"], own, pieces)
             self.recent = arrays["recent"]
             self.iteration, self.steps = state["iteration"], state["steps"]
             self.episodes, self.best_lap = state["episodes"], state["best_lap"]

@@ -290,8 +290,9 @@ def test_the_inner_loops_are_vectorised():
     out, mix = np.zeros(19200, np.uint8), np.zeros((120, 1, 4), np.float32)
     course = camera._frames[0], camera._sizes[0], camera._looks[0]
 
+    tables = camera._chunks.reshape(2, -1), camera._rows[0]
     fresh(
-        *(out, 0, 160, 0, mixed, camera._chunks, camera._rows, one, one, one, one, *course),
+        *(out, 0, 160, 0, mixed, *tables, one, one, one, one, *course),
         *(texels, texels, cover, mix),
     )
 

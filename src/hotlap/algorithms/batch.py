@@ -21,6 +21,8 @@ class ObservationSpec:
     """Without the row axis: (O,) for numbers, (H, W, C) for an image."""
     dtype: str
     """NumPy's name: `float32`, or `uint8` for a camera."""
+    high: float = 255.0
+    """Greatest number of an image; networks scale by it."""
 
     @property
     def is_image(self) -> bool:

@@ -99,6 +99,9 @@ class Distill:
         ConfigError: a name is not observed, or an image is too small.
     """
 
+    replay: None = None
+    """What it saw goes into its checkpoints."""
+
     def __init__(
         self,
         settings: DistillSettings,

@@ -9,12 +9,32 @@ from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 from pydantic import Field
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
-from hotlap.algorithms.settings import DistillSettings, PPOSettings
+from hotlap.algorithms.replay import Replay
+from hotlap.algorithms.settings import (
+    DDPGSettings,
+    DistillSettings,
+    DQNSettings,
+    PPOSettings,
+    PQNSettings,
+    QRSACSettings,
+    SACSettings,
+    TD3Settings,
+)
 from hotlap.types import Array, Float32
 
 __all__ = ["AlgorithmSettings", "Learner", "Phase", "Phased", "make_learner"]
 
-AlgorithmSettings: TypeAlias = Annotated[PPOSettings | DistillSettings, Field(discriminator="kind")]
+AlgorithmSettings: TypeAlias = Annotated[
+    PPOSettings
+    | DDPGSettings
+    | TD3Settings
+    | SACSettings
+    | QRSACSettings
+    | DQNSettings
+    | PQNSettings
+    | DistillSettings,
+    Field(discriminator="kind"),
+]
 """The settings of any algorithm; `kind` says which."""
 
 
@@ -23,6 +43,13 @@ class Learner(Protocol):
 
     Only its owner, the training loop, calls it; it is not safe between threads.
     """
+
+    @property
+    def replay(self) -> Replay | None:
+        """What it remembers of all experience; None if it learns from the present batch alone.
+
+        `save` leaves it to the training, which writes it piece by piece, and restores it.
+        """
 
     def act(
         self, observation: Mapping[str, Array], uniform: Array, fresh: Array
@@ -55,7 +82,7 @@ class Learner(Protocol):
         """
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return all of itself: a JSON-able dictionary, and arrays by name."""
+        """Return all of itself but the replay: a JSON-able dictionary, and arrays by name."""
 
     def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue exactly from what `save` returned, given the same settings and shapes.
@@ -140,6 +167,18 @@ def make_learner(
         from hotlap.algorithms.distill import Distill
 
         return Distill(settings, observation, action, actor, critic, seed=seed, device=device)
-    from hotlap.algorithms.ppo import PPO
+    if isinstance(settings, PPOSettings):
+        from hotlap.algorithms.ppo import PPO
 
-    return PPO(settings, observation, action, actor, critic, seed=seed, device=device)
+        return PPO(settings, observation, action, actor, critic, seed=seed, device=device)
+    if isinstance(settings, DQNSettings):
+        from hotlap.algorithms.q_learning import DQN
+
+        return DQN(settings, observation, action, actor, critic, seed=seed, device=device)
+    if isinstance(settings, PQNSettings):
+        from hotlap.algorithms.q_learning import PQN
+
+        return PQN(settings, observation, action, actor, critic, seed=seed, device=device)
+    from hotlap.algorithms.actor_critic import ActorCritic
+
+    return ActorCritic(settings, observation, action, actor, critic, seed=seed, device=device)

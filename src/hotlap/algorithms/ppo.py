@@ -54,6 +54,9 @@ class PPO:
         ConfigError: a name is not observed, an image is too small, or the deviations cross.
     """
 
+    replay: None = None
+    """It learns from the present batch alone."""
+
     def __init__(
         self,
         settings: PPOSettings,

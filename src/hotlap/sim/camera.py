@@ -14,13 +14,18 @@ from typing import Literal
 
 import numpy as np
 from numba import njit
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
 from hotlap.clock import ClockSettings
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
+from hotlap.sim.floor import floors, paint_floor
+from hotlap.sim.lens import Mounting, Warp, focal_length
 from hotlap.sim.look import Look
 from hotlap.sim.objects import draw_boxes, shades
+from hotlap.sim.optics import Optics, OpticsRanges, OpticsSettings
+from hotlap.sim.relief import metres, relief
+from hotlap.sim.walls import Walls, level_rows
 from hotlap.simulator import BOX_FIELDS
 from hotlap.threads import spread
 from hotlap.track import Track
@@ -46,7 +51,7 @@ _ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 
 
 class CameraSettings(Settings):
-    """One forward camera, fixed to the car, without roll. The defaults are DeepRacer's."""
+    """One camera, fixed to the car. The defaults are DeepRacer's."""
 
     width: int = Field(160, ge=_CHUNK, le=4096)
     """Columns of the image."""
@@ -57,11 +62,26 @@ class CameraSettings(Settings):
     color: Literal["grey", "rgb"] = "grey"
     """One channel of luminance, or three channels."""
 
-    fov_deg: float = Field(64.74, ge=5, le=170)
-    """Horizontal field of view [degrees]; pixels are square. DeepRacer: 1.13 rad."""
+    fov_deg: float = Field(64.74, ge=5, le=220)
+    """Horizontal field of view [degrees] without distortion; pixels are square. A pinhole sees at
+    most 170. DeepRacer: 1.13 rad."""
+
+    lens: Literal["pinhole", "fisheye"] = "pinhole"
+    """What the distance from the middle of the image stands for: the tangent of the angle to the
+    axis, or the angle itself."""
+
+    distortion: tuple[float, float] = (0.0, 0.0)
+    """k1 and k2, as a calibration by OpenCV gives them: that distance r becomes
+    r (1 + k1 r^2 + k2 r^4). Barrel-shaped images have k1 < 0."""
 
     pitch_deg: float = Field(15.0, ge=-80, le=80)
     """How far the camera looks down [degrees]."""
+
+    yaw_deg: float = Field(0.0, ge=-180, le=180)
+    """How far it looks to the left [degrees]."""
+
+    roll_deg: float = Field(0.0, ge=-180, le=180)
+    """How far its right side is down [degrees]."""
 
     mount_height: PositiveFloat = 0.1303
     """Height of the lens above the ground [m]."""
@@ -73,8 +93,20 @@ class CameraSettings(Settings):
     """Distance between the lenses of a pair [m], whose images are the channels of one, the left
     lens first; 0: one lens. DeepRacer's pair: 0.06."""
 
+    optics: OpticsSettings = OpticsSettings()
+    """How the images differ from perfect ones."""
+
     clock: ClockSettings = ClockSettings()
     """When images are taken and reach the driver, and how noisy they are."""
+
+    @model_validator(mode="after")
+    def _check(self) -> CameraSettings:
+        if self.lens == "pinhole" and self.fov_deg > 170:
+            raise ValueError(
+                f"fov_deg: a pinhole sees at most 170 degrees (got {self.fov_deg:g}); wider is a "
+                'lens = "fisheye"'
+            )
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,6 +131,7 @@ class Camera:
         looks: Sequence[Look] = (Look(),),
         *,
         threads: int = 1,
+        mountings: Sequence[Mounting] = (Mounting(),),
     ) -> None:
         if not tracks or not looks:
             raise ConfigError(
@@ -110,21 +143,60 @@ class Camera:
         self.shape = settings.shape
         self._channels = self.shape[2] // self._eyes
         self._threads = threads
-        self._rows, self._sky = _rows(settings)
-        self._chunks, self._spots = _chunks(self._rows, settings.width)
+        self._mountings = tuple(mountings)
+        straight = settings.lens == "pinhole" and settings.distortion == (0, 0)
+        straight &= not (settings.roll_deg or any(m.roll for m in mountings))
+        self._warp = None if straight else Warp(settings, self._mountings)
+        views = _views(settings, self._mountings, self._warp)
+        self._aside = np.array([math.radians(view.yaw_deg) for view in views], np.float32)
+        tables = [_rows(view) for view in views]
+        self._rows, self._sky = (np.stack(table) for table in zip(*tables, strict=True))
+        cut = [_chunks(rows, views[0].width) for rows in self._rows]
+        if self._warp is not None:
+            self._sky[:] = 0
+        self._edges = np.cumsum([0, *(spots.shape[1] for _, spots in cut)])
+        self._chunks = np.concatenate([chunks.ravel() for chunks, _ in cut])
+        self._spots = np.concatenate([spots.ravel() for _, spots in cut])
         self._looks = np.stack([_paint(look, settings.color) for look in looks])
         weights = LUMINANCE if settings.color == "grey" else None
         self._shades = np.stack([shades(look, weights) for look in looks])
-        pitch = math.radians(settings.pitch_deg)
+        self._plain = [look.plain for look in looks]
+        self._floors = floors(looks, weights)
         self._lens = np.array(
             [
-                settings.width / 2 / math.tan(math.radians(settings.fov_deg) / 2),
-                *(math.sin(pitch), math.cos(pitch)),
-                *(settings.mount_height, settings.mount_forward),
+                [
+                    focal_length(view, Mounting()),
+                    math.sin(math.radians(view.pitch_deg)),
+                    math.cos(math.radians(view.pitch_deg)),
+                    *(view.mount_height, view.mount_forward),
+                ]
+                for view in views
             ],
             np.float32,
         )
         self._field, self._frames, self._sizes = _field(tracks)
+        levels = [
+            level_rows(view.width, view.height, float(lens[0]), math.radians(view.pitch_deg))
+            for view, lens in zip(views, self._lens, strict=True)
+        ]
+        self._level, self._beams = (np.stack(table) for table in zip(*levels, strict=True))
+        self._walls = Walls(
+            tracks, looks, weights, self._lens, self._level, self._beams, threads=threads
+        )
+
+    def optics(self, ranges: OpticsRanges, rows: int) -> Optics | None:
+        """Return what becomes of the images of N cars that differ by `ranges`; None if nothing."""
+        if self.settings.optics.perfect and not ranges.any:
+            return None
+        return Optics(
+            self.settings.optics,
+            ranges,
+            rows,
+            self.shape,
+            eyes=self._eyes,
+            focal=focal_length(self.settings, Mounting()),
+            threads=self._threads,
+        )
 
     def render(
         self,
@@ -136,6 +208,7 @@ class Camera:
         out: Array | None = None,
         *,
         boxes: Array | None = None,
+        mounting: Array | None = None,
     ) -> Array:
         """Draw the view of M cars.
 
@@ -147,23 +220,114 @@ class Camera:
             look: (M,) index into the looks.
             out: where to write, (M, H, W, C) uint8 and C-contiguous; a new array if None.
             boxes: (M, K, 8) what stands around each car, by `simulator.BOX_FIELDS`; none if None.
+            mounting: (M,) index into the mountings; the first if None.
 
         Returns:
             (M, H, W, C) uint8, `out` if it was given.
 
         Raises:
-            ConfigError: shapes disagree, or a track or look index does not exist.
+            ConfigError: shapes disagree, or a track, look or mounting does not exist.
             SimulationError: a pose is not finite.
         """
+        x, y, yaw, track, look, mount, boxes = self._checked(
+            x, y, yaw, track, look, mounting, boxes
+        )
+        count = len(x)
+        if out is None:
+            out = np.empty((count, *self.shape), np.uint8)
+        elif (
+            out.shape != (count, *self.shape) or out.dtype != np.uint8 or not out.flags.c_contiguous
+        ):
+            raise ConfigError(
+                f"out must be C-contiguous uint8 of shape {(count, *self.shape)}, "
+                f"got {out.dtype} {out.shape}"
+            )
+        if self._eyes == 1:
+            self._see(out, x, y, yaw, track, look, mount, boxes)
+            return out
+        half = _f4(self.settings.stereo_baseline / 2)
+        aside = half * np.cos(yaw), half * np.sin(yaw)
+        for eye, side in enumerate((_ONE, -_ONE)):
+            picture = np.empty((*out.shape[:3], self._channels), np.uint8)
+            there = x - side * aside[1], y + side * aside[0]
+            self._see(picture, *there, yaw, track, look, mount, boxes)
+            out[..., eye * self._channels : (eye + 1) * self._channels] = picture
+        return out
+
+    def depth(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, *,
+        range_max: float, boxes: Array | None = None, mounting: Array | None = None,
+    ) -> Float32:  # fmt: skip
+        """Measure how far away what M cars see is; arguments and errors as for `render`.
+
+        Of a pair of lenses, from between them.
+
+        Returns:
+            (M, H, W, 1) distance along the axis of the lens at each pixel's centre [m], at most
+            `range_max`, which is also what the sky says.
+        """
+        found = self._relief(x, y, yaw, track, look, mounting, boxes, named=False)
+        return metres(found[0], range_max)
+
+    def segmentation(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, *,
+        boxes: Array | None = None, mounting: Array | None = None,
+    ) -> Array:  # fmt: skip
+        """Tell what M cars see; arguments and errors as for `render`.
+
+        Of a pair of lenses, from between them.
+
+        Returns:
+            (M, H, W, 1) uint8 `relief.Class` at each pixel's centre.
+        """
+        return self._relief(x, y, yaw, track, look, mounting, boxes, named=True)[1]
+
+    def _relief(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, mounting: Array | None,
+        boxes: Array | None, *, named: bool,
+    ) -> tuple[Float32, Array]:  # fmt: skip
+        if self._warp is not None:
+            raise ConfigError(
+                "observation.camera: depth and segmentation need a straight picture: "
+                'lens = "pinhole" without distortion and roll, also in randomize.mounting'
+            )
+        x, y, yaw, track, look, view, boxes = self._checked(x, y, yaw, track, look, mounting, boxes)
+        x, y, yaw = self._turned(x, y, yaw, view)
+        count = len(x)
+        if boxes is None:
+            boxes = np.empty((count, 0, len(BOX_FIELDS)), np.float32)
+        height, width = self.shape[:2]
+        inverse = np.empty((count, height, width, 1), np.float32)
+        kind = np.empty((count, height, width, 1), np.uint8)
+        met = self._walls.meet(x, y, yaw, track, look, view)
+        spread(
+            relief,
+            count,
+            *(inverse.reshape(-1), kind.reshape(-1), int(named), height, width),
+            *(x, y, yaw, track, look, view, self._lens, self._level, self._beams, met),
+            *(self._walls.heights, boxes, self._looks, self._floors),
+            *(self._field, self._frames, self._sizes),
+            block=1,
+            threads=self._threads,
+        )
+        return inverse, kind
+
+    def _checked(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, mounting: Array | None,
+        boxes: Array | None,
+    ) -> tuple[Float32, Float32, Float32, Int32, Int32, Int32, Float32 | None]:  # fmt: skip
+        """Return what a kernel may be given."""
         x, y, yaw = (np.ascontiguousarray(a, np.float32) for a in (x, y, yaw))
         track, look = (np.ascontiguousarray(a, np.int32) for a in (track, look))
         count = len(x)
+        mount = np.zeros(count, np.int32) if mounting is None else mounting.astype(np.int32)
         if any(a.shape != (count,) for a in (x, y, yaw, track, look)):
             shapes = ", ".join(str(a.shape) for a in (x, y, yaw, track, look))
             raise ConfigError(f"x, y, yaw, track and look must share one shape (M,), got {shapes}")
         for name, index, size in (
             ("track", track, len(self._sizes)),
             ("look", look, len(self._looks)),
+            ("mounting", mount, len(self._mountings)),
         ):
             if count and not 0 <= index.min() <= index.max() < size:
                 raise ConfigError(
@@ -176,63 +340,114 @@ class Camera:
                 f"a camera cannot look from x={x[row]}, y={y[row]}, yaw={yaw[row]} (row {row}); "
                 "reset cars whose state is not finite before they are drawn"
             )
-        if out is None:
-            out = np.empty((count, *self.shape), np.uint8)
-        elif (
-            out.shape != (count, *self.shape) or out.dtype != np.uint8 or not out.flags.c_contiguous
-        ):
-            raise ConfigError(
-                f"out must be C-contiguous uint8 of shape {(count, *self.shape)}, "
-                f"got {out.dtype} {out.shape}"
-            )
         if boxes is not None and boxes.shape[::2] != (count, len(BOX_FIELDS)):
             raise ConfigError(f"boxes must have shape ({count}, K, {len(BOX_FIELDS)}), "
                               f"got {boxes.shape}")  # fmt: skip
-        if self._eyes == 1:
-            self._draw(out, x, y, yaw, track, look, boxes)
-            return out
-        half = _f4(self.settings.stereo_baseline / 2)
-        aside = half * np.cos(yaw), half * np.sin(yaw)
-        for eye, side in enumerate((_ONE, -_ONE)):
-            picture = np.empty((*out.shape[:3], self._channels), np.uint8)
-            self._draw(picture, x - side * aside[1], y + side * aside[0], yaw, track, look, boxes)
-            out[..., eye * self._channels : (eye + 1) * self._channels] = picture
-        return out
+        if boxes is not None:
+            boxes = np.ascontiguousarray(boxes, np.float32)
+        return x, y, yaw, track, look, mount, boxes
 
-    def _draw(
-        self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array,
+    def _see(
+        self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array, mount: Array,
         boxes: Array | None,
     ) -> None:  # fmt: skip
-        """Draw the course, then the boxes on it."""
+        """Draw what lenses see: as it is, or bent from straight views."""
+        warp = self._warp
+        if warp is None:
+            self._draw(out, x, y, yaw, track, look, mount, boxes)
+            return
+        many = len(warp.axes)
+        view = (np.repeat(mount, many) * many + np.tile(np.arange(many), len(x))).astype(np.int32)
+        views = np.empty((len(view), warp.height, warp.width, out.shape[3]), np.uint8)
+        own = look
+        x, y, yaw, track, look = (np.repeat(one, many) for one in (x, y, yaw, track, look))
+        around = None if boxes is None else np.repeat(boxes, many, axis=0)
+        self._draw(views, x, y, yaw, track, look, view, around)
+        warp.bend(views, out, mount, own, np.ascontiguousarray(self._looks[:, 4:6]), self._threads)
+
+    def _turned(self, x: Array, y: Array, yaw: Array, view: Array) -> tuple[Array, Array, Array]:
+        """Return poses that look where the views look."""
+        if not self._aside.any():
+            return x, y, yaw
+        forward, ahead = _f4(self.settings.mount_forward), yaw
+        yaw = yaw + self._aside[view]
+        # The kernels put the lens ahead in the direction of view, not in the car's.
+        return (
+            x + forward * (np.cos(ahead) - np.cos(yaw)),
+            y + forward * (np.sin(ahead) - np.sin(yaw)),
+            yaw,
+        )
+
+    def _draw(
+        self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array, view: Array,
+        boxes: Array | None,
+    ) -> None:  # fmt: skip
+        """Draw the course, then the walls beside it and the boxes on it."""
         height, width, channels = out.shape[1:]
         flat = out.reshape(-1)
-        spread(
-            _render,
-            len(x),
-            *(flat, width, channels, x, y, yaw, track, look),
-            *(
-                self._rows,
-                self._sky,
-                self._chunks,
-                self._spots,
-                self._looks,
-                self._field,
-                self._frames,
-                self._sizes,
-            ),
-            block=1,
-            threads=self._threads,
-        )
-        if boxes is not None and boxes.size:
-            boxes = np.ascontiguousarray(boxes, np.float32)
+        x, y, yaw = self._turned(x, y, yaw, view)
+        call = (flat, width, channels, x, y, yaw, track, look, view, self._rows, self._sky)
+        course = (self._field, self._frames, self._sizes)
+        if any(self._plain):
             spread(
-                draw_boxes,
+                _render,
                 len(x),
-                *(flat, height, width, channels, x, y, yaw, look, boxes),
-                *(self._shades, self._lens),
+                *call,
+                *(self._edges, self._chunks, self._spots, self._looks, *course),
                 block=1,
                 threads=self._threads,
             )
+        if not all(self._plain):
+            spread(
+                paint_floor,
+                len(x),
+                *call,
+                *(self._looks, self._floors, *course),
+                block=1,
+                threads=self._threads,
+            )
+        met = self._walls.meet(x, y, yaw, track, look, view)
+        self._walls.paint(flat, (height, width, channels), look, view, met)
+        if boxes is not None and boxes.size:
+            spread(
+                draw_boxes,
+                len(x),
+                *(flat, height, width, channels, x, y, yaw, look, view, boxes),
+                *(self._shades, self._lens, met, self._level, self._beams, self._walls.heights),
+                block=1,
+                threads=self._threads,
+            )
+
+
+def _views(
+    settings: CameraSettings, mountings: Sequence[Mounting], warp: Warp | None
+) -> list[CameraSettings]:
+    """Return the straight cameras that are drawn: those of each mounting after each other."""
+    size = {} if warp is None else {"width": warp.width, "height": warp.height}
+    axes = warp.axes if warp else ((0.0, 0.0),)
+    low = settings.mount_height + min(m.height for m in mountings)
+    wide = settings.fov_deg * max(m.fov for m in mountings)
+    if low < 0.005 or (settings.lens == "pinhole" and wide > 170):
+        raise ConfigError(
+            f"randomize.mounting: the camera's lens would be {low:.3g} m above the ground and see "
+            f"{wide:.3g} degrees; it must be above 0.005 m and see at most 170, or be a fisheye"
+        )
+    return [
+        settings.model_copy(
+            update={
+                **size,
+                "lens": "pinhole",
+                "distortion": (0.0, 0.0),
+                "roll_deg": 0.0,
+                "fov_deg": warp.fov_deg if warp else settings.fov_deg * mounting.fov,
+                "pitch_deg": settings.pitch_deg + math.degrees(mounting.pitch + down),
+                "yaw_deg": settings.yaw_deg + math.degrees(mounting.yaw + left),
+                "mount_height": settings.mount_height + mounting.height,
+            }
+        )
+        for mounting in mountings
+        for down, left in axes
+    ]
 
 
 def _rows(settings: CameraSettings) -> tuple[Float32, Float32]:
@@ -354,9 +569,9 @@ def _survey(field, frame, size, line, spacing, closed):  # type: ignore[no-untyp
     """Fill one track's texels with the nearest line at their centres.
 
     A texel is, from its highest bits: 16 arc length, 8 half width of the road on this side, 8 flag,
-    16 signed distance d to the nearest line, 8 + 8 the normal along which d grows. The flag says
-    which line is meant: the centre line (then d is the offset to the left) or the border (then d is
-    how far outside).
+    16 signed distance d to the nearest line, 8 + 8 the normal along which d grows. The lowest bit
+    of the flag says which line is meant: the centre line (then d is the offset to the left) or the
+    border (then d is how far outside); the next one is 1 to the right of the centre line.
     """
     stations = line.shape[1]
     columns, rows = size[1], size[2]
@@ -437,7 +652,7 @@ def _survey(field, frame, size, line, spacing, closed):  # type: ignore[no-untyp
                         flag, d, nx, ny = 0, n, -ty, tx
                     word = _i8(min(max(s / frame[5], _ZERO), _f4(65535)))
                     word = (word << 8) | _i8(min(max(half / frame[4] + _HALF, _ZERO), _f4(255)))
-                    word = (word << 8) | _i8(flag)
+                    word = (word << 8) | _i8(flag if n >= _ZERO else flag | 2)
                     d = min(max(d / frame[3], _f4(-32767)), _f4(32767))
                     word = (word << 16) | (_i8(np.floor(d + _HALF)) & 0xFFFF)
                     word = (word << 8) | (_i8(np.floor(nx * _f4(127) + _HALF)) & 0xFF)
@@ -447,12 +662,14 @@ def _survey(field, frame, size, line, spacing, closed):  # type: ignore[no-untyp
 
 @_compiled
 def _render(  # type: ignore[no-untyped-def]
-    start, stop, out, width, channels, x, y, yaw, track, look,
-    rows, sky, chunks, spots, looks, field, frames, sizes,
+    start, stop, out, width, channels, x, y, yaw, track, look, view,
+    all_rows, skies, edges, all_chunks, all_spots, looks, field, frames, sizes,
 ):  # fmt: skip
     """Draw the images start..stop: all chunks in one colour, then those with a line in them."""
-    height = rows.shape[0]
-    count = chunks.shape[1]
+    height = all_rows.shape[1]
+    count = 0
+    for k in range(len(edges) - 1):
+        count = max(count, edges[k + 1] - edges[k])
     low = np.empty(count * _CHUNK, np.int32)
     high = np.empty(count * _CHUNK, np.int32)
     index = np.empty(count * _CHUNK, np.int32)
@@ -462,6 +679,11 @@ def _render(  # type: ignore[no-untyped-def]
     mix = np.empty((height, channels, 4), np.float32)
     for image in range(start, stop):
         frame, size, paint = frames[track[image]], sizes[track[image]], looks[look[image]]
+        rows, sky = all_rows[view[image]], skies[view[image]]
+        a, b = edges[view[image]], edges[view[image] + 1]
+        count = b - a
+        chunks = all_chunks[2 * a : 2 * b].reshape(2, count)
+        spots = all_spots[3 * a : 3 * b].reshape(3, count)
         cosine, sine = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
         lens_x = (x[image] + cosine * rows[0, 7] - frame[0]) * frame[2]
         lens_y = (y[image] + sine * rows[0, 7] - frame[1]) * frame[2]
