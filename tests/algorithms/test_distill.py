@@ -45,7 +45,7 @@ class Lane:
 
     def step(self, action):
         steer = action[:, 0] if action.ndim == 2 else (action - 1) / 2
-        self.offset = 1.15 * self.offset + 0.4 * np.clip(steer, -1, 1)
+        self.offset = 1.3 * self.offset + 0.4 * np.clip(steer, -1, 1)
         lost = np.abs(self.offset) >= 1
         self.offset[lost] = self.rng.uniform(-self.start, self.start, lost.sum())
         return lost
@@ -265,11 +265,11 @@ def test_a_student_that_cannot_see_learns_nothing():
 
 def test_a_student_that_drives_itself_beats_one_that_only_watches():
     # The teacher is back in the middle after a step, and shows nothing of the rest of the lane.
-    watching = learner(handover=10**9, noisy=0.0)
-    driving = learner(handover=1, noisy=0.0)
+    watching = learner(handover=10**9, noisy=0.0, updates=1)
+    driving = learner(handover=1, noisy=0.0, updates=1)
 
     for made in (watching, driving):
-        drive(made, Lane(64, start=0.1), 30, np.random.default_rng(0))
+        drive(made, Lane(64, start=0.1), 100, np.random.default_rng(0))
 
     assert survival(driving, start=0.6) > survival(watching, start=0.6) + 0.3
 
