@@ -1,11 +1,13 @@
-"""Our PPO against published returns on CartPole-v1 and Pendulum-v1.
+"""Our learners against published returns on CartPole-v1 and Pendulum-v1.
 
-    python benchmarks/anchors.py [--seeds 5] [--tasks CartPole-v1 Pendulum-v1]
+    python benchmarks/anchors.py [--seeds 5] [--anchors CartPole-v1/ppo Pendulum-v1/sac ...]
 
 Appends one JSON line a seed to benchmarks/results/anchors.jsonl: the mean return of 100 greedy
-episodes after training. Published (Stable-Baselines3 Zoo, one run, greedy): CartPole-v1 500 after
-100,000 steps, Pendulum-v1 -172.2 after 100,000. CleanRL, sampled actions: CartPole-v1 490 +- 6
-after 500,000.
+episodes after training. Published by the Stable-Baselines3 Zoo (one run, greedy): CartPole-v1 PPO
+500 after 100,000 steps and DQN 500 after 50,000; Pendulum-v1 PPO -172.2 after 100,000, and DDPG
+-152.1, TD3 -151.9, SAC -157.0 after 20,000, one run each, about 90 from episode to episode. By
+CleanRL, sampled actions, after 500,000 steps: CartPole-v1 PPO 490 +- 6, DQN 488.7 +- 16, C51
+481.2 +- 21, PQN 495.1 +- 7.
 """
 
 from __future__ import annotations
@@ -26,8 +28,16 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
-from hotlap.algorithms.ppo import PPO
-from hotlap.algorithms.settings import PPOSettings
+from hotlap.algorithms.learner import AlgorithmSettings, Learner, make_learner
+from hotlap.algorithms.settings import (
+    DDPGSettings,
+    DQNSettings,
+    NetworkSettings,
+    PPOSettings,
+    PQNSettings,
+    SACSettings,
+    TD3Settings,
+)
 
 RESULTS = Path(__file__).parent / "results" / "anchors.jsonl"
 
@@ -85,20 +95,25 @@ class GymRows:
 
 
 def collect(
-    rows: Rows, ppo: PPO, seen: Seen, horizon: int, rng: np.random.Generator
-) -> tuple[Batch, Seen]:
-    """Drive `horizon` steps and return them with what is seen afterwards."""
+    rows: Rows,
+    learner: Learner,
+    seen: Seen,
+    fresh: np.ndarray,
+    horizon: int,
+    rng: np.random.Generator,
+) -> tuple[Batch, Seen, np.ndarray]:
+    """Drive `horizon` steps; return them, what is seen afterwards and which rows begin anew."""
     steps: list[tuple[Any, ...]] = []
     reached: list[Seen] = []
     count = len(next(iter(seen.values())))
     for _ in range(horizon):
         uniform = rng.uniform(1e-6, 1 - 1e-6, (count, rows.action.size))
-        action, log_prob = ppo.act(seen, uniform)
+        action, log_prob = learner.act(seen, uniform, fresh)
         after, reward, terminated, truncated, ends = rows.step(action)
         steps.append((seen, action, log_prob, reward, terminated, truncated))
         ended = terminated | truncated
         reached.append({name: values[ended] for name, values in ends.items()})
-        seen = after
+        seen, fresh = after, ended
     observations, action, log_prob, reward, terminated, truncated = zip(*steps, strict=True)
     batch = Batch(
         observation={name: np.stack([o[name] for o in observations]) for name in seen},
@@ -110,28 +125,31 @@ def collect(
         truncated=np.stack(truncated),
         reached={name: np.concatenate([r[name] for r in reached]) for name in seen},
     )
-    return batch, seen
+    return batch, seen, fresh
 
 
-def learn(rows: Rows, ppo: PPO, *, steps: int, seed: int) -> dict[str, float]:
+def learn(
+    rows: Rows, learner: Learner, *, steps: int, seed: int, horizon: int | None = None
+) -> dict[str, float]:
     """Train for so many steps of all rows together; return the last update's metrics."""
     rng = np.random.default_rng(seed)
     seen = rows.reset()
-    per_update = ppo.settings.horizon * len(next(iter(seen.values())))
-    updates = steps // per_update
+    count = len(next(iter(seen.values())))
+    horizon = horizon or learner.settings.horizon
+    updates, fresh = steps // (horizon * count), np.ones(count, bool)
     metrics: dict[str, float] = {}
     for update in range(updates):
-        batch, seen = collect(rows, ppo, seen, ppo.settings.horizon, rng)
-        metrics = ppo.update(batch, progress=update / updates)
+        batch, seen, fresh = collect(rows, learner, seen, fresh, horizon, rng)
+        metrics = learner.update(batch, progress=update / updates)
     return metrics
 
 
-def evaluate(task: str, ppo: PPO, *, episodes: int, seed: int) -> np.ndarray:
+def evaluate(task: str, learner: Learner, *, episodes: int, seed: int) -> np.ndarray:
     """Return the greedy returns of the first episode of so many rows."""
     rows = GymRows(task, episodes, seed)
     seen, total, running = rows.reset(), np.zeros(episodes), np.ones(episodes, bool)
     while running.any():
-        seen, reward, terminated, truncated, _ = rows.step(ppo.greedy(seen))
+        seen, reward, terminated, truncated, _ = rows.step(learner.greedy(seen))
         total += reward * running
         running &= ~(terminated | truncated)
     rows.close()
@@ -144,13 +162,25 @@ class Anchor:
 
     rows: int
     steps: int
-    settings: PPOSettings
+    settings: AlgorithmSettings
     published: float
     at_least: float
 
 
+# Steps are those after which others published; 8 cars and a quarter of their gradient steps, as a
+# batched world wants it.
+_PENDULUM = {
+    "horizon": 1,
+    "update_ratio": 0.25,
+    "warmup": 1000,
+    "capacity": 20_000,
+    "gamma": 0.98,
+    "n_step": 1,
+    "network": NetworkSettings(mlp=(64, 64)),
+}
+
 ANCHORS = {
-    "CartPole-v1": Anchor(
+    "CartPole-v1/ppo": Anchor(
         rows=16,
         steps=100_000,
         settings=PPOSettings(
@@ -166,7 +196,7 @@ ANCHORS = {
         published=500.0,
         at_least=475.0,
     ),
-    "Pendulum-v1": Anchor(
+    "Pendulum-v1/ppo": Anchor(
         rows=16,
         steps=100_000,
         settings=PPOSettings(
@@ -183,22 +213,52 @@ ANCHORS = {
         published=-172.2,
         at_least=-300.0,
     ),
-}
+    "Pendulum-v1/ddpg": Anchor(
+        8, 20_000, DDPGSettings(**_PENDULUM, noise_min=0.1, noise_max=0.3), -152.1, -220.0
+    ),
+    "Pendulum-v1/td3": Anchor(
+        8, 20_000, TD3Settings(**_PENDULUM, noise_min=0.1, noise_max=0.3), -151.9, -220.0
+    ),
+    "Pendulum-v1/sac": Anchor(8, 20_000, SACSettings(**_PENDULUM), -157.0, -220.0),
+    "CartPole-v1/dqn": Anchor(
+        8,
+        50_000,
+        DQNSettings(
+            horizon=4, update_ratio=0.125, minibatch=64, capacity=50_000, gamma=0.99, n_step=1,
+            target_every=50, learning_rate=5e-4, epsilon_steps=8000, epsilon_end=0.04,
+        ),
+        500.0,
+        450.0,
+    ),
+    "CartPole-v1/pqn": Anchor(
+        32,
+        200_000,
+        PQNSettings(
+            horizon=32, minibatch=256, epochs=4, gamma=0.99, lam=0.95, learning_rate=1e-3,
+            schedule="linear", epsilon_steps=50_000, epsilon_end=0.05,
+        ),
+        495.1,
+        450.0,
+    ),
+}  # fmt: skip
 
 
-def run(task: str, seed: int) -> dict[str, Any]:
+def run(name: str, seed: int) -> dict[str, Any]:
     """Train one seed and say what it reached."""
-    anchor = ANCHORS[task]
+    anchor, (task, algorithm) = ANCHORS[name], name.split("/")
     rows = GymRows(task, anchor.rows, seed)
-    ppo = PPO(anchor.settings, rows.observation, rows.action, ("state",), ("state",), seed=seed)
+    see = ("state",)
+    learner = make_learner(
+        anchor.settings, rows.observation, rows.action, see, see, seed=seed, device="cpu"
+    )
     start, cpu = time.perf_counter(), time.process_time()
-    learn(rows, ppo, steps=anchor.steps, seed=seed)
+    learn(rows, learner, steps=anchor.steps, seed=seed)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     rows.close()
-    found = evaluate(task, ppo, episodes=100, seed=10_000 + seed)
+    found = evaluate(task, learner, episodes=100, seed=10_000 + seed)
     return {
         "task": task,
-        "algorithm": "ppo",
+        "algorithm": algorithm,
         "seed": seed,
         "steps": anchor.steps,
         "return_mean": round(float(found.mean()), 2),
@@ -212,17 +272,18 @@ def run(task: str, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--tasks", nargs="+", default=list(ANCHORS), choices=list(ANCHORS))
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
+    parser.add_argument("--anchors", nargs="+", default=list(ANCHORS), choices=list(ANCHORS))
     arguments = parser.parse_args()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    for task in arguments.tasks:
-        for seed in range(arguments.seeds):
-            line = run(task, seed) | {
+    for name in arguments.anchors:
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
+            line = run(name, seed) | {
                 "command": " ".join(["python", "benchmarks/anchors.py", *sys.argv[1:]]),
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "versions": {name: version(name) for name in ("torch", "numpy", "gymnasium")},
-                "settings": ANCHORS[task].settings.model_dump(mode="json"),
+                "versions": {one: version(one) for one in ("torch", "numpy", "gymnasium")},
+                "settings": ANCHORS[name].settings.model_dump(mode="json"),
             }
             with RESULTS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

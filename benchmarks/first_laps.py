@@ -1,6 +1,6 @@
 """Seconds from process start to the first driver that laps cleanly from every start.
 
-    python benchmarks/first_laps.py {state,camera,deepracer} [--seeds 0 1 2] [--seconds N]
+    python benchmarks/first_laps.py TASK [--seeds 0 1 2] [--seconds N]
 
 Runs the real command, one fresh process a seed, kernels compiled and torch's files read before, and
 appends one JSON line a seed to benchmarks/results/first_laps.jsonl. The time is taken from outside:
@@ -26,7 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hotlap.bench import append, machine, stamp
+from hotlap.bench import append
+from hotlap.machine import machine, stamp
 from hotlap.threads import available
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,10 @@ TASKS = {
     "state": "configs/state.toml",
     "camera": "configs/camera.toml",
     "deepracer": "examples/deepracer",
+    "sac": "configs/sac.toml",
+    "td3": "configs/td3.toml",
+    "dqn": "configs/dqn.toml",
+    "pqn": "configs/pqn.toml",
 }
 POLL = 0.005
 """Seconds between two looks at events.jsonl."""

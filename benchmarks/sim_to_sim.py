@@ -33,9 +33,10 @@ import mujoco
 import numpy as np
 
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.bench import append, machine, stamp
+from hotlap.bench import append
 from hotlap.env import VectorEnv
 from hotlap.evaluate import env_settings, evaluate_policy, evaluation_env
+from hotlap.machine import machine, stamp
 from hotlap.proving import flat
 from hotlap.runs import Run
 from hotlap.sim.native import NativeSimulator

@@ -6,12 +6,9 @@ So do the scripts of benchmarks/, which are loaded from their files.
 import importlib.util
 import json
 import os
-import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -80,16 +77,6 @@ def described(rows, warning=None):
         "conditions": {"load_before": 0.1, "load_per_core": 0.05, "warning": warning},
         "rows": rows,
     }
-
-
-def in_child(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **environment},
-    )
 
 
 def test_every_figure_is_a_median_inside_its_spread(result):
@@ -247,35 +234,11 @@ def test_figures_have_three_digits(value, text):
     assert bench._figure(value) == text
 
 
-@pytest.mark.parametrize(("load", "busy"), [(1.0, False), (1.2, True)])
-def test_a_load_of_more_than_half_a_core_is_called_busy(monkeypatch, load, busy):
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr(bench, "available", lambda: 2)
-
-    conditions = bench.stamp()["conditions"]
-
-    assert (conditions["warning"] is not None) == busy
-    assert conditions["load_per_core"] == load / 2
-
-
 def test_the_table_begins_with_the_warning():
     text = bench.table(described([row("ours", "world", 1.0, None)], warning="much is going on"))
 
     assert text.splitlines()[2] == "WARNING: much is going on"
     assert "WARNING" not in bench.table(described([row("ours", "world", 1.0, None)]))
-
-
-def test_the_commit_is_the_one_that_git_names():
-    root = Path(bench.__file__).parents[2]
-    if not (root / ".git").exists():
-        pytest.skip("not a checkout")
-    head = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
-    ).stdout
-
-    commit = bench.stamp()["commit"]
-
-    assert head.startswith(commit.removesuffix("-changed"))
 
 
 def test_results_are_appended_one_line_each(one_case, tmp_path):
@@ -305,156 +268,6 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(one_case, monk
 def test_no_time_to_measure_is_refused():
     with pytest.raises(ConfigError, match=r"seconds: must be more than 0 \(got 0\)"):
         bench.measure(0)
-
-
-def kernel_with_index(folder, *, source_age, index_age):
-    """Fake a kernel whose source and index were written so many seconds ago."""
-
-    def drive():
-        pass
-
-    source = folder / "drive.py"
-    source.touch()
-    os.utime(source, (0, 1e9 - source_age))
-    code = SimpleNamespace(co_firstlineno=12, co_filename=str(source))
-    if index_age is not None:
-        index = folder / "drive.drive-12.py311.nbi"
-        index.touch()
-        os.utime(index, (0, 1e9 - index_age))
-    return SimpleNamespace(
-        py_func=SimpleNamespace(__qualname__="drive", __code__=code),
-        stats=SimpleNamespace(cache_path=str(folder)),
-    )
-
-
-@pytest.mark.parametrize(
-    ("source_age", "index_age", "warm"),
-    [(100, 50, True), (50, 100, False), (100, None, False)],
-    ids=["compiled after the last change", "changed since", "never compiled"],
-)
-def test_kernels_are_warm_where_their_index_is_newer(
-    monkeypatch, tmp_path, source_age, index_age, warm
-):
-    kernel = kernel_with_index(tmp_path, source_age=source_age, index_age=index_age)
-    monkeypatch.setattr(bench, "_kernels", lambda: [kernel])
-
-    assert bench.is_warm() is warm
-
-
-def test_a_source_written_anew_with_the_same_text_is_announced_once(monkeypatch, tmp_path):
-    kernel = kernel_with_index(tmp_path, source_age=50, index_age=100)
-    monkeypatch.setattr(bench, "_kernels", lambda: [kernel])
-
-    bench.warm()
-
-    assert bench.is_warm()
-
-
-@pytest.mark.parametrize("is_warm", [True, False])
-def test_compiling_is_announced_only_where_it_takes_long(monkeypatch, capsys, is_warm):
-    monkeypatch.setattr(bench, "is_warm", lambda: is_warm)
-
-    seconds = bench.warm()
-
-    assert seconds > 0
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert ("compiling kernels, once on this machine" in err) == (not is_warm)
-
-
-def test_an_empty_cache_is_cold(tmp_path):
-    done = in_child(
-        "from hotlap import bench; print(len(bench._kernels()) > 3, bench.is_warm())",
-        NUMBA_CACHE_DIR=str(tmp_path),
-    )
-
-    assert done.stdout.split() == ["True", "False"], done.stderr
-
-
-def test_warming_reaches_every_module_and_leaves_nothing_to_compile():
-    done = in_child(
-        """
-        import sys
-        import numpy as np
-        from hotlap import bench
-        from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
-        from hotlap.gym import SingleEnv
-
-        facts = bench.machine()
-        assert "torch" not in sys.modules or facts["gpu"] != "none"
-        modules = {}
-        for kernel in bench._kernels():
-            modules.setdefault(kernel.py_func.__module__, []).extend(kernel.signatures)
-        print("left out:", [name for name, signatures in modules.items() if not signatures])
-
-        def signatures():
-            return {kernel.py_func.__qualname__: kernel.signatures for kernel in bench._kernels()}
-
-        before = signatures()
-        both = ObservationSettings(actor=("camera", "state"))
-        env = VectorEnv(EnvSettings(observation=both, track="oval,hard"), 700)
-        env.begin()
-        env.advance(np.zeros((700, 2)))
-        env.observe(np.array([1, 5]))
-        single = SingleEnv(EnvSettings(), render_mode="rgb_array")
-        single.reset()
-        single.render()
-        bench._reward().run()
-        print("compiled later:", [k for k, v in signatures().items() if v != before[k]])
-        """
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["left out: []", "compiled later: []"]
-
-
-@pytest.mark.slow
-def test_warming_fills_an_empty_cache(tmp_path):
-    done = in_child(
-        "from hotlap import bench; bench.warm(); print(bench.is_warm())",
-        NUMBA_CACHE_DIR=str(tmp_path),
-    )
-
-    assert done.stdout.strip() == "True", done.stderr
-    assert "compiling kernels" in done.stderr
-
-
-def test_the_machine_is_described_in_plain_words():
-    facts = bench.machine()
-
-    assert json.loads(json.dumps(facts)) == facts
-    assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert facts["cores"].endswith(f"of {os.cpu_count()}")
-    for name in ("hotlap", "cpu", "vectors", "memory", "gpu", "kernels", "kernel_cache"):
-        assert facts[name], name
-
-
-def test_an_extra_that_is_missing_is_named_with_its_install_line():
-    assert bench._version("no-such-package", "train") == (
-        "not installed: pip install 'hotlap[train]'"
-    )
-
-
-def test_no_driver_means_no_gpu_without_asking_torch(monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"imported {name}"))
-
-    assert bench._gpu(tmp_path / "nvidia") == "none"
-
-
-def test_a_gpu_that_torch_cannot_use_is_said(monkeypatch, tmp_path):
-    blind = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False))
-    monkeypatch.setattr(importlib, "import_module", lambda name: blind)
-    monkeypatch.setattr(bench, "_version", lambda package, extra: "2.0+cpu")
-
-    assert bench._gpu(tmp_path) == "an NVIDIA driver is there, but torch 2.0+cpu cannot use it"
-
-
-def test_the_gpu_is_named_where_torch_finds_it(monkeypatch, tmp_path):
-    cuda = SimpleNamespace(is_available=lambda: True, get_device_name=lambda i: f"Card {i}")
-    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(cuda=cuda))
-    monkeypatch.setattr(bench, "_version", lambda package, extra: "2.0")
-
-    assert bench._gpu(tmp_path) == "Card 0"
 
 
 def script(name):

@@ -213,3 +213,53 @@ def test_a_frame_is_cheap(track):
 
     # 1.7 ms here, on a busy machine; drawing all anew took 8.
     assert (time.process_time() - start) / count < 0.006
+
+
+def test_the_ghost_of_a_drive_is_never_apart_from_it(track):
+    """The laps take 8.8 s, 2 m/s on 17.6 m; the flying one is driven along with itself."""
+    trace = drive(track, 20.0)
+    ghost = hotlap.film._Ghost(track, trace, float(trace["s"][0]))
+    start = track.length / 2.0
+
+    for row in (140, 170, 200):
+        clock = row / 15 - start
+        place, yaw = ghost.at(clock)
+        assert place == pytest.approx([trace["x"][row], trace["y"][row]], abs=0.02)
+        assert np.cos(yaw - trace["yaw"][row]) > 0.999
+        assert ghost.gap(clock, float(trace["s"][row])) == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("start", [0.0, 5.0])
+def test_the_gap_to_a_ghost_is_the_time_that_it_is_ahead(track, start):
+    """From anywhere: at 3 m/s it is 6 m on after 2 s, which a car at 2 m/s needs 3 s for."""
+    ghost = hotlap.film._Ghost(track, drive(track, 13.0, speed=3.0), start)
+
+    place, _ = ghost.at(2.0)
+
+    s, _ = track.project(place[None])
+    assert s[0] == pytest.approx((start + 6.0) % track.length, abs=0.05)
+    assert ghost.gap(3.0, start + 6.0) == pytest.approx(1.0, abs=0.02)
+    assert ghost.gap(1.0, start + 6.0) == pytest.approx(-1.0, abs=0.02)
+    # a lap ends where it began: its last moments count as late, not as a lap early
+    assert ghost.gap(8.8, start + 17.59) == pytest.approx(8.8 - 17.59 / 3, abs=0.02)
+    assert ghost.gap(0.02, start - 0.01) == pytest.approx(0.02, abs=0.03)
+
+
+def test_the_ghost_drives_in_flying_laps_alone(track):
+    trace = drive(track, 11.0)
+    ghost = hotlap.film._Ghost(track, drive(track, 13.0, speed=3.0), 0.0)
+
+    plain = frames_of(track, trace)
+    with_ghost = [
+        f.copy() for f in hotlap.film._frames(track, trace, None, 15, "", ghost)
+    ]  # fmt: skip
+
+    differs = [bool((a != b).any()) for a, b in zip(plain, with_ghost, strict=True)]
+    first = int(np.flatnonzero(trace["lap"] == 1)[0])
+    assert not any(differs[:first])
+    assert all(differs[first:])
+
+
+def test_a_ghost_without_a_whole_lap_is_refused(track, tmp_path):
+    with pytest.raises(RunError, match="holds no whole lap"):
+        write_film(tmp_path / "a.gif", track, drive(track, 1.0), ghost=drive(track, 2.0))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import hotlap
 from hotlap.cli import app
 
-VERBS = ("train", "evaluate", "tracks", "film", "plot", "runs", "doctor", "bench")
+VERBS = ("train", "evaluate", "race", "tracks", "film", "plot", "runs", "doctor", "bench")
 HEAVY = ("torch", "ray", "matplotlib", "tensorboard", "av")
 
 
@@ -50,16 +50,18 @@ def test_the_public_names_are_these():
         "HotlapError",
         "Report",
         "Run",
+        "Standings",
         "Track",
         "VectorEnv",
         "evaluate",
         "load_policy",
         "load_track",
+        "race",
         "train",
     }
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "race"])
 def test_a_verb_stays_a_verb_after_its_module_was_imported(name):
     module = importlib.import_module(f"hotlap.{name}")
 
@@ -76,6 +78,7 @@ def test_importing_hotlap_is_light():
         "import gymnasium, hotlap; gymnasium.make('hotlap/TimeTrial-v0', track='oval').reset()",
         "from hotlap.train import TrainConfig; TrainConfig()",
         "import hotlap; hotlap.evaluate, hotlap.load_policy, hotlap.load_track('oval')",
+        "import hotlap; hotlap.race, hotlap.Standings",
     ],
 )
 def test_only_learning_needs_torch(code):

@@ -341,3 +341,73 @@ def test_a_full_disk_leaves_what_was_written(monkeypatch, tmp_path):
     settings = TINY | {"train.steps": reached + 512}
     onward = train(None, {"train.steps": reached + 512}, resume=tmp_path / "run")
     same_training(onward, train(None, settings, out=tmp_path / "once"))
+
+
+def memory_of(run: Run) -> dict[str, np.ndarray]:
+    """Join the segments that the last checkpoint of a Run names."""
+    names = run.read_state("last")[0]["segments"]
+    found = [run.read_segment(first) for first in names]
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+REPLAY = {
+    "algorithm.network.mlp": [8],
+    "algorithm.warmup": 128,
+    "algorithm.minibatch": 32,
+    "algorithm.capacity": 3000,
+}
+
+
+@pytest.mark.parametrize("kind", ["td3", "qr_sac"])
+def test_a_replay_is_whole_after_two_halves(kind, tmp_path):
+    settings = TINY | {"algorithm.kind": kind} | REPLAY
+
+    train(None, settings | {"train.steps": 2048}, out=tmp_path / "halves")
+    halves = train(None, {"train.steps": 4096}, resume=tmp_path / "halves")
+    once = train(None, settings | {"train.steps": 4096}, out=tmp_path / "once")
+
+    assert len(halves.read_state("last")[0]["segments"]) > 1
+    for (_, arrays), (_, expected) in [
+        (getattr(run, read)("last") for run in (halves, once))
+        for read in ("read_policy", "read_state")
+    ]:
+        assert arrays.keys() == expected.keys()
+        for name, array in arrays.items():
+            assert array.tobytes() == expected[name].tobytes(), name
+    assert rows(halves) == rows(once)
+    one, other = memory_of(halves), memory_of(once)
+    for name, array in one.items():  # segments begin elsewhere; what both hold is the same
+        least = min(len(array), len(other[name]))
+        assert array[-least:].tobytes() == other[name][-least:].tobytes(), name
+
+
+def test_killed_in_the_middle_a_replay_goes_on_as_if_never_killed(tmp_path):
+    settings = TINY | {"algorithm.kind": "td3"} | REPLAY | {"train.steps": 8_000}
+    process = start(tmp_path / "killed", settings | {"train.checkpoint_seconds": 0.01})
+    wait_for_rows(process, tmp_path / "killed", 40)
+
+    process.kill()
+    process.communicate()
+    left = Run.open(tmp_path / "killed").read_state("last")[0]["steps"]
+    killed = train(None, {"train.checkpoint_seconds": 20}, resume=tmp_path / "killed")
+
+    assert 0 < left < 8_000
+    once = train(None, settings, out=tmp_path / "once")
+    for name, array in once.read_state("last")[1].items():
+        assert array.tobytes() == killed.read_state("last")[1][name].tobytes(), name
+    assert rows(killed) == rows(once)
+    assert memory_of(killed)["step.reward"].size < 2 * 3000  # no more than a segment is not needed
+    files = {int(f.stem) for f in (killed.path / "replay").iterdir()}
+    assert files == set(killed.read_state("last")[0]["segments"])
+
+
+def test_a_lost_piece_of_the_replay_is_told_in_a_sentence(tmp_path):
+    settings = TINY | {"algorithm.kind": "td3"} | REPLAY
+    run = train(None, settings | {"train.steps": 512}, out=tmp_path / "run")
+    piece = next((run.path / "replay").iterdir())
+    piece.write_bytes(piece.read_bytes()[:-100])
+
+    with pytest.raises(RunError, match=r"missing or damaged.*--from") as caught:
+        train(None, {"train.steps": 1024}, resume=run.path)
+
+    assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ class Wild:
     def __init__(self, discrete=0):
         self.discrete = discrete
 
-    def act(self, observation, uniform):
+    def act(self, observation, uniform, fresh):
         log_prob = uniform.sum(axis=1)
         if self.discrete:
             return (uniform[:, 0] * self.discrete).astype(np.int64), log_prob
@@ -192,3 +192,72 @@ def test_a_batch_without_an_end_has_empty_records_of_the_right_kind():
         vars(episodes), 0
     )
     assert np.zeros(2)[episodes.rows].shape == (0,)
+
+
+def test_the_policy_is_told_which_rows_begin_an_episode():
+    class Listening(Wild):
+        told = []  # noqa: RUF012
+
+        def act(self, observation, uniform, fresh):
+            self.told.append(fresh.copy())
+            return super().act(observation, uniform, fresh)
+
+    policy, one = Listening(), runner(6)
+
+    first, _ = one.collect(policy, 30)
+    second, _ = one.collect(policy, 30)
+
+    ended = np.concatenate([first.ended, second.ended])
+    assert ended.any()
+    told = np.stack(policy.told)
+    assert told[0].all()
+    assert np.array_equal(told[1:], ended[:-1])
+
+
+def test_only_what_is_asked_for_is_observed():
+    one, other = (runner(6, observation__actor=["state", "camera"], **SMALL) for _ in range(2))
+
+    some, _ = one.collect(Wild(), 30, names=("state",))
+    every, _ = other.collect(Wild(), 30)
+
+    assert some.reached["state"].shape[0] == some.ended.sum() > 0
+    for seen in (some.observation, some.last_observation, some.reached):
+        assert list(seen) == ["state"]
+    np.testing.assert_array_equal(some.observation["state"], every.observation["state"])
+
+
+def test_a_camera_that_was_not_watched_shows_the_present_at_once():
+    # 0.2 s are 3 steps: an image of the time before the gap would be shown for 3 steps.
+    late = {"observation__actor": ["camera"], "observation.camera.clock.latency": 0.2, **SMALL}
+    one = runner(6, rules__time_limit=60.0, **late)
+    one.collect(Wild(), 5, names=("camera", "state"))
+
+    one.collect(Wild(), 9, names=("state",))
+    batch, _ = one.collect(Wild(), 1)
+
+    now = runner(6, rules__time_limit=60.0, observation__actor=["camera"], **SMALL)
+    now.collect(Wild(), 14)
+    np.testing.assert_array_equal(
+        batch.observation["camera"][0], now.collect(Wild(), 1)[0].observation["camera"][0]
+    )
+
+
+def test_a_change_of_what_is_watched_survives_a_restart():
+    late = {"observation__actor": ["camera"], "observation.camera.clock.latency": 0.2, **SMALL}
+    one, other = (runner(6, **late) for _ in range(2))
+    one.collect(Wild(), 5, names=("state",))
+
+    other.restore(one.save())
+
+    for _ in range(2):
+        pair = [r.collect(Wild(), 3, names=("state", "camera"))[0] for r in (one, other)]
+        for name, seen in pair[0].observation.items():
+            np.testing.assert_array_equal(seen, pair[1].observation[name])
+
+
+def test_a_batch_tells_failing_from_the_clock():
+    batch, episodes = runner(64, rules__time_limit=1.2).collect(Wild(), 60)
+
+    assert batch.failed.sum() == np.isin(episodes.status, (2, 3, 4, 6)).sum() > 0
+    assert batch.truncated.sum() == (episodes.status == 5).sum() > 0
+    assert not (batch.failed & batch.truncated).any()

@@ -520,3 +520,52 @@ def test_runs_are_listed_oldest_first_and_latest_is_the_newest(tmp_path):
     assert [run.name for run in list_runs(tmp_path)] == ["b", "c", "a"]
     assert Run.open(tmp_path / "latest").name == "a"
     assert list_runs(tmp_path / "missing") == []
+
+
+def segment(first):
+    return {"x": np.arange(first, first + 4)}
+
+
+def segment_files(run):
+    return sorted(int(entry.stem) for entry in (run.path / "replay").iterdir())
+
+
+def test_segments_live_as_long_as_the_last_checkpoint_needs_them(run):
+    for first, needed in ((0, [0]), (4, [0, 4]), (8, [4, 8])):
+        run.write_segment(first, segment(first))
+        run.write_checkpoint(first, policy=POLICY, state=STATE, best=first == 0, segments=needed)
+
+    assert segment_files(run) == [4, 8]
+    assert run.read_state("last")[0]["segments"] == [4, 8]
+    np.testing.assert_array_equal(run.read_segment(8)["x"], [8, 9, 10, 11])
+
+
+def test_a_segment_that_no_checkpoint_names_is_cleared_by_the_next_writer(run):
+    run.write_segment(0, segment(0))
+    run.write_checkpoint(1, policy=POLICY, state=STATE, best=False, segments=[0])
+    run.write_segment(4, segment(4))  # and killed before its checkpoint
+    run.close()
+
+    run.claim()
+
+    assert segment_files(run) == [0]
+
+
+def test_segments_before_the_first_checkpoint_are_cleared_by_the_next_writer(run):
+    run.write_segment(0, segment(0))
+    run.close()
+
+    run.claim()
+
+    assert segment_files(run) == []
+
+
+@pytest.mark.parametrize("harm", [lambda f: f.unlink(), lambda f: f.write_bytes(b"not one")])
+def test_a_harmed_segment_is_told_in_one_sentence(run, harm):
+    run.write_segment(0, segment(0))
+    harm(run.path / "replay" / "000000000000.safetensors")
+
+    with pytest.raises(RunError, match=r"missing or damaged.*hotlap train --from") as caught:
+        run.read_segment(0)
+
+    assert "\n" not in str(caught.value)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hotlap.evaluate import Report as Report
     from hotlap.evaluate import evaluate as evaluate
     from hotlap.evaluate import load_policy as load_policy
+    from hotlap.race import Standings as Standings
+    from hotlap.race import race as race
     from hotlap.runs import Run as Run
     from hotlap.track import Track as Track
     from hotlap.track import load_track as load_track
@@ -28,11 +30,13 @@ _PLACES = {
     "HotlapError": "errors",
     "Report": "evaluate",
     "Run": "runs",
+    "Standings": "race",
     "Track": "track",
     "VectorEnv": "env",
     "evaluate": "evaluate",
     "load_policy": "evaluate",
     "load_track": "track",
+    "race": "race",
     "train": "train",
 }
 
@@ -42,6 +46,7 @@ _TASKS: dict[str, dict[str, Any]] = {
     "hotlap/TimeTrial-v0": {},
     "hotlap/ObjectAvoidance-v0": {"traffic.obstacles": 3},
     "hotlap/HeadToBot-v0": {"traffic.bots": 3},
+    "hotlap/HeadToModel-v0": {"opponents.cars": 1},
 }
 for _id, _settings in _TASKS.items():
     register(

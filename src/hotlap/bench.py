@@ -1,4 +1,4 @@
-"""Measures this machine: the world, the camera, the environment, beside other simulators."""
+"""Measures how fast this machine is: world, camera, environment, beside other simulators."""
 
 from __future__ import annotations
 
@@ -8,30 +8,25 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba.core.dispatcher import Dispatcher
 
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.deepracer.params import Params
 from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
 from hotlap.errors import ConfigError
+from hotlap.machine import machine, stamp
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.native import NativeSimulator
-from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Command, Start
 from hotlap.tasks.rewards import FileReward
 from hotlap.threads import available
@@ -39,190 +34,14 @@ from hotlap.track import load_track
 from hotlap.types import Array
 from hotlap.vehicle import load_vehicle
 
-__all__ = ["append", "is_warm", "machine", "measure", "stamp", "table", "warm"]
+__all__ = ["append", "measure", "table"]
 
 MANY, FEW = 16_384, 256
 """Cars of the large and of the usual batch."""
 REPEATS = 5
-BUSY = 0.5
-"""Load per core above which what is measured is not worth keeping."""
 
-_COLD_SECONDS = 25
 _TRACK = "reinvent_like"
 _DT = 1 / 15
-
-
-# --- kernels ---
-
-
-def is_warm() -> bool:
-    """Say whether the kernels lie compiled on this disk; costs a look at a few directories.
-
-    A cache that another kind of CPU has filled counts as warm: numba then compiles once more.
-    """
-    return all(_is_cached(kernel) for kernel in _kernels())
-
-
-def warm() -> float:
-    """Compile every kernel that is not yet compiled on this machine; return the seconds it took.
-
-    Says so on standard error where it will take long.
-    """
-    was_warm = is_warm()
-    if not was_warm:
-        _say(f"compiling kernels, once on this machine (about {_COLD_SECONDS} s)")
-    start = time.perf_counter()
-    seen = ObservationSettings(actor=("camera",), critic=("state",))
-    shared = TrafficSettings(obstacles=1)
-    env = VectorEnv(EnvSettings(observation=seen, traffic=shared), 1, threads=1)
-    env.begin()
-    action = np.zeros((1, 2), np.float32)
-    env.advance(action)
-    params = Params(env.simulator.tracks)
-    params.begin(np.arange(1), env.state)
-    params.compute(env.state, env.actions.decode(action), env.state.steps)
-    if not was_warm:
-        # numba reads its index by a hash of the source: one written anew with the same text counts.
-        for file in (file for kernel in _kernels() for file in _indexes(kernel)):
-            with contextlib.suppress(OSError):
-                file.touch()
-    return time.perf_counter() - start
-
-
-def _kernels() -> list[Dispatcher]:
-    """Find the loaded kernels that numba keeps on disk."""
-    modules = [m for name, m in list(sys.modules.items()) if name.split(".")[0] == "hotlap"]
-    found = [
-        kernel
-        for module in modules
-        for kernel in vars(module).values()
-        if isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module.__name__
-    ]
-    return [kernel for kernel in found if kernel.stats.cache_path is not None]
-
-
-def _is_cached(kernel: Any) -> bool:
-    written = [file.stat().st_mtime for file in _indexes(kernel)]
-    # numba throws an index away whose source has changed since.
-    return max(written, default=0.0) >= Path(kernel.py_func.__code__.co_filename).stat().st_mtime
-
-
-def _indexes(kernel: Any) -> list[Path]:
-    """List the files in which numba says what it has compiled of the kernel."""
-    code = kernel.py_func.__code__
-    pattern = f"*{kernel.py_func.__qualname__}-{code.co_firstlineno}.*.nbi"
-    return list(Path(kernel.stats.cache_path).glob(pattern))
-
-
-# --- the machine ---
-
-
-def machine() -> dict[str, Any]:
-    """Return what this machine has, ready for JSON; compiles the kernels if they are not yet."""
-    facts: dict[str, Any] = {
-        "hotlap": _version("hotlap", ""),
-        "python": platform.python_version(),
-        "numpy": _version("numpy", ""),
-        "numba": _version("numba", ""),
-        "torch": _version("torch", "train"),
-        "tensorboard": _version("tensorboard", "train"),
-        "av": _version("av", "video"),
-        "system": platform.platform(),
-        "cpu": _cpu(),
-        "vectors": _vectors(),
-        "cores": f"{available()} usable of {os.cpu_count()}",
-        "memory": _memory(),
-        "gpu": _gpu(),
-    }
-    was_warm = is_warm()
-    seconds = warm()
-    facts["kernels"] = f"{'loaded' if was_warm else 'compiled'} in {seconds:.1f} s"
-    facts["kernel_cache"] = ", ".join(sorted({str(k.stats.cache_path) for k in _kernels()}))
-    return facts
-
-
-def _version(package: str, extra: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        wanted = f"hotlap[{extra}]" if extra else package
-        return f"not installed: pip install '{wanted}'"
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _vectors() -> str:
-    """Name the widest vector instructions of the CPU, where the system lists them."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                flags = line.split()
-                names = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
-                return next((name for flag, name in names.items() if flag in flags), "SSE")
-    return "unknown"
-
-
-def _memory() -> str:
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return "unknown"
-    return f"{size / 2**30:.1f} GiB"
-
-
-def _gpu(driver: Path = Path("/proc/driver/nvidia")) -> str:
-    """Name the GPU that torch would learn on; torch is imported only where there is a driver."""
-    torch_version = _version("torch", "train")
-    if not (driver.exists() or Path("/dev/dxg").exists()):
-        return "none"
-    if torch_version.startswith("not installed"):
-        return f"an NVIDIA driver is there; torch is {torch_version}"
-    torch = importlib.import_module("torch")
-    if not torch.cuda.is_available():
-        return f"an NVIDIA driver is there, but torch {torch_version} cannot use it"
-    return str(torch.cuda.get_device_name(0))
-
-
-def stamp() -> dict[str, Any]:
-    """Return when, from which commit and under what load something is measured."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    cores = available()
-    share = None if load is None else round(load / cores, 2)
-    warning = None
-    if share is not None and share > BUSY:
-        warning = (
-            f"the machine is busy: load {load:.1f} on {cores} cores before the start. "
-            "These figures are too low; measure again when nothing else runs."
-        )
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "conditions": {"load_before": load, "load_per_core": share, "warning": warning},
-    }
-
-
-def _commit() -> str | None:
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():  # installed: a repository around it would not be ours
-        return None
-
-    def git(*words: str) -> str:
-        call = ["git", "-C", str(root), *words]
-        done = subprocess.run(call, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        places = ("src", "configs", "examples")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", *places)
-        return git("rev-parse", "--short", "HEAD") + ("-changed" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ Examples:
   hotlap train examples/deepracer        a DeepRacer folder, as it is
   hotlap train configs/camera.toml track=hard train.seconds=120
   hotlap evaluate runs/latest --track oval --json
+  hotlap race runs/a runs/b --track oval --film race.mp4
   hotlap tracks show reinvent_like
 
 \b
@@ -123,7 +124,7 @@ def train(
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
             changes[name] = value
-    from hotlap.bench import is_warm, warm
+    from hotlap.kernels import is_warm, warm
     from hotlap.train import Stopped, read_config
     from hotlap.train import train as verb
 
@@ -194,6 +195,108 @@ def evaluate(
         _print(json.dumps(report.as_dict(), indent=2))
     else:
         _print_report(report.as_dict())
+
+
+@app.command()
+def race(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN...", help="Directories of the runs whose drivers race."),
+    ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="Track by name or file; the first run's if not given.")
+    ] = None,
+    laps: Annotated[int, typer.Option(min=1, max=100, help="Laps of a race.")] = 3,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Races; a multiple of the drivers, twice them if not given."
+        ),
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="Which drivers: best or last.")] = "best",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
+    league: Annotated[
+        Path | None,
+        typer.Option(help="File that keeps the leaderboard; without runs it is only shown."),
+    ] = None,
+    film: Annotated[Path | None, typer.Option(help="Film of the first race to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Let the drivers of several runs race against each other on one road."""
+    from hotlap.league import League
+
+    if checkpoint not in ("best", "last"):
+        raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
+    if film is not None and film.suffix.lower() not in (".mp4", ".gif"):
+        raise ConfigError(f"--film: end its name in .mp4 or .gif (got {film})")
+    if film is not None and not film.parent.is_dir():
+        raise ConfigError(f"--film: {film.parent} is no folder; make it first")
+    board = None if league is None else League(league)
+    facts: dict[str, Any] = {}
+    if runs or board is None:
+        from hotlap.race import race as verb
+
+        which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
+        standings = verb(
+            runs or [], track=track, laps=laps, trials=trials, checkpoint=which, seed=seed
+        )
+        facts = standings.as_dict()
+        if board is not None:
+            board.add(facts)
+        if film is not None:
+            from hotlap.race_film import film_race
+
+            facts["film"] = str(film_race(film, standings))
+    if board is not None:
+        facts["league"] = board.as_dicts()
+    if as_json:
+        _print(json.dumps(facts, indent=2))
+        return
+    if "racers" in facts:
+        _print_standings(facts)
+    if "film" in facts:
+        _print(f"film: {facts['film']}")
+    if board is not None:
+        _print_league(facts["league"], facts.get("track"))
+
+
+def _print_standings(facts: dict[str, Any]) -> None:
+    trials, laps = facts["trials"], facts["laps"]
+    _print(
+        f"{facts['track']}: {trials} race{'s' if trials > 1 else ''} of "
+        f"{laps} lap{'s' if laps > 1 else ''}"
+    )
+    _print(
+        f"{'':>2}  {'driver':<24} {'place':>5} {'wins':>4} {'finished':>8} {'best lap s':>10} "
+        f"{'gap s':>6} {'passed':>6} {'contacts':>8} {'ran into':>8} {'off track':>9} {'stuck':>5}"
+    )
+    for place, racer in enumerate(facts["racers"], 1):
+        gaps = [gap for gap in racer["gaps_s"] if gap is not None]
+        gap = f"{sum(gaps) / len(gaps):.2f}" if gaps else "-"
+        best = "-" if racer["best_lap_s"] is None else f"{racer['best_lap_s']:.3f}"
+        _print(
+            f"{place:>2}  {racer['name'][:24]:<24} {racer['mean_place']:>5.2f} {racer['wins']:>4} "
+            f"{racer['finished']:>8} {best:>10} {gap:>6} {racer['overtakes']:>6} "
+            f"{racer['contacts']:>8} {racer['ran_into']:>8} {racer['off_tracks']:>9} "
+            f"{racer['stuck']:>5}"
+        )
+
+
+def _print_league(entries: list[dict[str, Any]], track: str | None) -> None:
+    if not entries:
+        _print("the league has no races yet")
+        return
+    _print(
+        f"{'':>2}  {'league':<24} {'policy':<8} {'rating':>6} {'races':>5} {'wins':>4}  best laps"
+    )
+    for place, entry in enumerate(entries, 1):
+        laps = entry["best_laps_s"]
+        shown = {track: laps[track]} if track in laps else laps
+        best = ", ".join(f"{name} {lap:.3f} s" for name, lap in shown.items())
+        _print(
+            f"{place:>2}  {entry['name'][:24]:<24} {entry['fingerprint']:<8} "
+            f"{entry['rating']:>6.0f} {entry['races']:>5} {entry['wins']:>4}  {best or '-'}"
+        )
 
 
 @tracks_app.command("list")
@@ -576,11 +679,17 @@ def tracks_limit(
 
 
 @app.command()
-def film(run: RunArgument) -> None:
+def film(
+    run: RunArgument,
+    ghost: Annotated[
+        str | None,
+        typer.Option(help="Who drives along, seen through: limit, or another run."),
+    ] = None,
+) -> None:
     """Let a run's driver lap, and film its best trial."""
     from hotlap.outcome import film_run
 
-    _print(f"film: {film_run(run)}")
+    _print(f"film: {film_run(run, ghost)}")
 
 
 @app.command()
@@ -617,7 +726,7 @@ def runs(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, for a bug report; compile the kernels if they are not yet."""
-    from hotlap.bench import machine
+    from hotlap.machine import machine
 
     facts = machine()
     if as_json:

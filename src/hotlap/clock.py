@@ -162,6 +162,10 @@ class Clock:
         self._readings[rows[due], oldest] = found
         self._taken[rows[due], oldest] = steps[due]
 
+    def forget(self) -> None:
+        """Begin anew: every car takes a reading when it is asked next, and sees it at once."""
+        self._asked[:] = -1
+
     def _noisy(self, found: Array, seed: int, which: tuple[Array, Array, Array]) -> Array:
         size, noise = math.prod(found.shape[1:]), np.float32(self.settings.noise)
         if found.dtype == np.uint8:  # an image: so many numbers want cheaper draws

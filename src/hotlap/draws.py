@@ -43,6 +43,8 @@ class Purpose(IntEnum):
     IMU_DRIFT = 14
     OPTICS = 15
     COURSE = 20
+    OPPONENT = 30
+    RACE = 31
 
 
 def uniform(

@@ -7,32 +7,38 @@ reached, so that a learner can tell a crash from a lap that only the clock cut o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias, get_args
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat
 
 from hotlap.clock import Clock
-from hotlap.config import Settings
+from hotlap.config import Settings, read_toml, resolve
+from hotlap.crew import Crew, Driver
 from hotlap.deepracer.metadata import Continuous, Metadata
 from hotlap.deepracer.params import Params
 from hotlap.deepracer.reward_file import RewardFile
-from hotlap.draws import Purpose, uniform
 from hotlap.errors import ConfigError, MissingFieldError
+from hotlap.limit import fastest_lap
+from hotlap.opponents import SELF, Opponents, OpponentSettings
+from hotlap.runs import Run
 from hotlap.sim.bands import BANDS, ColorBandsSettings, check_size
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.domain import RandomizeSettings, random_looks
 from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
 from hotlap.sim.lens import random_mountings
 from hotlap.sim.lidar import LidarSettings, RangeLidar
-from hotlap.sim.look import Look
+from hotlap.sim.look import Look, LookSettings
 from hotlap.sim.native import NativeSimulator
+from hotlap.sim.relief import CLASSES, DepthSettings, SegmentationSettings
 from hotlap.sim.traffic import TrafficSettings
-from hotlap.simulator import Command, Simulator, Start, State
+from hotlap.simulator import Command, Simulator, State
+from hotlap.starts import Starts, StartSettings
 from hotlap.tasks.actions import (
     Actions,
     ActionSettings,
@@ -42,11 +48,19 @@ from hotlap.tasks.actions import (
     MetadataActions,
 )
 from hotlap.tasks.observation import StateObservation, StateSettings
-from hotlap.tasks.rewards import FileReward, FunctionReward, ProgressReward, RewardSettings
+from hotlap.tasks.rewards import (
+    ArrayReward,
+    FileReward,
+    FunctionReward,
+    LimitReward,
+    ProgressReward,
+    RewardSettings,
+    limit_reward,
+)
 from hotlap.tasks.rewards import array_reward as load_array_reward
 from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
 from hotlap.threads import available
-from hotlap.track import Track, load_track, split_names
+from hotlap.track import DEFAULT_TRACK, Track, load_track, split_names
 from hotlap.types import Array, Float32
 from hotlap.vehicle import load_vehicle
 
@@ -57,12 +71,18 @@ __all__ = [
     "StartSettings",
     "Transition",
     "VectorEnv",
+    "driver_task",
+    "env_settings",
+    "load_driver",
 ]
 
-Sensor: TypeAlias = Literal["state", "camera", "lidar", "odometry", "imu", "color_bands"]
+Sensor: TypeAlias = Literal[
+    "state", "camera", "lidar", "odometry", "imu", "color_bands", "depth", "segmentation"
+]
 SENSORS = get_args(Sensor)
-_GRID = 0.75
-"""Metres of road between two cars of a starting grid."""
+_IMAGES = {"camera", "color_bands", "depth", "segmentation"}
+_PLACES = 4096
+"""Places of a track at which the fastest lap is looked up."""
 
 
 def _words(given: Any) -> Any:
@@ -85,38 +105,20 @@ class ObservationSettings(Settings):
     """How Robotini's colours are read from the camera."""
     lidar: LidarSettings = RangeLidar()
     """What the LIDAR is."""
+    depth: DepthSettings = DepthSettings()
+    """How far the camera's pixels reach; its size, lens and place are the camera's."""
+    segmentation: SegmentationSettings = SegmentationSettings()
+    """What the camera's pixels show."""
     odometry: OdometrySettings = OdometrySettings()
     """What wheels and gyroscope tell."""
     imu: ImuSettings = ImuSettings()
     """What accelerometers and gyroscope tell."""
 
 
-class StartSettings(Settings):
-    """Where episodes begin."""
-
-    kind: Literal["random", "line", "round_robin", "spread"] = "random"
-    """random: anywhere on the course, off the line, rolling. line: at rest on the start line.
-    round_robin: at rest on the line, a share of the lap further each time (DeepRacer). spread: at
-    rest, the cars evenly over the lap (on an open track at its beginning), the first on the line,
-    the others a little off it."""
-    offset: float = Field(0.0, ge=0, lt=1)
-    """Start line, as a share of the lap; on an open track, of its first half."""
-    advance: float = Field(0.05, ge=0, le=1)
-    """Share of the lap between two starts of `round_robin`."""
-    direction: Literal["forward", "reversed", "alternate"] = "forward"
-    """Driving direction; `alternate` changes it each episode."""
-    lateral: float = Field(0.5, ge=0, le=1)
-    """Greatest offset of a random start, as a share of the half road."""
-    heading_deg: NonNegativeFloat = 15.0
-    """Greatest heading error of a random start [degrees]."""
-    speed: NonNegativeFloat = 2.0
-    """Greatest speed of a random start [m/s]; three in ten starts are at rest."""
-
-
 class EnvSettings(Settings):
     """A world and a task."""
 
-    track: str = "reinvent_like"
+    track: str = DEFAULT_TRACK
     """A track's name or file, or generated:100 for a hundred generated ones; several, separated by
     commas, take turns over the cars."""
     vehicle: str = "deepracer"
@@ -133,12 +135,19 @@ class EnvSettings(Settings):
     """What ends an episode."""
     start: StartSettings = StartSettings()
     """Where episodes begin."""
-    look: Look = Look()
+    look: LookSettings = Look()
     """Colours and widths that the camera sees."""
     randomize: RandomizeSettings = RandomizeSettings()
     """What differs from episode to episode; nothing does in an evaluation."""
     traffic: TrafficSettings = TrafficSettings()
     """What shares the road."""
+    opponents: OpponentSettings = OpponentSettings()
+    """Which saved drivers share the road."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether anything shares the road with a car, so that its driver looks out for it."""
+        return self.traffic.boxes > 0 or bool(self.opponents.drivers)
 
     def track_names(self) -> list[str]:
         """Return the names or files of the courses, one by one."""
@@ -200,6 +209,19 @@ class _Reward(Protocol):
     def restore(self, arrays: dict[str, Array]) -> None: ...
 
 
+def _check_walls(settings: EnvSettings) -> None:
+    """Refuse walls that camera and LIDAR would have in different places."""
+    seen, look = settings.observation, settings.look
+    names = {*seen.actor, *seen.critic}
+    both = "lidar" in names and bool(names & _IMAGES) and look.wall_height > 0 and seen.lidar.walls
+    if both and look.wall_offset != seen.lidar.wall_offset:
+        raise ConfigError(
+            f"look.wall_offset is {look.wall_offset:g} and observation.lidar.wall_offset "
+            f"{seen.lidar.wall_offset:g}: camera and LIDAR would have the walls in different "
+            "places; give both the same"
+        )
+
+
 class VectorEnv(gymnasium.vector.VectorEnv):
     """N cars on their task.
 
@@ -212,6 +234,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         desynchronize: whether first episodes get random clocks, so that not all cars time out
             together; wanted in training, not in tests.
         simulator: a world to use in place of our own.
+        world: a world that others step and this environment only looks at, with sensors of its own:
+            then nothing but `observe` and what `Eyes` asks for may be called.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -226,12 +250,17 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         threads: int | None = None,
         desynchronize: bool = False,
         simulator: Simulator | None = None,
+        world: NativeSimulator | None = None,
     ) -> None:
-        if settings.traffic.cars > 1 and settings.start.direction == "alternate":
+        opponents = settings.opponents
+        rivals = opponents.cars if opponents.drivers and opponents.share and not world else 0
+        cars = settings.traffic.cars + rivals
+        if cars > 1 and settings.start.direction == "alternate":
             raise ConfigError(
                 "start.direction: cars that share a track all drive the same way; choose forward "
-                "or reversed, or traffic.cars=1"
+                "or reversed, or traffic.cars=1 without opponents"
             )
+        _check_walls(settings)
         self.settings = settings
         self.rows = self.num_envs = rows
         self.dt = 1 / settings.control_rate
@@ -239,21 +268,27 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.names = tuple(name for name in SENSORS if name in names)
         if "color_bands" in names:
             check_size(settings.observation.camera.shape, settings.observation.color_bands)
-        self.simulator = simulator or NativeSimulator(
-            settings.tracks(),
+        self._world = world
+        native = simulator or NativeSimulator(
+            settings.tracks() if world is None else world.tracks,
             load_vehicle(settings.vehicle),
-            rows=rows,
+            rows=rows // settings.traffic.cars * cars if rivals else rows,
             dt=self.dt,
-            camera=settings.observation.camera if names & {"camera", "color_bands"} else None,
+            camera=settings.observation.camera if names & _IMAGES else None,
             bands=settings.observation.color_bands if "color_bands" in names else None,
+            depth=settings.observation.depth,
             lidar=settings.observation.lidar if "lidar" in names else None,
             looks=random_looks(settings.look, settings.randomize, seed),
             mountings=random_mountings(settings.randomize.mounting, seed),
-            randomize=settings.randomize,
-            traffic=settings.traffic,
-            first_row=first_row,
+            randomize=settings.randomize if world is None else None,
+            traffic=_with_cars(settings, rows, cars) if world is None else None,
+            first_row=first_row // settings.traffic.cars * cars if rivals else first_row,
             threads=threads,
         )
+        self.opponents: Opponents | None = None
+        self.simulator: Simulator = native
+        if rivals and isinstance(native, NativeSimulator):
+            self.opponents = self.simulator = self._oppose(native, cars, seed, threads)
         missing = names - {"state", "odometry", "imu"} - self.simulator.provides
         if missing:
             raise MissingFieldError(
@@ -266,15 +301,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._state_features = StateObservation(
             settings.observation.state,
             tracks,
-            shared=settings.traffic.boxes > 0,
+            shared=settings.shared,
             threads=threads or available(),
         )
         closed = np.array([track.closed for track in tracks])
         self._rules = Rules(settings.rules, self.lengths, closed, rows=rows, dt=self.dt)
-        self._reward, self._late = _make_reward(settings.reward, tracks, self.dt)
+        self._reward, self._late = _make_reward(settings, tracks, self.dt)
         self._seed = seed
         self._desynchronize = desynchronize
-        self._named = len(tracks) // (2 if settings.start.direction == "alternate" else 1)
+        self._starts = Starts(settings.start, tracks, cars=cars, rows=rows)
         self._inertial: dict[str, Odometry | Imu] = {}
         if "odometry" in names:
             self._inertial["odometry"] = Odometry(settings.observation.odometry, rows, dt=self.dt)
@@ -292,6 +327,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._lap_start = np.zeros(rows, np.float32)
         self._lap_best = np.full(rows, np.inf, np.float32)
         self.breadth = 0.0 if settings.randomize.success else 1.0
+        self._watched = self.names
         self._blank = self.save()
 
         self.spaces: dict[str, gymnasium.spaces.Box] = {n: self._space(n) for n in self.names}
@@ -316,6 +352,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     """What the last `advance` reached, before resets."""
 
     @property
+    def margin(self) -> float:
+        """Share of each half of the road, next to its border, that counts as beside it."""
+        return self._rules.margin
+
+    @margin.setter
+    def margin(self, share: float) -> None:
+        self._rules.margin = share
+
+    @property
     def lap_best(self) -> float:
         """The fastest lap of the episodes that are still running [s]; infinite if there is none."""
         return float(self._lap_best.min())
@@ -324,6 +369,34 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     def state(self) -> State:
         """The state of all rows, after resets."""
         return self.simulator.state
+
+    def _oppose(
+        self, world: NativeSimulator, cars: int, seed: int, threads: int | None
+    ) -> Opponents:
+        """Put saved drivers into the cars of a world that do not learn."""
+        settings, rows, tracks = self.settings, world.rows, world.tracks
+
+        def open_eyes(task: Mapping[str, Any]) -> VectorEnv:
+            # Whatever they were trained to see, they see it in this world's colours.
+            seen = {"look": settings.look, "randomize": settings.randomize}
+            own = resolve(EnvSettings, task, seen)
+            return VectorEnv(own, rows, seed=seed, world=world, threads=threads)
+
+        names = [name for name in settings.opponents.drivers if name != SELF]
+        drivers = [load_driver(name) for name in names]
+        for name, driver in zip(names, drivers, strict=True):
+            _check_opponent(name, driver, settings)
+        lengths = np.array([track.length for track in tracks], np.float32)
+        closed = np.array([track.closed for track in tracks])
+        return Opponents(
+            settings.opponents,
+            world,
+            Crew(rows, open_eyes),
+            Starts(settings.start, tracks, cars=cars, rows=rows),
+            Rules(settings.rules, lengths, closed, rows=rows, dt=self.dt),
+            learners=settings.traffic.cars,
+            drivers=drivers,
+        )
 
     def _space(self, name: str) -> gymnasium.spaces.Box:
         if name == "state":
@@ -335,7 +408,13 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if name == "lidar":
             lidar = self.settings.observation.lidar
             return gymnasium.spaces.Box(0, lidar.longest, (lidar.size,), np.float32)
-        return gymnasium.spaces.Box(0, 255, self.settings.observation.camera.shape, np.uint8)
+        camera = self.settings.observation.camera
+        if name == "depth":
+            far = self.settings.observation.depth.range_max
+            return gymnasium.spaces.Box(0, far, (*camera.shape[:2], 1), np.float32)
+        if name == "segmentation":
+            return gymnasium.spaces.Box(0, CLASSES - 1, (*camera.shape[:2], 1), np.uint8)
+        return gymnasium.spaces.Box(0, 255, camera.shape, np.uint8)
 
     # --- the native interface ---
 
@@ -343,6 +422,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         """Start an episode in every row and return the first observation."""
         everyone = np.arange(self.rows)
         self._start(everyone, first=True)
+        if self.opponents is not None:
+            self.opponents.restart()
         return self.observe()
 
     def advance(self, action: Array) -> Transition:
@@ -377,14 +458,28 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             self._start(rows)
         else:
             reached = {
-                name: np.empty((0, *space.shape), space.dtype)
-                for name, space in self.spaces.items()
+                name: np.empty((0, *self.spaces[name].shape), self.spaces[name].dtype)
+                for name in self._watched
             }
+        if self.opponents is not None:
+            self.opponents.restart()
         return Transition(self.observe(), reward, terminated, truncated, rows, reached, episodes)
 
     def observe(self, rows: Array | None = None) -> dict[str, Array]:
         """Return the observations of the given rows (all if None), by name."""
-        return {name: self._see(name, rows) for name in self.names}
+        if self._world is not None:
+            self._shown(self._world)
+        return {name: self._see(name, rows) for name in self._watched}
+
+    def watch(self, names: Collection[str]) -> None:
+        """Observe only these of `names` from now on: what nobody sees costs nothing.
+
+        A sensor that was not watched for a while takes its first reading at once.
+        """
+        for name in set(names) - set(self._watched):
+            if name in self._clocks:
+                self._clocks[name].forget()
+        self._watched = tuple(name for name in self.names if name in names)
 
     def _see(self, name: str, rows: Array | None) -> Array:
         """Return what drivers see by one sensor: what it measures now, unless it has a clock."""
@@ -414,14 +509,14 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             "simulator": self.simulator.save(),
             "rules": self._rules.save(),
             "reward": self._reward.save(),
-            **{f"inertial_{name}": one.save() for name, one in self._inertial.items()},
-            **{f"clock_{name}": clock.save() for name, clock in self._clocks.items()},
         }
         arrays = {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
+        arrays |= self.save_senses()
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             arrays[name] = getattr(self, f"_{name}").copy()
         arrays["seed"] = np.array(self._seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
         arrays["breadth"] = np.array(self.breadth)
+        arrays["watched"] = np.array([name in self._watched for name in self.names])
         return arrays
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
@@ -433,13 +528,54 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.simulator.restore(part("simulator"))
         self._rules.restore(part("rules"))
         self._reward.restore(part("reward"))
-        for name, one in self._inertial.items():
-            one.restore(part(f"inertial_{name}"))
-        for name, clock in self._clocks.items():
-            clock.restore(part(f"clock_{name}"))
+        self.restore_senses(arrays)
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             setattr(self, f"_{name}", arrays[name].copy())
         self._seed, self.breadth = int(arrays["seed"]), float(arrays["breadth"])
+        watched = arrays.get("watched", np.ones(len(self.names), bool))  # version 0.1 lacks it
+        self._watched = tuple(n for n, seen in zip(self.names, watched, strict=True) if seen)
+
+    # --- what a driver needs on a world that others step ---
+
+    def decode(self, action: Array) -> Command:
+        """Turn actions into commands."""
+        return self.actions.decode(action)
+
+    def look_on(self) -> None:
+        """Take in the step that the watched world has just made."""
+        assert self._world is not None
+        before = self._shown().state
+        after = self._shown(self._world).state
+        for sensor in self._inertial.values():
+            sensor.advance(before, after, seed=self._seed)
+
+    def sit(self, rows: Array) -> None:
+        """Begin an episode in rows that the watched world has just put on the road."""
+        state = self._shown(self._world).state
+        for sensor in self._inertial.values():
+            sensor.begin(rows, state, seed=self._seed)
+
+    def _shown(self, world: NativeSimulator | None = None) -> NativeSimulator:
+        assert isinstance(self.simulator, NativeSimulator)
+        if world is not None:
+            self.simulator.show(world)
+            self._seed = world.seed
+        return self.simulator
+
+    def save_senses(self) -> dict[str, Array]:
+        """Return what the sensors remember, as named arrays."""
+        parts: dict[str, dict[str, Array]] = {
+            **{f"inertial_{name}": one.save() for name, one in self._inertial.items()},
+            **{f"clock_{name}": clock.save() for name, clock in self._clocks.items()},
+        }
+        return {f"{part}.{k}": v for part, found in parts.items() for k, v in found.items()}
+
+    def restore_senses(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from what `save_senses` returned."""
+        for kind, sensors in (("inertial", self._inertial), ("clock", self._clocks)):
+            for name, one in sensors.items():
+                start = f"{kind}_{name}."
+                one.restore({k[len(start) :]: v for k, v in arrays.items() if k.startswith(start)})
 
     # --- Gymnasium's interface ---
 
@@ -493,47 +629,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def _start(self, rows: Array, *, first: bool = False) -> None:
         state = self.simulator.state
-        episode = state.episode[rows] + 1
-        ids = state.row[rows]
-        settings = self.settings.start
-        share: Array
-        zero: Array = np.zeros(len(rows), np.float32)
-        draws = uniform(self._seed, ids, episode, zero.astype(np.int64), Purpose.START, 5)
-        team, place = np.divmod(ids, self.settings.traffic.cars)
-        track = (team % self._named).astype(np.int32)
-        if settings.direction == "alternate":
-            track = track + (self._named * (episode % 2)).astype(np.int32)
-        length = self.lengths[track]
-        if settings.kind == "spread":
-            share, speed = np.asarray((settings.offset + rows / self.rows) % 1), zero
-            heading = np.radians(5) * (2 * draws[:, 2] - 1) * (rows > 0)
-        elif settings.kind == "random":
-            share, speed = draws[:, 0], np.maximum(0, draws[:, 3] * 1.43 - 0.43) * settings.speed
-            heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
-        else:
-            # each car begins one advance behind the next, so that a batch sees the whole lap
-            turn = (episode + team) * settings.advance if settings.kind == "round_robin" else 0
-            grid = place * _GRID / length
-            share, speed, heading = (settings.offset + zero + turn - grid) % 1, zero, zero
-        closed = np.array([t.closed for t in self.simulator.tracks])[track]
-        share = np.where(closed, share, 0.0 if settings.kind == "spread" else share * 0.5)
-        n = zero
-        if settings.kind in ("random", "spread"):
-            lateral = settings.lateral if settings.kind == "random" else 0.2 * (rows > 0)
-            n = (2 * draws[:, 1] - 1) * lateral * self._half_road(track, share)
-        elif self.settings.traffic.cars > 1:  # a grid: left and right in turn
-            n = (1 - 2 * (place % 2)) * 0.5 * self._half_road(track, share)
-        start = Start(
-            track=track,
-            s=(share * length * np.float32(1 - 1e-6)).astype(np.float32),
-            n=n.astype(np.float32),
-            heading_error=heading.astype(np.float32),
-            speed=np.asarray(speed, np.float32),
+        start, over = self._starts.draw(
+            rows,
+            state.row[rows],
+            state.episode[rows] + 1,
             seed=self._seed,
             breadth=self.breadth,
         )
         state = self.simulator.reset(rows, start)
-        clock = draws[:, 4] if first and self._desynchronize else None
+        clock = over if first and self._desynchronize else None
         self._rules.begin(rows, clock=clock)
         self._reward.begin(rows, state)
         for sensor in self._inertial.values():
@@ -546,15 +650,6 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             (self._lap_best, np.inf),
         ):
             array[rows] = value
-
-    def _half_road(self, track: Array, share: Array) -> Array:
-        half = np.empty(len(track), np.float32)
-        for i, course in enumerate(self.simulator.tracks):
-            st = course.stations
-            here = track == i
-            k = np.minimum((share[here] * st.count).astype(int), st.count - 1)
-            half[here] = np.minimum(st.left, st.right)[k]
-        return half
 
     def _count_laps(self, before: State, after: State) -> None:
         length = self.lengths[after.track]
@@ -580,6 +675,66 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             completion=np.clip(laps / goal, 0, limit).astype(np.float32),
             lap_time=self._lap_best[rows],
         )
+
+
+def driver_task(settings: EnvSettings) -> dict[str, Any]:
+    """Return what a driver needs to drive elsewhere as it was trained, ready for JSON.
+
+    It resolves to an EnvSettings: observation, actions, car and rate; files are read into it.
+    """
+    observation = settings.observation.model_dump(mode="json", exclude_none=True)
+    return {
+        "control_rate": settings.control_rate,
+        "vehicle": settings.vehicle,
+        "actions": _plain_actions(settings.actions).model_dump(mode="json"),
+        "observation": observation | {"critic": observation["actor"]},
+        "look": settings.look.model_dump(mode="json"),
+        "traffic": {"cars": 2 if settings.shared else 1},
+    }
+
+
+def env_settings(run: Run) -> EnvSettings:
+    """Rebuild the environment's settings of a run.
+
+    Raises:
+        ConfigError: the run's config.toml does not describe an environment.
+    """
+    tree = read_toml(run.path / "config.toml")
+    return resolve(EnvSettings, {k: v for k, v in tree.items() if k in EnvSettings.model_fields})
+
+
+def load_driver(path: str | Path, checkpoint: Literal["best", "last"] = "best") -> Driver:
+    """Load the driver of a run, with the task that it was trained for.
+
+    Raises:
+        RunError: this is not a Run, or it has no checkpoint yet.
+    """
+    run = Run.open(path)
+    return Driver(run.name, driver_task(env_settings(run)), *run.read_policy(checkpoint))
+
+
+def _check_opponent(name: str, driver: Driver, settings: EnvSettings) -> None:
+    if driver.task["control_rate"] != settings.control_rate:
+        raise ConfigError(
+            f"opponents.drivers: {name} acts {driver.task['control_rate']:g} times a second and "
+            f"this training {settings.control_rate:g}; choose another driver or control_rate"
+        )
+    if load_vehicle(driver.task["vehicle"]) != load_vehicle(settings.vehicle):
+        raise ConfigError(
+            f"opponents.drivers: {name} drives {driver.task['vehicle']} and this training "
+            f"{settings.vehicle}; a training has one kind of car (hotlap race has several)"
+        )
+
+
+def _with_cars(settings: EnvSettings, rows: int, cars: int) -> TrafficSettings:
+    """Return what shares the road, of so many cars a world."""
+    learning = settings.traffic.cars
+    if rows % learning:
+        raise ConfigError(
+            f"traffic.cars: worlds of {learning} cars need a multiple of {learning} cars in all "
+            f"(got {rows}); change train.cars or traffic.cars"
+        )
+    return settings.traffic.model_copy(update={"cars": cars})
 
 
 def _plain_actions(settings: Any) -> ContinuousActions | GridActions | ListActions:
@@ -648,10 +803,33 @@ class _FileReward:
         self._params.restore(arrays)
 
 
-def _make_reward(settings: Any, tracks: Sequence[Track], dt: float) -> tuple[_Reward, bool]:
+def _make_reward(settings: EnvSettings, tracks: Sequence[Track], dt: float) -> tuple[_Reward, bool]:
     """Return the reward and whether it is paid one step late."""
-    if isinstance(settings, FileReward):
-        return _FileReward(settings, tracks, dt), settings.timing == "deepracer"
-    if isinstance(settings, FunctionReward):
-        return _ArrayReward(load_array_reward(settings)), False
-    return _ArrayReward(settings), False
+    reward = settings.reward
+    if isinstance(reward, FileReward):
+        return _FileReward(reward, tracks, dt), reward.timing == "deepracer"
+    if isinstance(reward, FunctionReward):
+        return _ArrayReward(load_array_reward(reward)), False
+    if isinstance(reward, LimitReward):
+        return _ArrayReward(_against_the_limit(reward, settings, tracks)), False
+    return _ArrayReward(reward), False
+
+
+def _against_the_limit(
+    reward: LimitReward, settings: EnvSettings, tracks: Sequence[Track]
+) -> ArrayReward:
+    """Find the fastest laps, where they are not kept from before; some seconds for each track."""
+    rule, car = settings.rules.off_track, load_vehicle(settings.vehicle)
+    when, beside = [], []
+    for track in tracks:
+        limit = fastest_lap(track, car, rule="all_wheels" if rule == "never" else rule)
+        seconds, offset = limit.passing(np.linspace(0, track.length, _PLACES))
+        when.append(seconds)
+        beside.append(offset)
+    return limit_reward(
+        reward,
+        np.array(when, np.float32),
+        np.array(beside, np.float32),
+        np.array([track.length for track in tracks], np.float32),
+        np.array([track.closed for track in tracks]),
+    )

@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.config import read_toml, resolve
-from hotlap.env import EnvSettings, VectorEnv
+from hotlap.config import resolve
+from hotlap.env import EnvSettings, VectorEnv, env_settings
 from hotlap.errors import ConfigError, RunError
 from hotlap.limit import Rule, lap_bound
 from hotlap.runs import Run, lap_times
@@ -80,16 +80,6 @@ class Report:
         if np.isfinite(min(fastest, default=np.inf)):
             return int(np.argmin(fastest))
         return int(np.argmax([trace["travelled"][-1] for trace in self.traces]))
-
-
-def env_settings(run: Run) -> EnvSettings:
-    """Rebuild the environment's settings of a run.
-
-    Raises:
-        ConfigError: the run's config.toml does not describe an environment.
-    """
-    tree = read_toml(run.path / "config.toml")
-    return resolve(EnvSettings, {k: v for k, v in tree.items() if k in EnvSettings.model_fields})
 
 
 def load_policy(path: str | Path, checkpoint: Literal["best", "last"] = "best") -> NumpyPolicy:
@@ -191,6 +181,7 @@ def evaluation_env(
     changes |= {"rules.laps": laps, "rules.time_limit": limit}
     if settings.rules.off_track == "never":  # a lap beside the road is no clean lap
         changes["rules.off_track"] = "all_wheels"
+    changes["opponents.share"] = 0  # alone, but it looks out for others as it learned to
     changes["rules.crash"] = True  # nor is one that pushes others away
     rows = trials * settings.traffic.cars  # each car of a world is a trial
     return VectorEnv(resolve(EnvSettings, plain, changes), rows, threads=threads)

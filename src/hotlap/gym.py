@@ -11,6 +11,7 @@ import numpy as np
 from hotlap.config import resolve
 from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import ConfigError
+from hotlap.opponents import SELF
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.simulator import State
 from hotlap.tasks.rules import Status
@@ -122,4 +123,12 @@ def _task_settings(settings: Mapping[str, Any]) -> EnvSettings:
         named["observation"] = {"critic": seen.get("actor", ("state",)), **seen}
     elif "observation.actor" in named:
         named.setdefault("observation.critic", named["observation.actor"])
-    return resolve(EnvSettings, {"rules.laps": 3}, named)
+    found = resolve(EnvSettings, {"rules.laps": 3}, named)
+    opposed = any(name.startswith("opponents") for name in named)
+    if opposed and (not found.opponents.drivers or SELF in found.opponents.drivers):
+        raise ConfigError(
+            "opponents.drivers: name the runs whose drivers are on the road, as in "
+            '**{"opponents.drivers": "runs/oval-ppo-1"}; `self` exists in a training only '
+            f"(got {', '.join(found.opponents.drivers) or 'none'})"
+        )
+    return found

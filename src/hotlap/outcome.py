@@ -9,13 +9,17 @@ import numpy as np
 
 from hotlap import plot
 from hotlap.config import read_toml, resolve
+from hotlap.errors import ConfigError, RunError
 from hotlap.evaluate import Report, Trace, env_settings, evaluate
 from hotlap.film import write_film
+from hotlap.limit import fastest_lap
 from hotlap.runs import Run
 from hotlap.sim.camera import Camera, CameraSettings
+from hotlap.sim.relief import depth_picture, segmentation_picture
 from hotlap.track import Track, load_track
 from hotlap.trials import EvaluationSettings
 from hotlap.types import Array
+from hotlap.vehicle import load_vehicle
 
 __all__ = ["film_run", "plot_run", "write_outcome"]
 
@@ -46,15 +50,23 @@ def write_outcome(run: Run) -> dict[str, Path]:
     return written | _plots(run, trace) | {"film": _film(run, trace)}
 
 
-def film_run(path: str | Path) -> Path:
+def film_run(path: str | Path, ghost: str | Path | None = None) -> Path:
     """Let a run's best driver lap, and film its best trial; the rest of the run stays as it is.
 
+    Args:
+        path: the Run.
+        ghost: who drives along, seen through: `limit` for the fastest lap that physics allows its
+            car, or another Run, whose driver laps the same track in its own car.
+
     Raises:
-        RunError: this is not a Run, it has no checkpoint yet, or the film cannot be written.
+        RunError: this is not a Run, it has no checkpoint yet, its ghost does not lap, or the film
+            cannot be written.
+        MissingExtraError: the limit was asked for, and CasADi is not installed.
     """
     run = Run.open(path)
+    beside = None if ghost is None else _ghost(run, ghost)
     report = _drive(run)
-    return _film(run, report.traces[report.best_trial])
+    return _film(run, report.traces[report.best_trial], beside)
 
 
 def plot_run(path: str | Path) -> dict[str, Path]:
@@ -66,6 +78,19 @@ def plot_run(path: str | Path) -> dict[str, Path]:
     run = Run.open(path)
     report = _drive(run)
     return _plots(run, report.traces[report.best_trial])
+
+
+def _ghost(run: Run, who: str | Path) -> Trace:
+    settings, track = env_settings(run), _course(run)
+    if str(who) == "limit":
+        rule = settings.rules.off_track
+        if rule == "never":
+            raise ConfigError("--ghost limit: without an off-track rule there is no limit")
+        return fastest_lap(track, load_vehicle(settings.vehicle), rule=rule).trace()
+    report = evaluate(Run.open(who), track=settings.track_names()[0], trials=1, laps=2)
+    if not report.laps_completed:
+        raise RunError(f"--ghost {who}: its driver does not lap {track.name}; choose another")
+    return report.traces[0]
 
 
 def _drive(run: Run) -> Report:
@@ -90,10 +115,11 @@ def _plots(run: Run, trace: Trace) -> dict[str, Path]:
     return written
 
 
-def _film(run: Run, trace: Trace) -> Path:
+def _film(run: Run, trace: Trace, ghost: Trace | None = None) -> Path:
     settings, track = env_settings(run), _course(run)
     seen = settings.observation
-    camera = seen.camera if "camera" in seen.actor else CameraSettings(color="rgb")
+    sees = {"camera", "depth", "segmentation"} & set(seen.actor)
+    camera = seen.camera if sees else CameraSettings(color="rgb")
     camera = camera.model_copy(update={"stereo_baseline": 0.0})  # of a pair, what is between them
     # the standing lap and a flying one: who wants all of it has the trace
     frames = min(
@@ -102,8 +128,16 @@ def _film(run: Run, trace: Trace) -> Path:
     scene: dict[str, Array] = {name: column[:frames] for name, column in trace.items()}
     x, y, yaw = (np.ascontiguousarray(scene[name]) for name in ("x", "y", "yaw"))
     which = np.zeros(len(x), np.int32)
-    view = Camera(camera, (track,), (settings.look,)).render(
-        x, y, yaw, which, which, boxes=scene.get("boxes")
-    )
+    eye, boxes = Camera(camera, (track,), (settings.look,)), scene.get("boxes")
+    if "camera" not in seen.actor and "depth" in seen.actor:
+        far = seen.depth.range_max
+        depth = eye.depth(x, y, yaw, which, which, boxes=boxes, range_max=far)
+        view = depth_picture(depth, far)
+    elif "camera" not in seen.actor and "segmentation" in seen.actor:
+        view = segmentation_picture(eye.segmentation(x, y, yaw, which, which, boxes=boxes))
+    else:
+        view = eye.render(x, y, yaw, which, which, boxes=boxes)
     path = run.folder("films") / "evaluation.mp4"
-    return write_film(path, track, scene, camera=view, fps=round(settings.control_rate))
+    return write_film(
+        path, track, scene, camera=view, ghost=ghost, fps=round(settings.control_rate)
+    )

@@ -60,6 +60,7 @@ class Progress:
         self._clock = clock
         self._row: dict[str, Any] = {}
         self._rewards: list[float] = []
+        self._phase = ""
         self._times: dict[str, float] = {}
         self._due = clock() + _PLAIN_FIRST
         self._seen = clock()
@@ -99,6 +100,10 @@ class Progress:
         self._seen = self._clock()
         fresh = {name: value for name, value in row.items() if _is_number(value)}
         self._row.update(fresh)
+        phase = row.get("phase", "")
+        if phase and phase != self._phase:
+            self.event(f"phase: {phase}, after {_short(self._row.get('steps', 0))} steps")
+        self._phase = phase
         if "reward" in fresh:
             self._rewards.append(float(fresh["reward"]))
         for name, value in fresh.items():
@@ -130,6 +135,8 @@ class Progress:
         done = self._done()
         if done is not None:
             parts.append(f"{100 * done:.0f}%")
+        if self._phase:
+            parts.append(self._phase)
         if "steps_per_second" in row:
             parts.append(f"{row['steps_per_second']:.0f}/s")
         if "reward" in row:
@@ -227,6 +234,8 @@ class Progress:
             line.append(f" / {_short(self._total_steps)}")
         line.append(" steps")
         line.append(f"  {_minutes(self._seconds())}", "dim")
+        if self._phase:
+            line.append(f"  {self._phase}", "bold")
         if left is not None:
             line.append(f"  {_minutes(left)} left", "dim")
         return line

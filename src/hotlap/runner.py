@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.draws import Purpose, uniform
 from hotlap.env import Episodes, VectorEnv
+from hotlap.tasks.rules import Ended
 from hotlap.types import Array, Float32
 
 __all__ = ["Runner", "Sampler", "action_spec", "observation_specs"]
@@ -19,8 +20,13 @@ __all__ = ["Runner", "Sampler", "action_spec", "observation_specs"]
 class Sampler(Protocol):
     """What a Runner needs of a policy: the learner itself, in training."""
 
-    def act(self, observation: Mapping[str, Array], uniform: Array) -> tuple[Array, Float32]:
-        """Sample actions and their log-probabilities, decided by uniform numbers (N, A)."""
+    def act(
+        self, observation: Mapping[str, Array], uniform: Array, fresh: Array
+    ) -> tuple[Array, Float32]:
+        """Sample actions and their log-probabilities, decided by uniform numbers (N, A).
+
+        `fresh` (N,) says which rows begin an episode.
+        """
 
 
 class Runner:
@@ -35,9 +41,18 @@ class Runner:
         self._seed = seed
         self._observation = env.begin()
 
-    def collect(self, policy: Sampler, steps: int) -> tuple[Batch, Episodes]:
-        """Drive every row for `steps` steps; return the experience and the episodes that ended."""
+    def collect(
+        self, policy: Sampler, steps: int, names: Collection[str] | None = None
+    ) -> tuple[Batch, Episodes]:
+        """Drive every row for `steps` steps; return the experience and the episodes that ended.
+
+        Of what there is to see, only `names` is observed; None: all.
+        """
         env = self.env
+        wanted = env.names if names is None else names
+        if set(self._observation) != set(wanted):
+            env.watch(wanted)
+            self._observation = env.observe()
         draws = 1 if env.actions.discrete else env.actions.size
         seen = {
             name: np.empty((steps, *first.shape), first.dtype)
@@ -47,6 +62,7 @@ class Runner:
         shape = (steps, env.rows)
         log_prob, reward = np.empty(shape, np.float32), np.empty(shape, np.float32)
         terminated, truncated = np.empty(shape, bool), np.empty(shape, bool)
+        failed = np.zeros(shape, bool)
         reached: list[dict[str, Array]] = []
         episodes: list[Episodes] = []
         for t in range(steps):
@@ -56,7 +72,7 @@ class Runner:
             chance = uniform(
                 self._seed, state.row, state.episode, state.steps, Purpose.ACTION, draws
             )
-            chosen, log_prob[t] = policy.act(self._observation, chance)
+            chosen, log_prob[t] = policy.act(self._observation, chance, state.steps == 0)
             if action is None:
                 action = np.empty((steps, *chosen.shape), chosen.dtype)
             action[t] = chosen
@@ -65,6 +81,7 @@ class Runner:
             terminated[t], truncated[t] = transition.terminated, transition.truncated
             if len(transition.ended):
                 reached.append(transition.reached)
+                failed[t, transition.ended] = Ended(transition.episodes.status).failed
             if len(transition.ended) or not episodes:  # an empty one says of which kind they are
                 episodes.append(transition.episodes)
             self._observation = transition.observation
@@ -83,6 +100,7 @@ class Runner:
                 else np.empty((0, *array.shape[2:]), array.dtype)
                 for name, array in seen.items()
             },
+            failed=failed,
         )
         return batch, _joined(episodes)
 
@@ -93,7 +111,7 @@ class Runner:
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Continue from what `save` returned."""
         self.env.restore(arrays)
-        self._observation = self.env.observe()
+        self._observation = {}  # observed when it is known what is wanted
 
 
 def _joined(episodes: list[Episodes]) -> Episodes:
@@ -107,7 +125,7 @@ def _joined(episodes: list[Episodes]) -> Episodes:
 def observation_specs(env: VectorEnv) -> dict[str, ObservationSpec]:
     """Say what one row of each observation of an environment looks like."""
     return {
-        name: ObservationSpec(tuple(space.shape), str(space.dtype))
+        name: ObservationSpec(tuple(space.shape), str(space.dtype), float(space.high.max()))
         for name, space in env.spaces.items()
     }
 

@@ -5,6 +5,7 @@ config.toml          the complete settings            meta.json   versions, mach
 metrics.jsonl        one line an iteration            events.jsonl   what happened, and when
 checkpoints/<steps>/ policy.safetensors policy.json state.safetensors state.json
 checkpoints/last     checkpoints/best                 tiny JSON files that name one of them
+replay/<first>.safetensors                            what a learner remembers, a piece each
 tensorboard/         event files                      traces/ films/ plots/ report.json
 ```
 
@@ -248,8 +249,44 @@ class Run:
         path = self.path / "report.json"
         return _read_document(path) if path.exists() else None
 
+    def write_segment(self, first: int, arrays: Mapping[str, Array]) -> None:
+        """Write a piece of what a learner remembers, forced to the disk before it has its name.
+
+        It stays if the next checkpoint names it, and as long as the last checkpoint does.
+
+        Raises:
+            RunError: the disk is full or the like; nothing already written is harmed.
+        """
+        self.claim()
+        folder = self.path / "replay"
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        _replace(folder / f"{first:012d}.safetensors", _tensors("replay", arrays))
+
+    def read_segment(self, first: int) -> dict[str, Array]:
+        """Read a piece of what a learner remembered.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        path = self.path / "replay" / f"{first:012d}.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunError(
+                f"{path} is missing or damaged ({error}): the training cannot continue exactly. "
+                f"Start anew from its driver with: hotlap train --from {self.path}"
+            ) from None
+
     def write_checkpoint(
-        self, steps: int, *, policy: Part, state: Part, best: bool, keep: int = 3
+        self,
+        steps: int,
+        *,
+        policy: Part,
+        state: Part,
+        best: bool,
+        keep: int = 3,
+        segments: Sequence[int] = (),
     ) -> Path:
         """Write a complete checkpoint, point `last` (and `best`) to it, and delete old ones.
 
@@ -260,6 +297,8 @@ class Run:
             state: everything else that continuing needs.
             best: whether this is the best driver so far.
             keep: how many of the newest to keep; the best one is kept besides.
+            segments: what `write_segment` wrote and continuing from here needs. The others are
+                deleted: only from the last checkpoint can a learner with a memory continue.
 
         Raises:
             RunError: the disk is full or the like; nothing already written is harmed.
@@ -272,6 +311,8 @@ class Run:
         try:
             with _writing(temporary):
                 temporary.mkdir(parents=True)
+            if segments:
+                state = ({**state[0], "segments": list(segments)}, state[1])
             for name, (document, arrays) in (("policy", policy), ("state", state)):
                 _write(temporary / f"{name}.safetensors", _tensors(name, arrays))
                 _write(temporary / f"{name}.json", _document(_plain(document)))
@@ -295,6 +336,7 @@ class Run:
         if best:
             _replace(folder / "best", pointer)
         _replace(folder / "last", pointer)
+        self._forget_segments(segments)
         spared = {*self.checkpoints()[-keep:], self._pointed("best"), self._pointed("last")}
         for old in set(self.checkpoints()) - spared:
             # Out of sight in one move, so that no reader meets half a checkpoint.
@@ -304,6 +346,12 @@ class Run:
             shutil.rmtree(gone, ignore_errors=True)
         shutil.rmtree(folder / f"{_ASIDE}{target.name}", ignore_errors=True)
         return target
+
+    def _forget_segments(self, needed: Sequence[int]) -> None:
+        names = {f"{first:012d}.safetensors" for first in needed}
+        for name in set(_names(self.path / "replay")) - names:
+            with contextlib.suppress(OSError):
+                (self.path / "replay" / name).unlink()
 
     def checkpoints(self) -> list[int]:
         """Return the steps of the complete checkpoints, oldest first."""
@@ -379,9 +427,11 @@ class Run:
     def _clear(self) -> None:
         """Undo what a killed writer left: temporaries, half a replacement, what came after last."""
         folder = self.path / "checkpoints"
+        last = self._pointed("last")
+        if last is None:
+            self._forget_segments(())
         if not folder.is_dir():
             return
-        last = self._pointed("last")
         for entry in list(folder.iterdir()):
             steps = int(entry.name) if entry.name.isdigit() else -1
             if entry.name.startswith(_ASIDE):
@@ -397,6 +447,10 @@ class Run:
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
+        if last is not None and (self.path / "replay").is_dir():
+            with contextlib.suppress(OSError, ValueError):  # a damaged one is told when it is read
+                document = json.loads((self._find("last") / "state.json").read_bytes())
+                self._forget_segments(document.get("segments", ()))
 
     def sync_tensorboard(self) -> None:
         """Write the metrics logged since the last call into TensorBoard event files.

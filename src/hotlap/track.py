@@ -25,6 +25,7 @@ from hotlap.formats import MAPS, TABLES, read_map, read_table
 from hotlap.types import Array, Float32, Float64
 
 __all__ = [
+    "DEFAULT_TRACK",
     "NAME",
     "Stations",
     "Track",
@@ -36,6 +37,9 @@ __all__ = [
     "track_names",
     "whole_names",
 ]
+
+DEFAULT_TRACK = "reinvent_like"
+"""Where cars drive that are sent nowhere else."""
 
 _SAME_PLACE = 1e-9
 """Rounding [m] that does not yet put a point off the road."""

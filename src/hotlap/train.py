@@ -11,16 +11,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from hotlap.algorithms.settings import PPOSettings
+from hotlap.algorithms.learner import AlgorithmSettings, Phase, Phased, Taught, make_learner
+from hotlap.algorithms.policy import NumpyPolicy
+from hotlap.algorithms.replay import Replay
+from hotlap.algorithms.settings import DistillSettings, PPOSettings
 from hotlap.config import Settings, read_toml, resolve, to_toml
+from hotlap.crew import Driver
 from hotlap.deepracer.folder import read_folder
-from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv
+from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv, driver_task
 from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
+from hotlap.evaluate import env_settings
+from hotlap.opponents import SELF
 from hotlap.outcome import write_outcome
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
@@ -38,8 +44,6 @@ __all__ = [
     "read_config",
     "train",
 ]
-
-AlgorithmSettings: TypeAlias = PPOSettings
 
 _RECENT = 100
 """The metrics speak of so many episodes, the last that ended."""
@@ -192,6 +196,7 @@ def train(
     if resume is not None:
         run = Run.open(where)
     else:
+        training.take_teacher()
         if weights_from is not None:
             training.take_weights(Run.open(weights_from))
         meta = {"seed": config.seed, "device": training.device}
@@ -273,8 +278,14 @@ def _anchored(config: TrainConfig) -> TrainConfig:
         place, _, name = config.reward.function.rpartition(":")
         function = f"{whole(place)}:{name}"
         changed["reward"] = config.reward.model_copy(update={"function": function})
+    rivals = [name if name == SELF else str(Run.open(name).path.resolve())
+              for name in config.opponents.drivers]  # fmt: skip
+    changed["opponents"] = config.opponents.model_copy(update={"drivers": tuple(rivals)})
     if isinstance(config.actions, MetadataActions):
         changed["actions"] = config.actions.model_copy(update={"path": whole(config.actions.path)})
+    if isinstance(config.algorithm, DistillSettings) and config.algorithm.teacher:
+        teacher = str(Run.open(config.algorithm.teacher).path.resolve())
+        changed["algorithm"] = config.algorithm.model_copy(update={"teacher": teacher})
     return config.model_copy(update=changed)
 
 
@@ -289,7 +300,10 @@ def _check_reward(config: TrainConfig) -> list[str]:
         return []
     from hotlap.deepracer.reward_file import RewardFile
 
-    notes = RewardFile(config.reward.path).check(config.tracks()[0])
+    others = config.traffic.bots + config.traffic.cars - 1
+    notes = RewardFile(config.reward.path).check(
+        config.tracks()[0], obstacles=config.traffic.obstacles, cars=others
+    )
     return [f"reward: {config.reward.path} is executed, and passed its check", *notes]
 
 
@@ -299,18 +313,12 @@ class _Training:
     run: Run
 
     def __init__(self, config: TrainConfig, began: float, progress: Progress) -> None:
-        try:
-            from hotlap.algorithms.ppo import PPO
-        except ImportError as error:
-            if "torch" not in str(error):
-                raise
-            raise MissingExtraError("hotlap train", "torch", "train") from None
         self.config = config
         self.began = began
         self.progress = progress
-        self.env = VectorEnv(config, config.train.cars, seed=config.seed, desynchronize=True)
         self.device = _device(config.train.device)
-        self.learner = PPO(
+        self.env = VectorEnv(config, config.train.cars, seed=config.seed, desynchronize=True)
+        self.learner = make_learner(
             config.algorithm,
             observation_specs(self.env),
             action_spec(self.env),
@@ -322,6 +330,8 @@ class _Training:
         self.runner = Runner(self.env, seed=config.seed)
         self.trials = Trials(config, config.evaluation)
         self.iteration = self.steps = self.episodes = 0
+        self.segments: list[int] = []
+        self.written = 0
         self.recent = np.empty((0, 4), np.float32)
         self.best_lap: float | None = None
         self.stopped_by = 0
@@ -346,6 +356,12 @@ class _Training:
         """Share of the budget that is spent; whichever limit comes first."""
         return max((spent / limit for spent, limit in self.spent().values()), default=0.0)
 
+    def phase(self) -> Phase:
+        """Return what the learner wants to be collected next."""
+        if isinstance(self.learner, Phased):
+            return self.learner.phase
+        return Phase("", self.config.algorithm.horizon, self.env.names)
+
     def loop(self, run: Run) -> None:
         """Train until the budget is spent or somebody asks to stop."""
         self.run = run
@@ -354,7 +370,10 @@ class _Training:
         with self.progress, _stop_on_signal(self):
             while (self.share < 1 or not self.iteration) and not self.stopped_by:
                 start = time.perf_counter()
-                batch, episodes = self.runner.collect(self.learner, config.algorithm.horizon)
+                self._admit_itself()
+                phase = self.phase()
+                self.env.margin = phase.margin
+                batch, episodes = self.runner.collect(self.learner, phase.steps, phase.names)
                 collected = time.perf_counter()
                 metrics = self.learner.update(batch, progress=min(1.0, self.share))
                 learnt = time.perf_counter()
@@ -363,16 +382,19 @@ class _Training:
                 self._count(episodes)
 
                 trial = None
-                if self.trials.due(self.iteration, learnt, lapped=self.best_lap is not None):
+                lapped = self.best_lap is not None
+                if self.phase().ready and self.trials.due(self.iteration, learnt, lapped=lapped):
                     trial = self._try()
                     self.trials.took(time.perf_counter() - learnt, time.perf_counter())
                 tried = time.perf_counter()
-                times = {
+                times: dict[str, float | str] = {
                     "steps_per_second": round(batch.reward.size / (learnt - start), 1),
                     "time/collect": round(collected - start, 6),
                     "time/learn": round(learnt - collected, 6),
                     "time/evaluate": round(tried - learnt, 6),
                 }
+                if phase.name:
+                    times["phase"] = phase.name
                 if config.randomize.success:
                     times["breadth"] = round(self.env.breadth, 4)
                 self._log({**metrics, **times}, trial)
@@ -381,6 +403,15 @@ class _Training:
                     self._checkpoint(best=better)
                     last_checkpoint = time.perf_counter()
             self._checkpoint(best=not self.stopped_by and self._try().best)
+
+    def _admit_itself(self) -> None:
+        """Let the present driver join the opponents, where its time has come."""
+        opponents = self.env.opponents
+        if opponents is not None and opponents.due(self.steps):
+            task, name = driver_task(self.config), f"{SELF}@{self.steps}"
+            opponents.admit(Driver(name, task, *self.learner.policy_state()), self.steps)
+            names = [driver.name for driver in opponents.versions]
+            self.run.log_event("opponent", steps=self.steps, versions=names)
 
     def _count(self, episodes: Episodes) -> None:
         """Remember the episodes that ended: reward, completion, seconds, fastest lap."""
@@ -392,7 +423,7 @@ class _Training:
         best = min([self.env.lap_best, *episodes.lap_time.tolist(), self.best_lap or math.inf])
         self.best_lap = best if math.isfinite(best) else None
 
-    def _log(self, metrics: Mapping[str, float], trial: Trial | None) -> None:
+    def _log(self, metrics: Mapping[str, float | str], trial: Trial | None) -> None:
         reward, completion, seconds, lap = self.recent.T
         row: dict[str, Any] = {
             "iteration": self.iteration,
@@ -454,14 +485,30 @@ class _Training:
         packed = {f"learner.{k}": v for k, v in arrays.items()}
         packed |= {f"runner.{k}": v for k, v in self.runner.save().items()}
         packed["recent"] = self.recent
+        if self.learner.replay is not None:
+            state["replay"], arrays = self._write_replay(self.learner.replay)
+            packed |= {f"replay.{k}": v for k, v in arrays.items()}
         self.run.write_checkpoint(
             self.steps,
             policy=self.learner.policy_state(),
             state=(state, packed),
             best=best,
             keep=self.config.train.keep,
+            segments=self.segments,
         )
         self.run.sync_tensorboard()
+
+    def _write_replay(self, replay: Replay) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Write what the replay took in since the last time; return what else it consists of."""
+        first = max(self.written, replay.oldest)
+        if replay.head > first:
+            self.run.write_segment(first, replay.segment(first))
+            self.segments.append(first)
+            self.written = replay.head
+        ends = [*self.segments[1:], self.written]
+        pairs = zip(self.segments, ends, strict=True)
+        self.segments = [first for first, end in pairs if end > replay.oldest]
+        return replay.save()
 
     def restore(self, run: Run) -> None:
         """Continue from a run's last checkpoint, as its writer."""
@@ -470,6 +517,11 @@ class _Training:
         try:
             self.learner.restore(state["learner"], _part(arrays, "learner."))
             self.runner.restore(_part(arrays, "runner."))
+            if self.learner.replay is not None:
+                self.segments, self.written = state.get("segments", []), state["replay"]["head"]
+                pieces = ((first, run.read_segment(first)) for first in self.segments)
+                own = _part(arrays, "replay.")
+                self.learner.replay.restore(state["replay"], own, pieces)
             self.recent = arrays["recent"]
             self.iteration, self.steps = state["iteration"], state["steps"]
             self.episodes, self.best_lap = state["episodes"], state["best_lap"]
@@ -491,13 +543,37 @@ class _Training:
         run.log_event("resumed", steps=self.steps, settings=changed)
         self.progress.event(f"resumed at {self.steps:,} steps")
 
+    def take_teacher(self) -> None:
+        """Read the driver that teaches, where the settings name a Run."""
+        algorithm = self.config.algorithm
+        if not isinstance(self.learner, Taught) or not getattr(algorithm, "teacher", ""):
+            return
+        assert isinstance(algorithm, DistillSettings)
+        run = Run.open(algorithm.teacher)
+        policy = run.read_policy("best")
+        theirs, ours = env_settings(run), self.config
+        sensors = NumpyPolicy(*policy).names
+        alike = {"actions": (theirs.actions, ours.actions)} | {
+            f"observation.{name}": (
+                getattr(theirs.observation, name),
+                getattr(ours.observation, name),
+            )
+            for name in sensors
+        }
+        wrong = [name for name, (its, own) in alike.items() if its != own]
+        if wrong:
+            raise ConfigError(
+                f"algorithm.teacher: {run.path} was trained with another {', '.join(wrong)}; "
+                "teacher and student need the same: copy it from the teacher's config.toml"
+            )
+        self.learner.take_teacher(*policy)
+        self.progress.event(f"the driver of {run.path} teaches")
+
     def take_weights(self, other: Run) -> None:
         """Start from another run's driver, with our own step size and with episodes of our own."""
         state, arrays = other.read_state("best")
-        own = {"updates": 0, "learning_rate": self.config.algorithm.learning_rate}
-        learnt = _part(arrays, "learner.") | {"reward.return": np.zeros(0)}
         try:
-            self.learner.restore(state["learner"] | own, learnt)
+            self.learner.adopt(state["learner"], _part(arrays, "learner."))
         except (RunError, KeyError) as error:
             raise RunError(f"--from {other.path}: {error}") from None
         self.progress.event(f"starts from the driver of {other.path}")
@@ -512,7 +588,12 @@ def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 
 def _device(wanted: str) -> str:
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        if "torch" not in str(error):
+            raise
+        raise MissingExtraError("hotlap train", "torch", "train") from None
 
     there = torch.cuda.is_available()
     if wanted == "cuda" and not there:

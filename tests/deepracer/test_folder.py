@@ -202,7 +202,7 @@ def test_every_line_of_run_env_is_applied_or_said(folder):
         "DR_WORKERS": "no effect: one process",
         "DR_TRAIN_RTF": "no effect: it is empty",
         "DR_LOCAL_S3_MODEL_METADATA_KEY": "no effect: everything stays in files",
-        "DR_OA_OBJECT_POSITIONS": "0.23,-1;0.46,1 has no effect: there are no obstacles",
+        "DR_OA_OBJECT_POSITIONS": "0.23,-1;0.46,1 has no effect: the race is TIME_TRIAL",
         "DR_EVAL_NUMBER_OF_TRIALS": "hotlap evaluate RUN --trials N",
         "DR_CAR_COLOR": "#ff0000 has no effect",
         "DR_SOMETHING": "it is not known",
@@ -317,8 +317,12 @@ def test_a_track_asked_for_elsewhere_wins(folder):
     ("files", "said"),
     [
         (
-            {"run": "DR_RACE_TYPE=HEAD_TO_BOT"},
-            "run.env: DR_RACE_TYPE: HEAD_TO_BOT is not there yet",
+            {"run": "DR_RACE_TYPE=HEAD_TO_MODEL"},
+            "run.env: DR_RACE_TYPE: HEAD_TO_MODEL is no race to train for",
+        ),
+        (
+            {"run": "DR_RACE_TYPE=HEAD_TO_MODEL"},
+            "HEAD_TO_MODEL is a race of two saved drivers; train each with TIME_TRIAL",
         ),
         ({"run": "A=1\nDR_WORLD_NAME = oval"}, "run.env:2: must be KEY=VALUE"),
         ({"run": 'A="b'}, "run.env:1: must be KEY=VALUE"),

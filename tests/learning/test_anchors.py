@@ -1,4 +1,4 @@
-"""PPO against published returns; the five seeds we publish come from benchmarks/anchors.py."""
+"""Our learners against published returns; the seeds we publish come from benchmarks/anchors.py."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ from anchors import ANCHORS, run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ANCHORS)
-def test_it_comes_near_what_others_published(task):
-    # Seeds spread: of seven on CartPole six reached 500 and one 461.
-    found = [run(task, seed)["return_mean"] for seed in (100, 101)]
+@pytest.mark.parametrize("name", ANCHORS)
+def test_it_comes_near_what_others_published(name):
+    # Seeds spread: of seven of PPO on CartPole six reached 500 and one 461.
+    found = [run(name, seed)["return_mean"] for seed in (100, 101)]
 
-    assert np.mean(found) >= ANCHORS[task].at_least
+    assert np.mean(found) >= ANCHORS[name].at_least

@@ -15,7 +15,14 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
     ("source", "steps"),
-    [("configs/state.toml", 80_000), ("configs/camera.toml", 120_000)],
+    [
+        ("configs/state.toml", 80_000),
+        ("configs/camera.toml", 120_000),
+        ("configs/sac.toml", 12_000),
+        ("configs/td3.toml", 12_000),
+        ("configs/dqn.toml", 40_000),
+        ("configs/pqn.toml", 400_000),
+    ],
 )
 def test_a_shipped_configuration_becomes_a_driver_that_laps(tmp_path, source, steps, seed):
     budget = {"train.steps": steps, "train.seconds": 0, "seed": seed}

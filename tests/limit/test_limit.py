@@ -206,6 +206,23 @@ def test_a_trace_has_a_row_every_step_and_its_lap_takes_the_limits_time():
     assert (np.abs(trace["yaw"]) <= np.float32(math.pi)).all()
 
 
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_it_passes_every_place_when_its_motion_says_so(first):
+    """Twice as fast on the second half: 2 m in 2 s, then 2 m in 1 s; wherever its rows begin."""
+    far = np.arange(5.0)
+    s = (first + far) % 4.0
+    pace = np.where(s[:-1] < 2, 1.0, 0.5)
+    limit = made(
+        rows=5, seconds=3.0, t=np.append(0, np.cumsum(pace)), s=s, travelled=far,
+        n=0.1 * s,
+    )  # fmt: skip
+
+    seconds, beside = limit.passing([0.0, 0.5, 2.0, 3.0, 4.0])
+
+    np.testing.assert_allclose(seconds, [0, 0.5, 2, 2.5, 3], atol=1e-9)
+    np.testing.assert_allclose(beside, [0, 0.05, 0.2, 0.3, 0], atol=1e-9)
+
+
 def test_actions_are_the_clusters_of_what_the_lap_commands():
     # Three kinds of moments: straight at 4, left 0.3 rad = 17.2 degrees at 2, right at 1 m/s.
     kind = np.repeat([0, 1, 2], 100)

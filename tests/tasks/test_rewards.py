@@ -12,9 +12,11 @@ from hotlap.simulator import Command
 from hotlap.tasks.rewards import (
     CentreReward,
     FunctionReward,
+    LimitReward,
     ProgressReward,
     RacingReward,
     array_reward,
+    limit_reward,
 )
 from hotlap.tasks.rules import Ended, Status
 
@@ -58,6 +60,61 @@ def test_centre_pays_by_the_share_of_the_half_road_that_is_left(state):
 
     # the last two do not move forward
     np.testing.assert_allclose(value, [1, 0.75, 0.5, 0, -1, 0, 0], atol=1e-6)
+
+
+def test_the_limit_pays_the_seconds_that_the_fastest_lap_needs(state):
+    """On a loop of 8 m, driven at 4 m/s for 4 m and at 2 m/s for 4 m: 3 s a lap, 0.1 m left."""
+    when, beside = np.array([[0, 0.5, 1, 2, 3]], "f4"), np.full((1, 5), 0.1, "f4")
+    loop = np.array([8], "f4"), np.array([True])
+    reward = limit_reward(LimitReward(off_track_fine=5), when, beside, *loop)
+
+    # a fast metre, a slow one, over the line, back over it, back, nothing, and off the road
+    before = state(7, s=[1, 5, 7, 1, 3, 2, 5])
+    after = state(7, s=[2, 6, 1, 7, 2, 2, 6])
+    value = paid(reward, before, after, ended(0, 0, 0, 0, 0, 0, Status.OFF_TRACK))
+
+    np.testing.assert_allclose(value, [0.25, 0.5, 0.75, -0.75, -0.25, 0, 0.5 - 5], atol=1e-6)
+
+    aside = limit_reward(LimitReward(line_fine=2), when, beside, *loop)
+    after = state(2, s=[2, 2], n=[0.1, -0.2])
+    value = paid(aside, state(2, s=[1, 1]), after, ended(0, 0))
+    np.testing.assert_allclose(value, [0.25, 0.25 - 2 * 0.3], atol=1e-6)
+
+
+def test_each_car_is_paid_by_its_own_track_and_an_open_one_has_no_lap(state):
+    when = np.array([[0, 1, 2], [0, 6, 9]], "f4")
+    reward = limit_reward(
+        LimitReward(),
+        when,
+        np.zeros((2, 3), "f4"),
+        np.array([4, 6], "f4"),
+        np.array([True, False]),
+    )
+
+    before, after = state(2, s=[0, 0], track=[0, 1]), state(2, s=[1, 6], track=[0, 1])
+    value = paid(reward, before, after, ended(0, 0))
+
+    np.testing.assert_allclose(value, [0.5, 9.0], atol=1e-6)
+
+
+def test_a_lap_of_any_driver_earns_the_limit_of_the_lap():
+    """What is paid is a difference of one function of the place: a lap's sum is the lap."""
+    pytest.importorskip("casadi")
+    env = VectorEnv(resolve(EnvSettings, {"track": "oval", "reward": "limit"}), 1)
+    env.begin()
+    earned, t = 0.0, None
+    for _ in range(400):
+        n, error = float(env.state.n[0]), float(env.state.heading_error[0])
+        steering = np.clip(-2 * n - 1.5 * error + 0.3 * env.state.curvature[0] * 2, -1, 1)
+        t = env.advance(np.array([[steering, -0.8]], np.float32))
+        earned += float(t.reward[0])
+        if env.state.travelled[0] >= env.lengths[0] or len(t.ended):
+            break
+
+    assert t is not None
+    assert not len(t.ended)
+    # 3.853 s by tests/limit; the last step goes a little over the line
+    assert earned == pytest.approx(3.853, abs=0.05)
 
 
 def test_racing_fines_speed_off_the_road_and_turns_of_the_wheel(state):

@@ -245,3 +245,15 @@ def test_touching_something_ends_the_episode_unless_cars_may_push(state):
 
     assert strict.judge(after, after).status.tolist() == [0, Status.CRASHED, 0]
     assert rough.judge(after, after).status.tolist() == [0, 0, 0]
+
+
+def test_a_margin_closes_a_share_of_each_half_of_the_road(state):
+    # 0.5 m to the left and 0.4 m to the right, a quarter closed: 0.375 m and 0.3 m remain
+    n = [0.37, 0.38, -0.29, -0.31]
+    after = state(4, x=1, n=n, left=0.5, right=0.4)
+    judge = rules(4)
+    judge.margin = 0.25
+
+    assert judge.judge(state(4), after).status.tolist() == [0, Status.OFF_TRACK] * 2
+    judge.margin = 0.0
+    assert judge.judge(state(4), after).status.tolist() == [0] * 4

@@ -21,6 +21,8 @@ class ObservationSpec:
     """Without the row axis: (O,) for numbers, (H, W, C) for an image."""
     dtype: str
     """NumPy's name: `float32`, or `uint8` for a camera."""
+    high: float = 255.0
+    """Greatest number of an image; networks scale by it."""
 
     @property
     def is_image(self) -> bool:
@@ -63,6 +65,8 @@ class Batch:
     reached: Mapping[str, Array]
     """By name, (K, ...): seen by the K ended steps before their reset, in the row-major order of
     `np.nonzero(terminated | truncated)`."""
+    failed: Array | None = None
+    """(T, N) bool: where it terminated before its task was done; None: wherever it terminated."""
 
     def __post_init__(self) -> None:
         ended = int(np.count_nonzero(self.terminated | self.truncated))

@@ -17,7 +17,7 @@ from hotlap.algorithms.settings import NetworkSettings
 from hotlap.errors import ConfigError
 from hotlap.types import Float32
 
-__all__ = ["Adam", "forward", "initial_weights", "make_plan"]
+__all__ = ["Adam", "encode", "forward", "initial_weights", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def make_plan(
             vectors[name] = int(np.prod(spec.shape))
             continue
         height, width, channels = spec.shape
-        scale, offset = (1.0 / 255.0, 0.0) if spec.dtype == "uint8" else (1.0, 0.0)
-        if cnn.centred and spec.dtype == "uint8":
-            scale, offset = 2.0 / 255.0, -1.0
+        scale, offset = (2.0 / spec.high, -1.0) if cnn.centred else (1.0 / spec.high, 0.0)
         images[name] = ImagePlan(
             shape=(height, width, channels),
             scale=scale,
@@ -101,7 +99,7 @@ def _least(cnn: _Cnn) -> int:
 
 
 def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:
-    """Draw orthogonal weights (gain sqrt 2 inside, `gain` at the head) and zero biases.
+    """Draw orthogonal weights (gain sqrt 2 inside, `gain` at the head), zero biases, unit scales.
 
     NumPy draws them, so that torch's global stream is left alone. Torch decomposes them: NumPy's
     QR spins on all cores, ten times slower when another process runs.
@@ -110,8 +108,8 @@ def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[s
     """
     found = {}
     for name, shape in plan.shapes().items():
-        if name.endswith(".bias"):
-            found[name] = np.zeros(shape, np.float32)
+        if not name.endswith(".weight"):
+            found[name] = np.full(shape, name.endswith(".scale"), np.float32)
             continue
         out, size = shape[0], int(np.prod(shape[1:]))
         draw = rng.standard_normal((max(out, size), min(out, size)), dtype=np.float32)
@@ -137,21 +135,40 @@ def forward(
     Returns:
         (B, outputs) float32.
     """
-    if not plan.images and not bfloat16:
-        parts = [inputs[name] for name in plan.vectors]
-        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return _tanh_layers(x, weights, len(plan.hidden))
+    if plan.activation == "tanh" and not (plan.images or plan.layer_norm or bfloat16):
+        return _tanh_layers(encode(plan, weights, inputs, bfloat16=False), weights, plan.hidden)
     activate = torch.tanh if plan.activation == "tanh" else functional.relu
 
     def dense(name: str, x: Tensor) -> Tensor:
         return functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
-    device = weights["head.weight"].device.type
+    x = encode(plan, weights, inputs, bfloat16=bfloat16)
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        for i, width in enumerate(plan.hidden):
+            x = dense(f"hidden{i}", x)
+            if plan.layer_norm:
+                scale, shift = weights[f"hidden{i}.scale"], weights[f"hidden{i}.shift"]
+                x = functional.layer_norm(x, (width,), scale, shift)
+            x = activate(x)
+    return dense("head", x.to(torch.float32))
+
+
+def encode(
+    plan: Plan, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], *, bfloat16: bool
+) -> Tensor:
+    """Return what the hidden layers read: cameras after their own layers, then the vectors."""
+    parts = []
+    activate = torch.tanh if plan.activation == "tanh" else functional.relu
+
+    def dense(name: str, x: Tensor) -> Tensor:
+        return functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    device = next(iter(inputs.values())).device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16):
-        parts = []
         for name, image in plan.images.items():
             # (B, H, W, C) memory seen as (B, C, H, W) is what torch calls channels_last
-            x = inputs[name].to(torch.float32).mul_(image.scale).add_(image.offset)
+            x = inputs[name]
+            x = x.to(torch.float32, copy=True).mul_(image.scale).add_(image.offset)
             x = x.permute(0, 3, 1, 2)
             for i, (_, _, stride) in enumerate(image.conv):
                 weight, bias = weights[f"{name}.conv{i}.weight"], weights[f"{name}.conv{i}.bias"]
@@ -160,11 +177,8 @@ def forward(
             for i in range(len(image.dense)):
                 x = activate(dense(f"{name}.dense{i}", x))
             parts.append(x)
-        parts += [inputs[name] for name in plan.vectors]
-        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        for i in range(len(plan.hidden)):
-            x = activate(dense(f"hidden{i}", x))
-    return dense("head", x.to(torch.float32))
+    parts += [inputs[name] for name in plan.vectors]
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 class _TanhLayers(torch.autograd.Function):
@@ -203,8 +217,8 @@ class _TanhLayers(torch.autograd.Function):
         return None, *reversed(found)
 
 
-def _tanh_layers(x: Tensor, weights: Mapping[str, Tensor], hidden: int) -> Tensor:
-    names = [*(f"hidden{i}" for i in range(hidden)), "head"]
+def _tanh_layers(x: Tensor, weights: Mapping[str, Tensor], hidden: Sequence[int]) -> Tensor:
+    names = [*(f"hidden{i}" for i in range(len(hidden))), "head"]
     layers = [weights[f"{name}.{part}"] for name in names for part in ("weight", "bias")]
     found: tuple[Tensor, ...] = _TanhLayers.apply(x, *layers)  # type: ignore[no-untyped-call]
     return found[0]

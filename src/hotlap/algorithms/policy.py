@@ -14,7 +14,11 @@ from hotlap.config import Settings
 from hotlap.errors import MissingFieldError, RunError
 from hotlap.types import Array, Float32, Float64
 
-__all__ = ["ImagePlan", "NumpyPolicy", "Plan", "choose", "normal_quantile"]
+__all__ = ["LOG_STD", "ImagePlan", "NumpyPolicy", "Plan", "choose", "normal_quantile"]
+
+
+LOG_STD = (-5.0, 2.0)
+"""Deviations before a squash lie between the exponentials of these."""
 
 
 class ImagePlan(Settings):
@@ -56,6 +60,8 @@ class Plan(Settings):
     """After every layer but the last."""
     outputs: PositiveInt
     """Width of the last layer, called `head`."""
+    layer_norm: bool = False
+    """Whether hidden layers are normalised before their activation."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,6 +92,8 @@ class Plan(Settings):
             width += size
         for i, out in enumerate(self.hidden):
             layer(f"hidden{i}", (out, width))
+            if self.layer_norm:
+                found[f"hidden{i}.scale"] = found[f"hidden{i}.shift"] = (out,)
             width = out
         layer("head", (self.outputs, width))
         return found
@@ -95,13 +103,26 @@ class _Description(Settings):
     format: Literal[1]
     plan: Plan
     action: Literal["discrete", "continuous"]
+    squash: Literal["none", "mean", "sample"] = "none"
+    atoms: tuple[float, float, PositiveInt] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many choices, or numbers, it answers with."""
+        parts = 2 if self.squash == "sample" else self.atoms[2] if self.atoms else 1
+        return self.plan.outputs // parts
 
 
 class NumpyPolicy:
     """Drives from what a learner's `policy_state()` returned.
 
+    A continuous action is the output plus noise; with `squash` "mean" the hyperbolic tangent of the
+    output, plus noise; with "sample" the tangent of a sum, of the first half of the outputs and of
+    noise whose logarithmic deviation is the second half. With `atoms` (low, high, count) a choice
+    has so many outputs: logits of what it is worth, on an even scale from low to high.
+
     Args:
-        description: JSON-able; the layers and the kind of action.
+        description: JSON-able; the layers, the kind of action, `squash` and `atoms`.
         arrays: float32 by name: weights, `normalizer.NAME.mean` and `.std`, and `log_std` for
             continuous actions.
 
@@ -121,7 +142,7 @@ class NumpyPolicy:
             ) from None
         plan = self._saved.plan
         wanted = plan.shapes()
-        if self._saved.action == "continuous":
+        if self._saved.action == "continuous" and self._saved.squash != "sample":
             wanted["log_std"] = (plan.outputs,)
         for name, size in plan.vectors.items():
             wanted[f"normalizer.{name}.mean"] = wanted[f"normalizer.{name}.std"] = (size,)
@@ -142,7 +163,7 @@ class NumpyPolicy:
     @property
     def action(self) -> ActionSpec:
         """What it answers."""
-        return ActionSpec(self._saved.action, self._saved.plan.outputs)
+        return ActionSpec(self._saved.action, self._saved.size)
 
     def act(self, observation: Mapping[str, Array], uniform: Array | None = None) -> Array:
         """Choose actions for N rows.
@@ -161,8 +182,15 @@ class NumpyPolicy:
         output = self.output(observation)
         if self._saved.action == "discrete":
             return output.argmax(axis=1) if uniform is None else choose(output, uniform)
-        if uniform is not None:
-            noise = normal_quantile(uniform).astype(np.float32)
+        noise = None if uniform is None else normal_quantile(uniform).astype(np.float32)
+        if self._saved.squash == "sample":
+            mean, log_std = np.split(output, 2, axis=1)
+            if noise is not None:
+                mean += np.exp(np.clip(log_std, *LOG_STD)) * noise
+            return np.asarray(np.tanh(mean))
+        if self._saved.squash == "mean":
+            output = np.tanh(output, out=output)
+        if noise is not None:
             output += np.exp(self._arrays["log_std"]) * noise
         return np.clip(output, np.float32(-1.0), np.float32(1.0))
 
@@ -173,7 +201,7 @@ class NumpyPolicy:
         return _softmax(self.output(observation))
 
     def output(self, observation: Mapping[str, Array]) -> Float32:
-        """Run the network: (N, A) logits of the choices, or means that are not yet clipped."""
+        """Run the network: (N, A) logits or worths of the choices, or numbers not yet an action."""
         plan = self._saved.plan
         missing = sorted(set(plan.names) - set(observation))
         if missing:
@@ -188,8 +216,17 @@ class NumpyPolicy:
             parts.append(normalize(observation[name].reshape(-1, size), mean, std))
         features = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         for i in range(len(plan.hidden)):
-            features = self._activate(self._dense(f"hidden{i}", features))
-        return self._dense("head", features)
+            features = self._dense(f"hidden{i}", features)
+            if plan.layer_norm:
+                features = self._normalize(f"hidden{i}", features)
+            features = self._activate(features)
+        output = self._dense("head", features)
+        if self._saved.atoms is None:
+            return output
+        low, high, count = self._saved.atoms
+        probability = _softmax(output.reshape(-1, count))
+        scale = np.linspace(low, high, count, dtype=np.float32)
+        return np.asarray((probability @ scale).reshape(len(output), -1))
 
     def _see(self, name: str, pixels: Array) -> Float32:
         image = self._saved.plan.images[name]
@@ -216,6 +253,12 @@ class NumpyPolicy:
     def _dense(self, name: str, features: Float32) -> Float32:
         weight, bias = self._layer(name)
         return np.asarray(features @ weight.T + bias)
+
+    def _normalize(self, name: str, features: Float32) -> Float32:
+        scale, shift = self._arrays[f"{name}.scale"], self._arrays[f"{name}.shift"]
+        features = features - features.mean(axis=1, keepdims=True)
+        variance = np.square(features).mean(axis=1, keepdims=True)
+        return np.asarray(features / np.sqrt(variance + np.float32(1e-5)) * scale + shift)
 
     def _activate(self, features: Float32) -> Float32:
         if self._saved.plan.activation == "tanh":

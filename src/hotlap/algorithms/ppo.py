@@ -54,6 +54,9 @@ class PPO:
         ConfigError: a name is not observed, an image is too small, or the deviations cross.
     """
 
+    replay: None = None
+    """It learns from the present batch alone."""
+
     def __init__(
         self,
         settings: PPOSettings,
@@ -113,13 +116,16 @@ class PPO:
         if self._device.type != "cpu":
             self._shard = settings.minibatch
 
-    def act(self, observation: Mapping[str, Array], uniform: Array) -> tuple[Array, Float32]:
+    def act(
+        self, observation: Mapping[str, Array], uniform: Array, fresh: Array | None = None
+    ) -> tuple[Array, Float32]:
         """Sample actions for N rows.
 
         Args:
             observation: by name, (N, ...).
             uniform: numbers in (0, 1) that decide the sample: (N, A) for continuous actions,
                 (N, 1 or more) for discrete ones.
+            fresh: not used, as it remembers nothing between steps.
 
         Returns:
             Actions and their log-probability (N,). Continuous actions (N, A) are *not* clipped, and
@@ -259,6 +265,15 @@ class PPO:
         self._updates = int(meta["updates"])
         self._learning_rate = float(meta["learning_rate"])
         self._actor_adam.steps, self._critic_adam.steps = map(int, meta["adam_steps"])
+
+    def adopt(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Begin a training of its own with the driver that another one saved.
+
+        Raises:
+            RunError: the driver was saved by another algorithm, network or observation.
+        """
+        own = {"updates": 0, "learning_rate": self.settings.learning_rate}
+        self.restore({**meta, **own}, {**arrays, "reward.return": np.zeros(0)})
 
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hotlap.types import Array
 
-__all__ = ["gae"]
+__all__ = ["gae", "q_lambda"]
 
 
 def gae(
@@ -42,3 +42,36 @@ def gae(
     for t in reversed(range(len(advantage_TN) - 1)):
         advantage_TN[t] += carry_TN[t] * advantage_TN[t + 1]
     return advantage_TN
+
+
+def q_lambda(
+    reward_TN: Array,
+    next_value_TN: Array,
+    terminated_TN: Array,
+    truncated_TN: Array,
+    *,
+    gamma: float,
+    lam: float,
+) -> Array:
+    """Return Peng's Q(lambda), (T, N): what each step led to, trusting rewards for a while.
+
+    G_t = r_t + gamma ((1 - lam) V(s_{t+1}) + lam G_{t+1}), and V(s_{t+1}) alone at a cut and at the
+    end of the batch; nothing at all after a crash.
+
+    Args:
+        reward_TN: rewards.
+        next_value_TN: the best Q of the state that step t *reached*, taken before any reset.
+        terminated_TN: bool, the episode ended there.
+        truncated_TN: bool, the episode was cut off there.
+        gamma: discount of one step.
+        lam: 0 trusts the values, 1 trusts the rewards.
+
+    Source: Peng and Williams 1996, "Incremental multi-step Q-learning"; Gallici et al. 2024,
+    arXiv:2407.04811, algorithm 1.
+    """
+    next_TN = next_value_TN * ~terminated_TN
+    return_TN = reward_TN + gamma * next_TN
+    carry_TN = gamma * lam * ~(terminated_TN | truncated_TN)
+    for t in reversed(range(len(return_TN) - 1)):
+        return_TN[t] += carry_TN[t] * (return_TN[t + 1] - next_TN[t])
+    return return_TN

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hotlap.config import Settings
 
-__all__ = ["NetworkSettings", "PPOSettings"]
+__all__ = [
+    "ActorCriticSettings",
+    "DDPGSettings",
+    "DQNSettings",
+    "DistillSettings",
+    "NetworkSettings",
+    "PPOSettings",
+    "PQNSettings",
+    "QRSACSettings",
+    "ReplaySettings",
+    "SACSettings",
+    "TD3Settings",
+]
 
 
 class NetworkSettings(Settings):
@@ -106,3 +118,319 @@ class PPOSettings(Settings):
     threads: int = Field(0, ge=0)
     """Threads that share a minibatch of images, or of over 1024 rows; 0: one a core. The result
     does not depend on it."""
+
+
+class ReplaySettings(Settings):
+    """What all learners from a replay have."""
+
+    horizon: PositiveInt = 4
+    """Steps of every car between two updates."""
+
+    capacity: PositiveInt = 200_000
+    """Transitions that the replay keeps, over all cars."""
+
+    warmup: NonNegativeInt = 320
+    """Transitions that are driven at random before learning begins."""
+
+    minibatch: PositiveInt = 128
+    """Transitions of one gradient step."""
+
+    update_ratio: PositiveFloat = 0.25
+    """Gradient steps for each transition that was driven; the papers of their time have 1."""
+
+    n_step: PositiveInt = 3
+    """Steps of which a target adds up the rewards before it asks the critic."""
+
+    gamma: float = Field(0.95, ge=0, lt=1)
+    """Discount of one step."""
+
+    max_grad_norm: PositiveFloat = 10.0
+    """Longer gradients are shortened to this, those of actor and critics apart."""
+
+    normalize_observations: bool = True
+    """Whether numbers (not images) are brought to mean 0 and deviation 1 as seen so far."""
+
+    normalize_rewards: bool = True
+    """Whether rewards are divided by the deviation of the return as seen so far."""
+
+    network: NetworkSettings = NetworkSettings()
+    """Layers of the actor and of the critics, or of the Q network."""
+
+    layer_norm: bool = True
+    """Whether layers over numbers that estimate values are normalised (Ba, Kiros and Hinton 2016,
+    arXiv:1607.06450)."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the layers over cameras. `auto`: bfloat16 where the processor has it."""
+
+
+class ActorCriticSettings(ReplaySettings):
+    """What DDPG, TD3, SAC and QR-SAC have in common."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam for the actor, and for the temperature where there is one."""
+
+    critic_learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam for the critics."""
+
+    tau: float = Field(0.01, gt=0, le=1)
+    """Share by which the target networks follow at each gradient step."""
+
+    critics: PositiveInt = 2
+    """How many critics there are, of which the most pessimistic is believed."""
+
+    actor_delay: PositiveInt = 2
+    """Gradient steps of the critics for one of the actor."""
+
+
+class _Noisy(ActorCriticSettings):
+    noise: Literal["gaussian", "ornstein_uhlenbeck"] = "gaussian"
+    """Exploration: anew each step, or a walk that returns (Uhlenbeck and Ornstein 1930)."""
+
+    noise_min: NonNegativeFloat = 0.1
+    """Deviation of the exploration of the first car;"""
+
+    noise_max: NonNegativeFloat = 0.4
+    """and of the last. The others lie evenly between."""
+
+    ou_theta: float = Field(0.15, gt=0, le=1)
+    """Share by which the walk returns in a step."""
+
+
+class DDPGSettings(_Noisy):
+    """Deep deterministic policy gradients (Lillicrap et al. 2016, arXiv:1509.02971)."""
+
+    kind: Literal["ddpg"] = "ddpg"
+    """Which algorithm."""
+
+    critics: PositiveInt = 1
+    """How many critics there are, of which the most pessimistic is believed."""
+
+    actor_delay: PositiveInt = 1
+    """Gradient steps of the critics for one of the actor."""
+
+
+class TD3Settings(_Noisy):
+    """Twin delayed DDPG (Fujimoto, van Hoof and Meger 2018, arXiv:1802.09477)."""
+
+    kind: Literal["td3"] = "td3"
+    """Which algorithm."""
+
+    target_noise: NonNegativeFloat = 0.2
+    """Deviation of the noise on the actions that targets are computed for;"""
+
+    target_noise_clip: PositiveFloat = 0.5
+    """it never exceeds this."""
+
+
+class _Soft(ActorCriticSettings):
+    actor_delay: PositiveInt = 1
+    """Gradient steps of the critics for one of the actor."""
+
+    temperature: NonNegativeFloat | None = None
+    """Worth of a nat of entropy, in units of scaled reward; None: found so that the entropy is
+    `target_entropy`."""
+
+    initial_temperature: PositiveFloat = 0.1
+    """Where that search begins."""
+
+    target_entropy: float | None = None
+    """Entropy to hold [nat]; None: minus the number of numbers that an action has."""
+
+    initial_std: PositiveFloat = 0.5
+    """Standard deviation of actions at the start, before they are squashed."""
+
+
+class SACSettings(_Soft):
+    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)."""
+
+    kind: Literal["sac"] = "sac"
+    """Which algorithm."""
+
+
+class QRSACSettings(_Soft):
+    """SAC with quantile critics, as in Gran Turismo Sophy (Wurman et al. 2022, Nature 602)."""
+
+    kind: Literal["qr_sac"] = "qr_sac"
+    """Which algorithm."""
+
+    n_step: PositiveInt = 5
+    """Steps of which a target adds up the rewards before it asks the critic."""
+
+    quantiles: PositiveInt = 32
+    """Quantiles of the return that a critic estimates."""
+
+
+class _Epsilon(Settings):
+    epsilon_start: float = Field(1.0, ge=0, le=1)
+    """Share of actions that are drawn at random at the start,"""
+
+    epsilon_end: float = Field(0.02, ge=0, le=1)
+    """and from `epsilon_steps` on; between them it falls evenly."""
+
+    epsilon_steps: PositiveInt = 2000
+    """Transitions, over all cars, until then."""
+
+    epsilon_ladder: bool = False
+    """Whether each car has a share of its own instead, always the same: 0.4 for the first, falling
+    to 0.4^8 for the last (Horgan et al. 2018, arXiv:1803.00933)."""
+
+
+class DQNSettings(ReplaySettings, _Epsilon):
+    """Deep Q-learning (Mnih et al. 2015, Nature 518), and what was added to it since."""
+
+    kind: Literal["dqn"] = "dqn"
+    """Which algorithm."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam."""
+
+    target_every: PositiveInt = 100
+    """Gradient steps between two copies of the network into the target network."""
+
+    double: bool = True
+    """Whether the network itself picks the action that the target network values (van Hasselt et
+    al. 2016, arXiv:1509.06461)."""
+
+    dueling: bool = False
+    """Whether a stream of its own says what the state is worth (Wang et al. 2016,
+    arXiv:1511.06581)."""
+
+    head: Literal["mean", "c51", "quantile"] = "mean"
+    """What is estimated of the return: its mean; probabilities of fixed values (Bellemare et al.
+    2017, arXiv:1707.06887); or quantiles (Dabney et al. 2018, arXiv:1710.10044)."""
+
+    atoms: int = Field(51, ge=2)
+    """Values or quantiles, where `head` has such."""
+
+    value_low: float = -10.0
+    """Lowest return that `c51` tells apart, in units of scaled reward;"""
+
+    value_high: float = 10.0
+    """and the highest."""
+
+    priority: float = Field(0.0, ge=0, le=1)
+    """Power of the priorities by which transitions are drawn; 0: all alike (Schaul et al. 2016,
+    arXiv:1511.05952)."""
+
+    priority_beta: float = Field(0.4, ge=0, le=1)
+    """How far weights make up for priorities at the start; wholly when the budget is spent."""
+
+
+class PQNSettings(_Epsilon):
+    """Q-learning without a replay or a target network (Gallici et al. 2024, arXiv:2407.04811)."""
+
+    epsilon_steps: PositiveInt = 8000
+    """Transitions, over all cars, until then."""
+
+    kind: Literal["pqn"] = "pqn"
+    """Which algorithm."""
+
+    horizon: PositiveInt = 16
+    """Steps of every car between two updates."""
+
+    epochs: PositiveInt = 2
+    """How often an update goes through its experience."""
+
+    minibatch: PositiveInt = 256
+    """Rows of one gradient step; a batch is cut into equal parts of about this size."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """Step size of Adam at the start."""
+
+    schedule: Literal["linear", "constant"] = "constant"
+    """How the step size changes: `linear` falls to zero over the budget, `constant` stays."""
+
+    gamma: float = Field(0.95, ge=0, lt=1)
+    """Discount of one step."""
+
+    lam: float = Field(0.7, ge=0, le=1)
+    """Lambda of the targets: 0 trusts the network, 1 the rewards."""
+
+    max_grad_norm: PositiveFloat = 10.0
+    """Longer gradients are shortened to this."""
+
+    normalize_observations: bool = True
+    """Whether numbers (not images) are brought to mean 0 and deviation 1 as seen so far."""
+
+    normalize_rewards: bool = True
+    """Whether rewards are divided by the deviation of the return as seen so far."""
+
+    network: NetworkSettings = NetworkSettings()
+    """Layers of the Q network."""
+
+    layer_norm: bool = True
+    """Whether layers are normalised, which is what keeps it stable without a target network."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the layers over cameras. `auto`: bfloat16 where the processor has it."""
+
+
+class DistillSettings(Settings):
+    """A teacher that sees the state shows a student how (Ross et al. 2011, arXiv:1011.0686)."""
+
+    kind: Literal["distill"] = "distill"
+    """Which algorithm."""
+
+    teacher: str = ""
+    """A Run whose driver teaches, and sees no more than `observation.critic`. Empty: a teacher of
+    our own learns first."""
+
+    practice: PPOSettings = PPOSettings(gamma=0.9, learning_rate=3e-3, target_kl=0.05)
+    """How a teacher of our own learns, and the layers, arithmetic and threads of the student."""
+
+    margin: float = Field(0.25, ge=0, lt=1)
+    """Share of each half of the road, next to its border, that is closed while the teacher
+    learns: the student, who follows it with errors, has that much room."""
+
+    check: PositiveInt = 64
+    """Steps that all cars have to drive by the teacher without a failure before it may teach."""
+
+    patience: PositiveInt = 1_000_000
+    """Steps over all cars after which it teaches, whether it has passed the check or not."""
+
+    horizon: PositiveInt = 2
+    """Steps of every car in a round of the student."""
+
+    handover: PositiveInt = 16
+    """Steps of every car over which the share of actions that are the teacher's falls from one to
+    nothing."""
+
+    noisy: float = Field(0.3, ge=0, le=1)
+    """Share of the cars that are pushed about, so that there are errors to recover from."""
+
+    noise: float = Field(0.2, ge=0)
+    """How they are pushed: standard deviation that is added to continuous actions, probability of
+    another choice among discrete ones."""
+
+    updates: PositiveInt = 4
+    """Minibatches after each round of the student."""
+
+    minibatch: PositiveInt = 128
+    """Frames of one of them."""
+
+    memory: PositiveInt = 16_384
+    """Newest frames to learn from; they are part of every checkpoint."""
+
+    learning_rate: PositiveFloat = 3e-3
+    """Step size of Adam at the start of the student,"""
+
+    decay: NonNegativeInt = 500
+    """which falls with the root of the minibatches beyond so many; 0: it stays."""
+
+    averaging: float = Field(0.97, ge=0, lt=1)
+    """Share that a minibatch leaves of the running average of the weights. The average drives: the
+    weights themselves swerve with every minibatch."""
+
+    shift: NonNegativeInt = 0
+    """Pixels by which an image is shifted at random to any side whenever it is learned from."""
+
+    finetune: NonNegativeInt = 0
+    """Frames after which the student goes on by PPO, with a critic that sees
+    `observation.critic`; 0: never."""
+
+    finetune_rate: PositiveFloat = 1e-4
+    """Step size of its PPO."""
+
+    finetune_std: PositiveFloat = 0.1
+    """Standard deviation of its continuous actions at the start."""

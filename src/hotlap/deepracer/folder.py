@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from hotlap.deepracer.metadata import (
     STEREO_BASELINE,
     Continuous,
     Metadata,
-    brief,
-    number,
     read_json,
 )
+from hotlap.deepracer.race import read_race
+from hotlap.deepracer.values import choice, integer, truth, within
 from hotlap.errors import ConfigError, RewardError, TrackError
-from hotlap.track import track_names
+from hotlap.track import DEFAULT_TRACK, load_track, split_names, track_names
 
 __all__ = ["FolderPlan", "read_folder"]
 
@@ -215,7 +215,7 @@ class _Plan:
                 self._note(f"{name}: {key}: {', '.join(self._set(s) for s in settings)}")
             elif key == "exploration_type":
                 why = "actions are drawn from the policy's own distribution"
-                if _choice({"categorical": "own", "e-greedy": "random"})(at, value) == "random":
+                if choice({"categorical": "own", "e-greedy": "random"})(at, value) == "random":
                     self._nothing(name, f"{key} = {value}", f"there is no e-greedy yet; {why}")
                 else:
                     self._note(f"{name}: {key} = {value}: {why}")
@@ -241,6 +241,7 @@ class _Plan:
         else:
             self._note("no DR_WORLD_NAME is given: hotlap's own track is used")
         self._read_starts(path, found)
+        self._read_race(path, found)
         for key, (word, value) in found.items():
             self._read_variable(path, key, word, value)
 
@@ -287,22 +288,36 @@ class _Plan:
                 word, text = found.pop(key)
                 self._note(f"run.env: {word} = {text}: {self._set(target)}")
 
+    def _read_race(self, path: Path, found: dict[str, tuple[str, str]]) -> None:
+        """Set what shares the road, and whether it looks the same every time."""
+        settings, notes = read_race(path, found, self._inner_is_left)
+        self.settings |= settings
+        self.notes += notes
+        if "ENABLE_DOMAIN_RANDOMIZATION" in found:
+            word, text = found.pop("ENABLE_DOMAIN_RANDOMIZATION")
+            if text and truth(f"{path}: {word}", text):
+                self.settings |= _LIGHTS
+                lights = ", ".join(self._set(name) for name in _LIGHTS)
+                self._note(f"run.env: {word} = {text}: {lights}")
+            else:
+                self._note(f"run.env: {word} = {text}: every episode looks the same")
+
+    def _inner_is_left(self) -> bool:
+        """Tell whether the inner border is on the left of who drives as the settings say."""
+        track = load_track(split_names(self.settings.get("track", DEFAULT_TRACK))[0])
+        (ax, ay), (bx, by) = track.centre[1] - track.centre[0], track.inner[0] - track.centre[0]
+        return bool((ax * by - ay * bx > 0) != (self.settings["start.direction"] == "reversed"))
+
     def _read_variable(self, path: Path, key: str, word: str, value: str) -> None:
         at = f"{path}: {word}"
         if not value:
             self._nothing("run.env", word, "it is empty")
         elif key == "MIN_EVAL_TRIALS":
-            self.settings["evaluation.trials"] = _integer(at, value)
+            self.settings["evaluation.trials"] = integer(at, value)
             self._note(f"run.env: {word} = {value}: {self._set('evaluation.trials')}")
         elif key == "BEST_MODEL_METRIC":
-            self.settings["evaluation.best_by"] = _choice(METRICS)(at, value)
+            self.settings["evaluation.best_by"] = choice(METRICS)(at, value)
             self._note(f"run.env: {word} = {value}: {self._set('evaluation.best_by')}")
-        elif key == "RACE_TYPE":
-            if value.upper() != "TIME_TRIAL":
-                raise ConfigError(
-                    f"{at}: {value} is not there yet; set it to TIME_TRIAL to train alone"
-                )
-            self._note(f"run.env: {word} = {value}: one car a world, nothing in its way")
         else:
             why = next(
                 (why for pattern, why in _VARIABLES if re.fullmatch(pattern, key)),
@@ -350,58 +365,19 @@ def _environment(path: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _within(
-    low: float, high: float, *, open_low: bool = False, open_high: bool = False
-) -> Callable[[str, Any], float]:
-    def check(at: str, value: Any) -> float:
-        given = number(value)
-        inside = low <= given <= high
-        if not inside or (open_low and given == low) or (open_high and given == high):
-            first = f"more than {low:g}" if open_low else f"{low:g}"
-            bounds = f"{first} to {'less than ' if open_high else ''}{high:g}"
-            raise ConfigError(f"{at}: must be {bounds} (got {brief(value)})")
-        return given
-
-    return check
-
-
-def _integer(at: str, value: Any) -> int:
-    given = _within(1, 2**31)(at, value)
-    if given != int(given):
-        raise ConfigError(f"{at}: must be a whole number (got {brief(value)})")
-    return int(given)
-
-
-def _truth(at: str, value: Any) -> bool:
-    word = str(value).strip().lower()
-    if word not in ("true", "false", "yes", "no", "1", "0", "t", "f", "y", "n"):
-        raise ConfigError(f"{at}: must be True or False (got {brief(value)})")
-    return word in ("true", "yes", "1", "t", "y")
-
-
-def _choice(known: Mapping[str, str]) -> Callable[[str, Any], str]:
-    def check(at: str, value: Any) -> str:
-        word = str(value).strip().lower()
-        if word not in known:
-            raise ConfigError(f"{at}: choose from {', '.join(known)} (got {brief(value)})")
-        return known[word]
-
-    return check
-
-
 _LINE = re.compile(
     r"""\s*(?:export\s+)?(?P<key>[A-Za-z_]\w*)=(?P<value>'[^']*'|"[^"]*"|[^\s'"]*)\s*(?:\s\#.*)?"""
 )
 """KEY=VALUE, perhaps quoted, perhaps with a comment."""
 
 _PLAIN: dict[str, tuple[tuple[str, ...], Callable[[str, Any], Any]]] = {
-    "batch_size": (("algorithm.minibatch",), _integer),
-    "lr": (("algorithm.learning_rate",), _within(0, 1, open_low=True)),
-    "num_epochs": (("algorithm.epochs",), _integer),
-    "discount_factor": (("algorithm.gamma",), _within(0, 1, open_high=True)),
-    "beta_entropy": (("algorithm.entropy",), _within(0, 1)),
-    "loss_type": (("algorithm.value_loss",), _choice(LOSSES)),
-    "term_cond_max_episodes": (("train.episodes",), _integer),
+    "batch_size": (("algorithm.minibatch",), integer),
+    "lr": (("algorithm.learning_rate",), within(0, 1, open_low=True)),
+    "num_epochs": (("algorithm.epochs",), integer),
+    "discount_factor": (("algorithm.gamma",), within(0, 1, open_high=True)),
+    "beta_entropy": (("algorithm.entropy",), within(0, 1)),
+    "loss_type": (("algorithm.value_loss",), choice(LOSSES)),
+    "term_cond_max_episodes": (("train.episodes",), integer),
 }
 """Hyperparameters that are settings of ours under another name."""
 
@@ -415,12 +391,19 @@ _HYPERPARAMETERS = {
     "term_cond_avg_score": "training stops by train.episodes, train.steps or train.seconds",
 }
 
+_LIGHTS = {
+    "randomize.looks": 256,
+    "randomize.brightness": [0.3, 1.0],
+    "randomize.white_balance": 0.5,
+}
+"""What DeepRacer's randomisation changes: the colour and the strength of the light."""
+
 _STARTS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
-    "CHANGE_START_POSITION": (True, _truth),
-    "REVERSE_DIRECTION": (False, _truth),
-    "ALTERNATE_DRIVING_DIRECTION": (False, _truth),
-    "START_POSITION_OFFSET": (0.0, _within(0, 1, open_high=True)),
-    "ROUND_ROBIN_ADVANCE_DIST": (0.05, _within(0, 1)),
+    "CHANGE_START_POSITION": (True, truth),
+    "REVERSE_DIRECTION": (False, truth),
+    "ALTERNATE_DRIVING_DIRECTION": (False, truth),
+    "START_POSITION_OFFSET": (0.0, within(0, 1, open_high=True)),
+    "ROUND_ROBIN_ADVANCE_DIST": (0.05, within(0, 1)),
 }
 """DeepRacer's defaults and what is allowed; distances are fractions of a lap."""
 
@@ -431,8 +414,6 @@ _VARIABLES = (
     ("RTF|EVAL_RTF|RTF_OVERRIDE", "the simulation always runs as fast as it can"),
     ("MAX_STEPS_PER_ITERATION", "an update has algorithm.horizon steps of every car"),
     ("MULTI_CONFIG", "all cars drive the same track; worker-N.env files are not read"),
-    ("ENABLE_DOMAIN_RANDOMIZATION", "there is no such randomisation yet"),
-    ("(OA|H2B)_.*", "there are no obstacles and no bot cars yet"),
     (
         ".*PRETRAINED.*",
         "models of DeepRacer are not read; `hotlap train FOLDER --from RUN` takes one of ours",

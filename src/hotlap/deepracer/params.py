@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from hotlap.deepracer.objects import ObjectColumns, object_columns
 from hotlap.simulator import Command, State
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -99,6 +100,11 @@ class Columns:
     """(N,) whether the course is driven against its file's order; not where the car points."""
     sim_time: Array
     """(N,) [s] since the first episode of the row."""
+    objects: ObjectColumns | None
+    """What they are told of objects; None where nothing shares the road."""
+
+
+_OWN = tuple(field.name for field in fields(Columns) if field.name != "objects")
 
 
 class Params:
@@ -179,17 +185,24 @@ class Params:
             is_offtrack=at.wheels == 0,
             is_reversed=self._reversed[state.track],
             sim_time=self._clock * self._dt,
+            objects=self._objects(state),
         )
 
     def rows(self, columns: Columns) -> Iterator[dict[str, Any]]:
         """Yield one fresh dict a car, in order; the user may change anything in it."""
-        values = [getattr(columns, field.name).tolist() for field in fields(columns)]
-        for row in zip(*values, strict=True):
-            yield self._dict(*row)
+        values = [getattr(columns, name).tolist() for name in _OWN]
+        for i, row in enumerate(zip(*values, strict=True)):
+            params = self._dict(*row)
+            if columns.objects is not None:
+                params |= columns.objects.keys(i, params["projection_distance"])
+            yield params
 
     def row(self, columns: Columns, i: int) -> dict[str, Any]:
         """Return the fresh dict of one car."""
-        return self._dict(*(getattr(columns, field.name)[i].tolist() for field in fields(columns)))
+        params = self._dict(*(getattr(columns, name)[i].tolist() for name in _OWN))
+        if columns.objects is not None:
+            params |= columns.objects.keys(i, params["projection_distance"])
+        return params
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
@@ -206,6 +219,18 @@ class Params:
         self._previous = np.array(arrays["previous"], np.float64)
         self._goal = np.array(arrays["goal"], np.float64)
         self._clock = np.array(arrays["clock"], np.int64)
+
+    def _objects(self, state: State) -> ObjectColumns | None:
+        around = state.around
+        if around is None or not around.boxes.shape[1]:
+            return None
+        rows, count = around.boxes.shape[:2]
+        x, y = (np.ascontiguousarray(around.boxes[:, :, i]).reshape(-1) for i in (0, 1))
+        zero = np.zeros(len(x))
+        track = np.repeat(state.track, count)
+        at = self._locate(x, y, zero.astype(np.float32), track, zero, zero, nose=0.0)
+        place, beside, left = (a.reshape(rows, count) for a in (at.place, at.distance, at.left))
+        return object_columns(state, around, place, beside, left)
 
     def _locate(
         self,

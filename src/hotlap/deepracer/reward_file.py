@@ -32,7 +32,7 @@ import numpy as np
 from hotlap.deepracer.params import KEYS, Params
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import RewardError
-from hotlap.simulator import ROW_FIELDS, Command, State
+from hotlap.simulator import BOX_FIELDS, ROW_FIELDS, Command, State, Surroundings
 from hotlap.track import Track
 
 __all__ = ["POSITIONAL", "RewardFile"]
@@ -122,11 +122,16 @@ class RewardFile:
             error.exit_code = 1
             raise
 
-    def check(self, track: Track) -> list[str]:
+    def check(self, track: Track, *, obstacles: int = 0, cars: int = 0) -> list[str]:
         """Call a separate copy of the function on sampled states, so that mistakes show at once.
 
         The states are on the line and off the track, in both directions, at the first step, within
         the lap and at its end, with slow, fast, straight and turning commands. About a second.
+
+        Args:
+            track: where.
+            obstacles: how many boxes `params` speaks of,
+            cars: and how many other cars.
 
         Returns:
             Notes for the user: what it printed and how much of it was left out.
@@ -135,7 +140,7 @@ class RewardFile:
             RewardError: the function fails, hangs, or returns no number in the allowed range.
         """
         copy = RewardFile(self.path)
-        samples = list(_samples(track))
+        samples = list(_samples(track, obstacles, cars))
         done = threading.Event()
 
         def call_all() -> int:
@@ -314,7 +319,7 @@ def _older(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _samples(track: Track) -> Iterator[dict[str, Any]]:
+def _samples(track: Track, obstacles: int, cars: int) -> Iterator[dict[str, Any]]:
     """Yield params of cars all over a track: on the line, beside it, off it, both ways round."""
     courses = track, track.reversed()
     rows = np.arange(CHECK_STATES)
@@ -335,6 +340,8 @@ def _samples(track: Track) -> Iterator[dict[str, Any]]:
     values: dict[str, Any] = {name: np.zeros(CHECK_STATES) for name in ROW_FIELDS}
     x, y, yaw = poses.T.astype(np.float32)
     values |= {"x": x, "y": y, "yaw": yaw, "track": course.astype(np.int32)}
+    if obstacles + cars:
+        values["around"] = _objects(track, obstacles, cars)
     state = State(**values)  # Params reads nothing else of it
     steering = np.where(rows % 4 == 0, 0.0, np.radians(60 * draws[3] - 30))
     command = Command(steering.astype(np.float32), (0.1 + 3.9 * draws[4]).astype(np.float32))
@@ -347,6 +354,27 @@ def _samples(track: Track) -> Iterator[dict[str, Any]]:
         if when > 0:
             found["progress"] = 100.0 if when == 1 else 100.0 * float(share)
         yield found
+
+
+def _objects(track: Track, obstacles: int, cars: int) -> Surroundings:
+    """Put obstacles and cars evenly round a track, left and right in turn, for every sample."""
+    count, line = obstacles + cars, track.stations
+    place = np.arange(count) * line.count // count
+    side = np.where(np.arange(count) % 2, -0.5 * line.right[place], 0.5 * line.left[place])
+    boxes = np.empty((count, len(BOX_FIELDS)), np.float32)
+    boxes[:, 0] = line.x[place] - side * line.ty[place]
+    boxes[:, 1] = line.y[place] + side * line.tx[place]
+    boxes[:, 2], boxes[:, 3] = line.tx[place], line.ty[place]
+    boxes[:, 4:7] = 0.15, 0.1, 0.2
+    boxes[:, 7] = np.arange(count) >= obstacles
+    every = np.ones((CHECK_STATES, 1), np.float32)
+    return Surroundings(
+        boxes=every[:, :, None] * boxes,
+        s=every * place * line.spacing,
+        n=every * side,
+        speed=every * np.where(boxes[:, 7] == 1, 0.5, 0).astype(np.float32),
+        contact=np.where(np.arange(CHECK_STATES) % 9 == 4, 0, -1).astype(np.int32),
+    )
 
 
 def _within(seconds: float, work: Callable[[], _Result], what: str) -> _Result:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hotlap.errors import ConfigError, MissingExtraError, SimulationError
 from hotlap.limit.corridor import RULES, Gates, Rule, corridor, gates
@@ -118,6 +119,24 @@ class Limit:
         trace |= {"t": t.astype(np.float32), "travelled": far.astype(np.float32)}
         done = lap if self.closed else (t >= self.lap_s)
         return trace | {"lap": done.astype(np.int32)}
+
+    def passing(self, s: ArrayLike) -> tuple[Float64, Float64]:
+        """Return when, since it passed the start of the centre line [s], and where it passes.
+
+        Args:
+            s: (M,) places along the centre line, 0 to the track's length [m].
+
+        Returns:
+            (M,) seconds; (M,) offset to the left [m].
+        """
+        far, t, n = self.travelled, self.t, self.n
+        first = 0.0
+        if self.closed:
+            first = float(-self.s[0] % self.length)
+            far = np.concatenate([far, far[1:] + self.length])
+            t, n = np.concatenate([t, t[1:] + self.lap_s]), np.concatenate([n, n[1:]])
+        at = first + np.asarray(s, np.float64)
+        return np.interp(at, far, t) - np.interp(first, far, t), np.interp(at, far, n)
 
     def save(self, path: str | Path) -> Path:
         """Write it to a `.npz` file, whole or not at all."""

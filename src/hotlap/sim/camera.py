@@ -19,10 +19,13 @@ from pydantic import Field, PositiveFloat, model_validator
 from hotlap.clock import ClockSettings
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
+from hotlap.sim.floor import floors, paint_floor
 from hotlap.sim.lens import Mounting, Warp, focal_length
 from hotlap.sim.look import Look
 from hotlap.sim.objects import draw_boxes, shades
 from hotlap.sim.optics import Optics, OpticsRanges, OpticsSettings
+from hotlap.sim.relief import metres, relief
+from hotlap.sim.walls import Walls, level_rows
 from hotlap.simulator import BOX_FIELDS
 from hotlap.threads import spread
 from hotlap.track import Track
@@ -157,6 +160,8 @@ class Camera:
         self._looks = np.stack([_paint(look, settings.color) for look in looks])
         weights = LUMINANCE if settings.color == "grey" else None
         self._shades = np.stack([shades(look, weights) for look in looks])
+        self._plain = [look.plain for look in looks]
+        self._floors = floors(looks, weights)
         self._lens = np.array(
             [
                 [
@@ -170,6 +175,14 @@ class Camera:
             np.float32,
         )
         self._field, self._frames, self._sizes = _field(tracks)
+        levels = [
+            level_rows(view.width, view.height, float(lens[0]), math.radians(view.pitch_deg))
+            for view, lens in zip(views, self._lens, strict=True)
+        ]
+        self._level, self._beams = (np.stack(table) for table in zip(*levels, strict=True))
+        self._walls = Walls(
+            tracks, looks, weights, self._lens, self._level, self._beams, threads=threads
+        )
 
     def optics(self, ranges: OpticsRanges, rows: int) -> Optics | None:
         """Return what becomes of the images of N cars that differ by `ranges`; None if nothing."""
@@ -216,6 +229,94 @@ class Camera:
             ConfigError: shapes disagree, or a track, look or mounting does not exist.
             SimulationError: a pose is not finite.
         """
+        x, y, yaw, track, look, mount, boxes = self._checked(
+            x, y, yaw, track, look, mounting, boxes
+        )
+        count = len(x)
+        if out is None:
+            out = np.empty((count, *self.shape), np.uint8)
+        elif (
+            out.shape != (count, *self.shape) or out.dtype != np.uint8 or not out.flags.c_contiguous
+        ):
+            raise ConfigError(
+                f"out must be C-contiguous uint8 of shape {(count, *self.shape)}, "
+                f"got {out.dtype} {out.shape}"
+            )
+        if self._eyes == 1:
+            self._see(out, x, y, yaw, track, look, mount, boxes)
+            return out
+        half = _f4(self.settings.stereo_baseline / 2)
+        aside = half * np.cos(yaw), half * np.sin(yaw)
+        for eye, side in enumerate((_ONE, -_ONE)):
+            picture = np.empty((*out.shape[:3], self._channels), np.uint8)
+            there = x - side * aside[1], y + side * aside[0]
+            self._see(picture, *there, yaw, track, look, mount, boxes)
+            out[..., eye * self._channels : (eye + 1) * self._channels] = picture
+        return out
+
+    def depth(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, *,
+        range_max: float, boxes: Array | None = None, mounting: Array | None = None,
+    ) -> Float32:  # fmt: skip
+        """Measure how far away what M cars see is; arguments and errors as for `render`.
+
+        Of a pair of lenses, from between them.
+
+        Returns:
+            (M, H, W, 1) distance along the axis of the lens at each pixel's centre [m], at most
+            `range_max`, which is also what the sky says.
+        """
+        found = self._relief(x, y, yaw, track, look, mounting, boxes, named=False)
+        return metres(found[0], range_max)
+
+    def segmentation(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, *,
+        boxes: Array | None = None, mounting: Array | None = None,
+    ) -> Array:  # fmt: skip
+        """Tell what M cars see; arguments and errors as for `render`.
+
+        Of a pair of lenses, from between them.
+
+        Returns:
+            (M, H, W, 1) uint8 `relief.Class` at each pixel's centre.
+        """
+        return self._relief(x, y, yaw, track, look, mounting, boxes, named=True)[1]
+
+    def _relief(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, mounting: Array | None,
+        boxes: Array | None, *, named: bool,
+    ) -> tuple[Float32, Array]:  # fmt: skip
+        if self._warp is not None:
+            raise ConfigError(
+                "observation.camera: depth and segmentation need a straight picture: "
+                'lens = "pinhole" without distortion and roll, also in randomize.mounting'
+            )
+        x, y, yaw, track, look, view, boxes = self._checked(x, y, yaw, track, look, mounting, boxes)
+        x, y, yaw = self._turned(x, y, yaw, view)
+        count = len(x)
+        if boxes is None:
+            boxes = np.empty((count, 0, len(BOX_FIELDS)), np.float32)
+        height, width = self.shape[:2]
+        inverse = np.empty((count, height, width, 1), np.float32)
+        kind = np.empty((count, height, width, 1), np.uint8)
+        met = self._walls.meet(x, y, yaw, track, look, view)
+        spread(
+            relief,
+            count,
+            *(inverse.reshape(-1), kind.reshape(-1), int(named), height, width),
+            *(x, y, yaw, track, look, view, self._lens, self._level, self._beams, met),
+            *(self._walls.heights, boxes, self._looks, self._floors),
+            *(self._field, self._frames, self._sizes),
+            block=1,
+            threads=self._threads,
+        )
+        return inverse, kind
+
+    def _checked(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, mounting: Array | None,
+        boxes: Array | None,
+    ) -> tuple[Float32, Float32, Float32, Int32, Int32, Int32, Float32 | None]:  # fmt: skip
+        """Return what a kernel may be given."""
         x, y, yaw = (np.ascontiguousarray(a, np.float32) for a in (x, y, yaw))
         track, look = (np.ascontiguousarray(a, np.int32) for a in (track, look))
         count = len(x)
@@ -239,29 +340,12 @@ class Camera:
                 f"a camera cannot look from x={x[row]}, y={y[row]}, yaw={yaw[row]} (row {row}); "
                 "reset cars whose state is not finite before they are drawn"
             )
-        if out is None:
-            out = np.empty((count, *self.shape), np.uint8)
-        elif (
-            out.shape != (count, *self.shape) or out.dtype != np.uint8 or not out.flags.c_contiguous
-        ):
-            raise ConfigError(
-                f"out must be C-contiguous uint8 of shape {(count, *self.shape)}, "
-                f"got {out.dtype} {out.shape}"
-            )
         if boxes is not None and boxes.shape[::2] != (count, len(BOX_FIELDS)):
             raise ConfigError(f"boxes must have shape ({count}, K, {len(BOX_FIELDS)}), "
                               f"got {boxes.shape}")  # fmt: skip
-        if self._eyes == 1:
-            self._see(out, x, y, yaw, track, look, mount, boxes)
-            return out
-        half = _f4(self.settings.stereo_baseline / 2)
-        aside = half * np.cos(yaw), half * np.sin(yaw)
-        for eye, side in enumerate((_ONE, -_ONE)):
-            picture = np.empty((*out.shape[:3], self._channels), np.uint8)
-            there = x - side * aside[1], y + side * aside[0]
-            self._see(picture, *there, yaw, track, look, mount, boxes)
-            out[..., eye * self._channels : (eye + 1) * self._channels] = picture
-        return out
+        if boxes is not None:
+            boxes = np.ascontiguousarray(boxes, np.float32)
+        return x, y, yaw, track, look, mount, boxes
 
     def _see(
         self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array, mount: Array,
@@ -281,44 +365,55 @@ class Camera:
         self._draw(views, x, y, yaw, track, look, view, around)
         warp.bend(views, out, mount, own, np.ascontiguousarray(self._looks[:, 4:6]), self._threads)
 
+    def _turned(self, x: Array, y: Array, yaw: Array, view: Array) -> tuple[Array, Array, Array]:
+        """Return poses that look where the views look."""
+        if not self._aside.any():
+            return x, y, yaw
+        forward, ahead = _f4(self.settings.mount_forward), yaw
+        yaw = yaw + self._aside[view]
+        # The kernels put the lens ahead in the direction of view, not in the car's.
+        return (
+            x + forward * (np.cos(ahead) - np.cos(yaw)),
+            y + forward * (np.sin(ahead) - np.sin(yaw)),
+            yaw,
+        )
+
     def _draw(
         self, out: Array, x: Array, y: Array, yaw: Array, track: Array, look: Array, view: Array,
         boxes: Array | None,
     ) -> None:  # fmt: skip
-        """Draw the course, then the boxes on it."""
+        """Draw the course, then the walls beside it and the boxes on it."""
         height, width, channels = out.shape[1:]
         flat = out.reshape(-1)
-        if self._aside.any():
-            forward, ahead = _f4(self.settings.mount_forward), yaw
-            yaw = yaw + self._aside[view]
-            # The kernels put the lens ahead in the direction of view, not in the car's.
-            x = x + forward * (np.cos(ahead) - np.cos(yaw))
-            y = y + forward * (np.sin(ahead) - np.sin(yaw))
-        spread(
-            _render,
-            len(x),
-            *(flat, width, channels, x, y, yaw, track, look, view),
-            *(
-                self._rows,
-                self._sky,
-                self._edges,
-                self._chunks,
-                self._spots,
-                self._looks,
-                self._field,
-                self._frames,
-                self._sizes,
-            ),
-            block=1,
-            threads=self._threads,
-        )
+        x, y, yaw = self._turned(x, y, yaw, view)
+        call = (flat, width, channels, x, y, yaw, track, look, view, self._rows, self._sky)
+        course = (self._field, self._frames, self._sizes)
+        if any(self._plain):
+            spread(
+                _render,
+                len(x),
+                *call,
+                *(self._edges, self._chunks, self._spots, self._looks, *course),
+                block=1,
+                threads=self._threads,
+            )
+        if not all(self._plain):
+            spread(
+                paint_floor,
+                len(x),
+                *call,
+                *(self._looks, self._floors, *course),
+                block=1,
+                threads=self._threads,
+            )
+        met = self._walls.meet(x, y, yaw, track, look, view)
+        self._walls.paint(flat, (height, width, channels), look, view, met)
         if boxes is not None and boxes.size:
-            boxes = np.ascontiguousarray(boxes, np.float32)
             spread(
                 draw_boxes,
                 len(x),
                 *(flat, height, width, channels, x, y, yaw, look, view, boxes),
-                *(self._shades, self._lens),
+                *(self._shades, self._lens, met, self._level, self._beams, self._walls.heights),
                 block=1,
                 threads=self._threads,
             )
@@ -474,9 +569,9 @@ def _survey(field, frame, size, line, spacing, closed):  # type: ignore[no-untyp
     """Fill one track's texels with the nearest line at their centres.
 
     A texel is, from its highest bits: 16 arc length, 8 half width of the road on this side, 8 flag,
-    16 signed distance d to the nearest line, 8 + 8 the normal along which d grows. The flag says
-    which line is meant: the centre line (then d is the offset to the left) or the border (then d is
-    how far outside).
+    16 signed distance d to the nearest line, 8 + 8 the normal along which d grows. The lowest bit
+    of the flag says which line is meant: the centre line (then d is the offset to the left) or the
+    border (then d is how far outside); the next one is 1 to the right of the centre line.
     """
     stations = line.shape[1]
     columns, rows = size[1], size[2]
@@ -557,7 +652,7 @@ def _survey(field, frame, size, line, spacing, closed):  # type: ignore[no-untyp
                         flag, d, nx, ny = 0, n, -ty, tx
                     word = _i8(min(max(s / frame[5], _ZERO), _f4(65535)))
                     word = (word << 8) | _i8(min(max(half / frame[4] + _HALF, _ZERO), _f4(255)))
-                    word = (word << 8) | _i8(flag)
+                    word = (word << 8) | _i8(flag if n >= _ZERO else flag | 2)
                     d = min(max(d / frame[3], _f4(-32767)), _f4(32767))
                     word = (word << 16) | (_i8(np.floor(d + _HALF)) & 0xFFFF)
                     word = (word << 8) | (_i8(np.floor(nx * _f4(127) + _HALF)) & 0xFF)

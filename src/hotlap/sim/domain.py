@@ -17,7 +17,7 @@ from hotlap import vehicle
 from hotlap.config import Settings
 from hotlap.draws import Purpose, uniform
 from hotlap.sim.lens import MountingRanges
-from hotlap.sim.look import Look
+from hotlap.sim.look import Colour, Look
 from hotlap.sim.optics import OpticsRanges
 from hotlap.types import Array, Float32
 
@@ -29,6 +29,7 @@ Range = tuple[PositiveFloat, PositiveFloat]
 CAR = ("friction", "drive", "inertia", "peak_slip", "steering_lag", "speed_gain")
 """Factors on a car's parameters, in the order of their draws; the trim comes after them."""
 LOOK = ("brightness", "contrast", "line_width")
+FLOOR = ("wear", "light", "shade")
 _MOUNTING = 5
 """Place of its draws among those of `Purpose.DOMAIN`; `optics` and `lens` have 3 and 4."""
 _WIDEN = 1 / 400
@@ -64,6 +65,12 @@ class RandomizeSettings(Settings):
     """Greatest turn of each colour's hue, as a share of the circle: 0.1."""
     white_balance: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Greatest relative error of red, green and blue: 0.15."""
+    wear: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Greatest wear of the lines: each look has its own, from that of `look` to this: 0.6."""
+    light: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Greatest strength of reflections on the floor, likewise: 0.4."""
+    shade: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Greatest strength of shadows on the floor, likewise: 0.5."""
     mounting: MountingRanges = MountingRanges()
     """How the cameras are mounted."""
     optics: OpticsRanges = OpticsRanges()
@@ -79,7 +86,7 @@ class RandomizeSettings(Settings):
             if low > high:
                 raise ValueError(f"{name}: the first is the smaller one (got {low:g}, {high:g})")
         of_looks = [n for n in LOOK if getattr(self, n) != (1, 1)]
-        of_looks += [n for n in ("hue", "white_balance") if getattr(self, n)]
+        of_looks += [n for n in ("hue", "white_balance", *FLOOR) if getattr(self, n)]
         if of_looks and not self.looks:
             raise ValueError(f"{', '.join(of_looks)} need looks to differ in: looks=64")
         return self
@@ -175,26 +182,41 @@ def random_looks(base: Look, settings: RandomizeSettings, seed: int) -> tuple[Lo
         return (base,)
     looks = [base]
     colours = [name for name, field in Look.model_fields.items() if _is_colour(field)]
-    widths = ("border_width", "dash_width")
+    widths = ("border_width", "dash_width", "kerb_width")
     for index in range(1, settings.looks):
         one = np.array([index])
-        draws = uniform(seed, one, one * 0, one * 0 + 2, Purpose.DOMAIN, 6 + len(colours))[0]
+        count = 6 + len(colours) + len(base.bands) + len(FLOOR)
+        draws = uniform(seed, one, one * 0, one * 0 + 2, Purpose.DOMAIN, count)[0]
         brightness, contrast, width = (
             float(np.exp(math.log(low) + (math.log(high) - math.log(low)) * draw))
             for (low, high), draw in zip((getattr(settings, n) for n in LOOK), draws, strict=False)
         )
         balance = brightness * (1 + settings.white_balance * (2 * draws[3:6].astype(float) - 1))
+        hues = [settings.hue * (2 * float(draw) - 1) for draw in draws[6:]]
         changes: dict[str, Any] = {name: getattr(base, name) * width for name in widths}
-        for name, draw in zip(colours, draws[6:], strict=True):
-            hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in getattr(base, name)))
-            turned = colorsys.hsv_to_rgb(
-                (hue + settings.hue * (2 * float(draw) - 1)) % 1, saturation, value
-            )
-            light = 127.5 + contrast * (255 * np.array(turned) - 127.5)
-            changes[name] = tuple(round(float(c)) for c in np.clip(light * balance, 0, 255))
+        for name, turn in zip(colours, hues, strict=False):
+            changes[name] = _tinted(getattr(base, name), turn, contrast, balance)
+        changes["bands"] = tuple(
+            (start, stop, _tinted(colour, turn, contrast, balance))
+            for (start, stop, colour), turn in zip(base.bands, hues[len(colours) :], strict=False)
+        )
+        for name, draw in zip(FLOOR, draws[-len(FLOOR) :], strict=True):
+            least = getattr(base, name)
+            changes[name] = max(least, least + float(draw) * (getattr(settings, name) - least))
+        if any(getattr(settings, name) for name in FLOOR):
+            changes["pattern"] = base.pattern + index
         looks.append(base.model_copy(update=changes))
     return tuple(looks)
 
 
+def _tinted(colour: Colour, turn: float, contrast: float, balance: Array) -> Colour:
+    """Turn a colour's hue by a share of the circle, stretch its contrast and light it."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in colour))
+    turned = colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
+    light = 127.5 + contrast * (255 * np.array(turned) - 127.5)
+    red, green, blue = (round(float(c)) for c in np.clip(light * balance, 0, 255))
+    return red, green, blue
+
+
 def _is_colour(field: Any) -> bool:
-    return isinstance(field.default, tuple)
+    return bool(field.annotation == Colour)

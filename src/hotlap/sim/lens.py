@@ -295,7 +295,8 @@ def _axes(seen: Float64, pitch: float, narrow: float) -> tuple[tuple[float, floa
         np.linspace(0, height - 1, 25, dtype=int), np.linspace(0, width - 1, 33, dtype=int)
     )
     few = seen[some]
-    best, least = ((0.0, 0.0),), math.inf
+    best: tuple[tuple[float, float], ...] = ((0.0, 0.0),)
+    least = math.inf
     for across, down in itertools.product(range(1, 6), range(1, 6)):
         tilts = tilt * ((2 * np.arange(down) + 1) / down - 1)
         tilts = np.unique(np.clip(pitch + tilts, -_STEEPEST, _STEEPEST) - pitch)

@@ -31,6 +31,7 @@ __all__ = [
     "LidarSettings",
     "RangeLidar",
     "track_walls",
+    "wall_chains",
 ]
 
 _CHAIN = 16
@@ -233,7 +234,7 @@ class Lidar:
             np.float32,
         )
         self._near = np.array([_NEAR * track.width for track in tracks], np.float32)
-        self._corners, self._circles, self._first = _chains(
+        self._corners, self._circles, self._first = wall_chains(
             [track_walls(track, settings.wall_offset) if settings.walls else [] for track in tracks]
         )
 
@@ -374,7 +375,7 @@ def _thinned(points: Float64) -> Float64:
     return points[keep]
 
 
-def _chains(walls: Sequence[Sequence[Float64]]) -> tuple[Float32, Float32, Array]:
+def wall_chains(walls: Sequence[Sequence[Float64]]) -> tuple[Float32, Float32, Array]:
     """Cut walls into chains of equal size.
 
     Returns:

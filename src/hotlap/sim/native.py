@@ -38,6 +38,7 @@ from hotlap.sim.lens import Mounting
 from hotlap.sim.lidar import Lidar, LidarSettings
 from hotlap.sim.look import Look
 from hotlap.sim.optics import Optics
+from hotlap.sim.relief import DepthSettings
 from hotlap.sim.traffic import Traffic, TrafficSettings
 from hotlap.simulator import SURROUNDINGS, Command, Start, State, Surroundings
 from hotlap.stations import StationTable
@@ -85,6 +86,8 @@ _FLOATS = (
 )
 _INTS = ("station", "wheels_off", "steps")
 _INDEX = {name: row for row, name in enumerate(_FLOATS)}
+_SEEN = ["camera", "depth", "segmentation"]
+"""Sensors of the camera."""
 _SHARED = 512
 """Fewer cars are stepped before another thread has woken up."""
 _SKEW = 80
@@ -99,8 +102,10 @@ class NativeSimulator:
         vehicle: the car of every row, or one for each row.
         rows: how many cars.
         dt: seconds between control steps.
-        camera: what the cameras see with, or None to have no camera.
+        camera: what the cameras see with, or None to have no camera; depth and segmentation are of
+            the same camera.
         bands: how colour bands are read from what the cameras see, or None to have none.
+        depth: how far depth reaches.
         lidar: what the LIDARs measure with, or None to have no LIDAR.
         looks: what the world looks like; row i uses `looks[i % len(looks)]`, or with
             `randomize.looks` one of them in each episode.
@@ -121,6 +126,7 @@ class NativeSimulator:
         dt: float = 1 / 15,
         camera: CameraSettings | None = None,
         bands: ColorBandsSettings | None = None,
+        depth: DepthSettings | None = None,
         lidar: LidarSettings | None = None,
         looks: Sequence[Look] = (Look(),),
         mountings: Sequence[Mounting] = (Mounting(),),
@@ -174,14 +180,21 @@ class NativeSimulator:
         self.optics: Optics | None = None
         if self.camera is not None:
             self.optics = self.camera.optics(self._domain.settings.optics, rows)
+        self._range_max = (depth or DepthSettings()).range_max
         self.lidar = None if lidar is None else Lidar(lidar, self.tracks, threads=self.threads)
         self._seed = 0
 
     @property
+    def seed(self) -> int:
+        """What the running episodes were drawn with."""
+        return self._seed
+
+    @property
     def provides(self) -> frozenset[str]:
         """Names of the State fields and sensors that it fills."""
-        sensors = [name for name in ("camera", "lidar") if getattr(self, name) is not None]
-        sensors += ["color_bands"] if self.camera is not None and self._bands is not None else []
+        sensors = [] if self.lidar is None else ["lidar"]
+        if self.camera is not None:
+            sensors += _SEEN if self._bands is None else [*_SEEN, "color_bands"]
         return frozenset((*_FLOATS, *_INTS, "episode", "row", "track", "world", *sensors))
 
     @property
@@ -200,6 +213,27 @@ class NativeSimulator:
             world=self._world,
             around=self._around,
         )
+
+    def show(self, world: NativeSimulator) -> None:
+        """Take over all that the sensors of another simulator see, to see it with those of this.
+
+        Nothing is copied, as nobody writes into a state again. Both have the same rows, courses and
+        number of looks; this one is not stepped.
+        """
+        self._floats, self._ints, self._track = world._floats, world._ints, world._track
+        self._episode, self._row, self._world = world._episode, world._row, world._world
+        self._around, self._look, self._seed = world._around, world._look, world._seed
+        self._state = world._state
+
+    def withdraw(self, rows: Array, absent: Array | bool) -> None:
+        """Say of rows whether their cars are off the road: then nobody sees or touches them.
+
+        A reset puts a car on the road again.
+        """
+        if self._traffic is not None and self._around is not None and len(rows):
+            self._traffic.withdraw(rows, absent)
+            self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
+            self._state = self._view()
 
     def reset(self, rows: Array, start: Start) -> State:
         """Begin a new episode in the given rows (an index array) and leave the others alone."""
@@ -293,22 +327,28 @@ class NativeSimulator:
         return self._state
 
     def sense(self, sensor: str, rows: Array | None = None) -> Array:
-        """Read a sensor of the given rows (all if None): (M, H, W, C) camera, (M, size) LIDAR."""
+        """Read a sensor of the given rows (all if None): (M, H, W, C) images, (M, size) LIDAR."""
         pick: Any = slice(None) if rows is None else rows
         if sensor == "lidar" and self.lidar is not None:
             return self._measure(self.lidar, pick)
         if sensor == "color_bands" and self._bands is not None:
             return color_bands(self.sense("camera", rows), self._bands, threads=self.threads)
-        if sensor != "camera" or self.camera is None:
+        if sensor not in _SEEN or self.camera is None:
             raise KeyError(sensor)
         x, y, yaw = (np.ascontiguousarray(self._floats[i, : self.rows][pick]) for i in range(3))
         track, look = (
             np.ascontiguousarray(a[: self.rows][pick]) for a in (self._track, self._look)
         )
         boxes = None if self._around is None else self._around.boxes[pick]
-        pictures = self.camera.render(
-            x, y, yaw, track, look, boxes=boxes, mounting=self._mounting[pick]
-        )
+        mounting = self._mounting[pick]
+        if sensor == "depth":
+            return self.camera.depth(
+                x, y, yaw, track, look,
+                boxes=boxes, mounting=mounting, range_max=self._range_max,
+            )  # fmt: skip
+        if sensor == "segmentation":
+            return self.camera.segmentation(x, y, yaw, track, look, boxes=boxes, mounting=mounting)
+        pictures = self.camera.render(x, y, yaw, track, look, boxes=boxes, mounting=mounting)
         if self.optics is None:
             return pictures
         steps, turn = self._ints[_INTS.index("steps")], self._floats[_INDEX["yaw_rate"]]

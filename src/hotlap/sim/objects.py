@@ -13,9 +13,10 @@ import numpy as np
 from numba import njit
 
 from hotlap.sim.look import Look
+from hotlap.sim.walls import hide_row, is_before
 from hotlap.types import Float32
 
-__all__ = ["draw_boxes", "shades"]
+__all__ = ["draw_boxes", "shades", "stand_boxes"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _f4, _i8, _u8 = np.float32, np.int64, np.uint64
@@ -41,11 +42,13 @@ def shades(look: Look, luminance: tuple[float, float, float] | None) -> Float32:
 @_compiled
 def draw_boxes(  # type: ignore[no-untyped-def]
     start, stop, out, height, width, channels, x, y, yaw, look, view, boxes, shade, lenses,
+    met, levels, spans, heights,
 ):  # fmt: skip
     """Paint the boxes (M, K, 8) of the images start..stop over them, the farthest first.
 
     `lenses`, of which `view` says which one: focal length [pixels], sine and cosine of the pitch,
-    height above the ground [m], distance ahead of the pose [m].
+    height above the ground [m], distance ahead of the pose [m]. `met`, `levels`, `spans` and
+    `heights`: the walls that may hide them, see `walls.Walls`; `met` is empty where there are none.
     """
     order = np.empty(boxes.shape[1], np.int64)
     far = np.empty(boxes.shape[1], np.float32)
@@ -55,9 +58,11 @@ def draw_boxes(  # type: ignore[no-untyped-def]
     corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
     cover = np.empty((_SIDES, width), np.float32)
     span = np.empty(4, np.float32)
+    plan = np.empty((_SIDES, 2), np.float32)
     for image in range(start, stop):
-        lens = lenses[view[image]]
+        lens, rows, beams = lenses[view[image]], levels[view[image]], spans[view[image]]
         tall, forward = lens[3], lens[4]
+        walled = len(met) > 0 and heights[look[image]] > _ZERO
         ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
         lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
         seen = _sort(boxes[image], lens_x, lens_y, ahead_x, ahead_y, tall, order, far)
@@ -75,6 +80,8 @@ def draw_boxes(  # type: ignore[no-untyped-def]
                 if outside[side]:
                     _place(box, side, there_x, there_y, axis_x, axis_y, lens, corner)
                     kept = _clip(corner, cut)
+                    if walled:
+                        _lay_out(corner, side, lens, plan[sides])
                     if kept >= 3:
                         _project(cut, kept, lens[0], width, height, edges[sides], span)
                         count[sides], face[sides] = kept, side
@@ -86,12 +93,81 @@ def draw_boxes(  # type: ignore[no-untyped-def]
             top = _i8(max(math.floor(span[2]), _ZERO))
             bottom = _i8(min(math.ceil(span[3]), _f4(height)))
             paint = shade[look[image], _i8(box[7])]
+            # A wall that is farther than the whole box hides nothing of it.
+            reach = math.sqrt(box[4] * box[4] + box[5] * box[5])
+            end = max(reach - ahead_x * dx - ahead_y * dy, _NEAR)
+            hidden = walled and is_before(
+                met[image], beams, rows, left, right, top, bottom, _ONE / end
+            )
             for row in range(top, bottom):
                 for f in range(sides):
                     _cover_row(cover[f], edges[f], count[f], _f4(row), left, right)
+                    if hidden and rows[row, 5] != _ZERO:
+                        base = plan[f, 0] * (rows[row, 2] if face[f] == 0 else _ONE)
+                        hide_row(
+                            cover[f], rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
+                            base, plan[f, 1], met[image], beams, heights[look[image]] - tall, tall,
+                            left, right,
+                        )  # fmt: skip
                 begin = (image * height + row) * width * channels
                 for c in range(channels):
                     _blend_row(out, begin + c, channels, cover, sides, face, paint, c, left, right)
+
+
+@_compiled
+def stand_boxes(  # type: ignore[no-untyped-def]
+    start, stop, inverse, kind, first, height, width, x, y, yaw, view, boxes, lenses
+):
+    """Put the boxes of the images start..stop into 1 / depth and classes, where they are nearest.
+
+    `first`: the class of boxes of kind 0; those of kind 1 have the next one.
+    """
+    order, far = np.empty(boxes.shape[1], np.int64), np.empty(boxes.shape[1], np.float32)
+    edge = np.empty((_CORNERS, 3), np.float32)
+    corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
+    span = np.empty(4, np.float32)
+    for image in range(start, stop):
+        lens = lenses[view[image]]
+        tall, forward, focal = lens[3], lens[4], lens[0]
+        ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
+        lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
+        for place in range(_sort(boxes[image], lens_x, lens_y, ahead_x, ahead_y, tall, order, far)):
+            box = boxes[image, order[place]]
+            dx, dy = lens_x - box[0], lens_y - box[1]
+            there_x, there_y = box[2] * dx + box[3] * dy, box[2] * dy - box[3] * dx
+            axis_x = box[2] * ahead_x + box[3] * ahead_y
+            axis_y = box[2] * ahead_y - box[3] * ahead_x
+            outside = (tall > box[6], abs(there_x) > box[4], abs(there_y) > box[5])
+            for side in range(_SIDES):
+                if not outside[side]:
+                    continue
+                _place(box, side, there_x, there_y, axis_x, axis_y, lens, corner)
+                kept = _clip(corner, cut)
+                if kept < 3:
+                    continue
+                span[0], span[1], span[2], span[3] = _f4(width), _ZERO, _f4(height), _ZERO
+                _project(cut, kept, focal, width, height, edge, span)
+                # On the plane n X = d the ray (u, v, 1) is at 1 / depth = n (u, v, 1) / d.
+                ax, ay = corner[1, 0] - corner[0, 0], corner[1, 1] - corner[0, 1]
+                az, bz = corner[1, 2] - corner[0, 2], corner[3, 2] - corner[0, 2]
+                bx, by = corner[3, 0] - corner[0, 0], corner[3, 1] - corner[0, 1]
+                nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+                d = nx * corner[0, 0] + ny * corner[0, 1] + nz * corner[0, 2]
+                for row in range(_i8(max(span[2], _ZERO)), _i8(min(span[3] + _ONE, _f4(height)))):
+                    v = (_f4(row) + _HALF - _HALF * _f4(height)) / focal
+                    o = (image * height + row) * width
+                    for column in range(
+                        _i8(max(span[0], _ZERO)), _i8(min(span[1] + _ONE, _f4(width)))
+                    ):
+                        least = _f4(1)
+                        for e in range(kept):
+                            inside = edge[e, 0] * _f4(column) + edge[e, 1] * _f4(row) + edge[e, 2]
+                            least = min(least, inside)
+                        u = (_f4(column) + _HALF - _HALF * _f4(width)) / focal
+                        near = (nx * u + ny * v + nz) / d
+                        at = _u8(o + column)
+                        if least >= _ZERO and near > inverse[at]:
+                            inverse[at], kind[at] = near, np.uint8(first + _i8(box[7]))
 
 
 @_compiled
@@ -138,6 +214,24 @@ def _place(  # type: ignore[no-untyped-def]
         corner[c, 0] = axis_y * px - axis_x * py
         corner[c, 1] = -sine * along - cosine * pz
         corner[c, 2] = cosine * along - sine * pz
+
+
+@_compiled
+def _lay_out(corner, side, lens, plan):  # type: ignore[no-untyped-def]
+    """Find the inverse of how far ahead a side is: a + b t, at t metres aside a metre ahead.
+
+    Of the top: a is for each metre up a metre ahead, and b is 0.
+    """
+    sine, cosine = lens[1], lens[2]
+    ax, ay = cosine * corner[0, 2] - sine * corner[0, 1], corner[0, 0]
+    bx, by = cosine * corner[1, 2] - sine * corner[1, 1], corner[1, 0]
+    if side == 0:
+        plan[0], plan[1] = _ONE / (-sine * corner[0, 2] - cosine * corner[0, 1]), _ZERO
+    else:
+        ex, ey = bx - ax, by - ay
+        across = ax * ey - ay * ex
+        over = _ONE / (across if abs(across) > _f4(1e-12) else _f4(1e-12))
+        plan[0], plan[1] = ey * over, -ex * over
 
 
 @_compiled

@@ -139,6 +139,7 @@ class Traffic:
         self._bodies = np.zeros((self._worlds, settings.bodies, _BODY), np.float32)
         self._placed = np.zeros(self._worlds, bool)
         self._push = np.zeros((rows, _PUSH), np.float32)
+        self._absent = np.zeros(rows, bool)
         self._cars = np.array(
             [(v.body_length / 2, v.body_width / 2, _TALL * v.body_width, v.gyration**2)
              for v in vehicles],
@@ -179,7 +180,8 @@ class Traffic:
         if settings.bodies and len(which):
             self._place(start, first, which, ids[first], episode[first])
         self._push[rows] = 0
-        others = others.copy()
+        self.withdraw(rows, False)
+        others = np.where(self._absent, np.nan, others)
         others[rows] = np.nan
         closed, spot = self._bank.closed, np.array(start.s, np.float32)
         _make_room(
@@ -224,6 +226,14 @@ class Traffic:
         placed[:, :, _PERIOD] = period
         placed[:, :, _CLOCK] = period * draws[:, :, 0]
         self._bodies[worlds] = placed
+
+    def withdraw(self, rows: Array, absent: Array | bool) -> None:
+        """Say of rows whether their cars are off the road: then nobody sees or touches them.
+
+        It counts from the next look on; `begin` puts a car on the road again.
+        """
+        self._absent = self._absent.copy()
+        self._absent[rows] = absent
 
     def nothing(self) -> Surroundings:
         """Return what is around cars that are not on the road yet: boxes without height."""
@@ -270,10 +280,15 @@ class Traffic:
     ) -> Surroundings:
         names = ("x", "y", "yaw", "vx", "vy", "yaw_rate", "s", "n")
         state = np.stack([floats[index[name], : len(self._push)] for name in names])
-        bank = self._bank
+        bank, cars = self._bank, self._cars
+        if self._absent.any():  # out of reach, and without height, which says: no box
+            away = np.flatnonzero(self._absent)
+            state[0, away] = _AWAY * (1 + away)
+            cars = cars.copy()
+            cars[away, 2] = 0
         spread(
             _meet, len(worlds), worlds, self.settings.cars, self.settings.obstacles, np.float32(dt),
-            self._bodies, self._track, state, self._cars, self._sizes, bank.stations, bank.first,
+            self._bodies, self._track, state, cars, self._sizes, bank.stations, bank.first,
             bank.segments, bank.spacing, bank.closed, out.boxes, out.s, out.n, out.speed,
             out.contact, self._push,
             block=256, threads=self._threads,
@@ -287,12 +302,14 @@ class Traffic:
             "body_track": self._track.copy(),
             "placed": self._placed.copy(),
             "push": self._push.copy(),
+            "absent": self._absent.copy(),
         }
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Continue from what `save` returned."""
         self._bodies, self._track = arrays["bodies"].copy(), arrays["body_track"].copy()
         self._placed, self._push = arrays["placed"].copy(), arrays["push"].copy()
+        self._absent = arrays["absent"].copy()
 
 
 # What is known of an obstacle or a bot: arc length, lane it is on (1 left, -1 right, between them
@@ -304,6 +321,8 @@ _PUSH = 5
 """x, y [m], speed in x and y of the world [m/s], yaw rate [rad/s]."""
 _TALL = 0.65
 """Height of a car over its width."""
+_AWAY = 1e5
+"""How far from the world, and from each other, cars are that are off the road [m]."""
 _STEP = 0.1
 """Distance between two places that are tried for a start [m]."""
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)

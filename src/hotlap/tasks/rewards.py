@@ -20,18 +20,20 @@ from pydantic import Field, NonNegativeFloat
 from hotlap.config import Settings
 from hotlap.errors import RewardError
 from hotlap.simulator import Command, State
-from hotlap.tasks.rules import Ended, Status
-from hotlap.types import Float32
+from hotlap.tasks.rules import Ended
+from hotlap.types import Array, Float32
 
 __all__ = [
     "ArrayReward",
     "CentreReward",
     "FileReward",
     "FunctionReward",
+    "LimitReward",
     "ProgressReward",
     "RacingReward",
     "RewardSettings",
     "array_reward",
+    "limit_reward",
 ]
 
 ArrayReward: TypeAlias = Callable[[State, Command, State, Ended], Float32]
@@ -97,6 +99,21 @@ class RacingReward(_Reward):
         )
 
 
+class LimitReward(_Reward):
+    """Seconds of the fastest possible lap won.
+
+    A metre of a hairpin counts for more than one of a straight, and a car that loses nothing to
+    that lap earns the length of its steps. Needs CasADi, and some seconds for each new track.
+    """
+
+    kind: Literal["limit"] = "limit"
+    """Which reward."""
+    off_track_fine: NonNegativeFloat = 0.3
+    """Taken off when the episode ends off the track, reversed, standing or in a crash [s]."""
+    line_fine: NonNegativeFloat = 0.0
+    """Fine for being beside the line of that lap, by the distance [s/m]."""
+
+
 class FileReward(_Reward):
     """A user's DeepRacer file with `reward_function(params)`, or the older positional form."""
 
@@ -119,7 +136,7 @@ class FunctionReward(_Reward):
 
 
 RewardSettings: TypeAlias = Annotated[
-    ProgressReward | CentreReward | RacingReward | FileReward | FunctionReward,
+    ProgressReward | CentreReward | RacingReward | LimitReward | FileReward | FunctionReward,
     Field(discriminator="kind"),
 ]
 
@@ -128,8 +145,40 @@ _SERIAL = itertools.count()
 
 
 def _failed(ended: Ended) -> Float32:
-    failed = ended.terminated & (ended.status != Status.LAP_COMPLETE)
-    return np.asarray(failed, np.float32)
+    return np.asarray(ended.failed, np.float32)
+
+
+def limit_reward(
+    settings: LimitReward, when: Float32, beside: Float32, length: Float32, closed: Array
+) -> ArrayReward:
+    """Make the reward that compares with the fastest lap of each of K tracks.
+
+    Args:
+        settings: the fines.
+        when: (K, P) when that lap passes P places at even distances along the centre line, the
+            first at its start and the last at its end [s]; grows along it.
+        beside: (K, P) how far to the left of the centre line it is there [m].
+        length: (K,) of the centre lines [m].
+        closed: (K,) whether the last place is the first one again.
+    """
+    last = when.shape[1] - 1
+    lap = np.where(closed, when[:, -1] - when[:, 0], 0)
+
+    def read(table: Float32, state: State) -> Array:
+        at = np.clip(state.s / length[state.track], 0, 1) * last
+        place = np.minimum(at.astype(np.int64), last - 1)
+        here, there = table[state.track, place], table[state.track, place + 1]
+        return np.asarray(here + (at - place) * (there - here))
+
+    def reward(before: State, command: Command, after: State, ended: Ended) -> Float32:
+        won = read(when, after) - read(when, before)
+        around = lap[after.track]  # a step across the line has won the rest of one lap
+        won += np.where(won < -around / 2, around, 0) - np.where(won > around / 2, around, 0)
+        if settings.line_fine:
+            won -= settings.line_fine * np.abs(after.n - read(beside, after))
+        return np.asarray(won - settings.off_track_fine * _failed(ended), np.float32)
+
+    return reward
 
 
 def array_reward(settings: FunctionReward) -> ArrayReward:

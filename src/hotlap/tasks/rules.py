@@ -64,6 +64,11 @@ class Ended:
         return np.asarray(~running)
 
     @property
+    def failed(self) -> Array:
+        """(N,) True where the task ended before it was done."""
+        return np.asarray(self.terminated & (self.status != Status.LAP_COMPLETE))
+
+    @property
     def truncated(self) -> Array:
         """(N,) True where only the clock ended it: what the car reached keeps its value."""
         return np.equal(self.status, Status.TIME_UP)
@@ -76,6 +81,8 @@ class Rules:
         self, settings: RulesSettings, lengths: Float32, closed: Array, *, rows: int, dt: float
     ) -> None:
         self.settings = settings
+        self.margin = 0.0
+        """Share of each half of the road that is closed to the car's middle, next to its border."""
         self._ends = np.where(closed, np.inf, 0.9999 * lengths)
         self._lengths = lengths
         self._steps_max = min(max(1, round(settings.time_limit / dt)), _STEPS_MAX)
@@ -113,6 +120,10 @@ class Rules:
         elif rules.off_track != "never":
             most = 4 if rules.off_track == "all_wheels" else 1
             status[after.wheels_off >= most] = Status.OFF_TRACK
+        if self.margin:
+            open_share = np.float32(1 - self.margin)
+            beside = (after.n > open_share * after.left) | (-after.n > open_share * after.right)
+            status[beside] = Status.OFF_TRACK
         if rules.crash and after.around is not None:
             status[after.around.contact >= 0] = Status.CRASHED
         return Ended(status)

@@ -1,0 +1,260 @@
+"""Experience: what a learner from a replay remembers, on the scales on which it learns from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
+from hotlap.algorithms.replay import Replay
+from hotlap.algorithms.settings import PQNSettings, ReplaySettings
+from hotlap.errors import RunError, SimulationError
+from hotlap.types import Array, Float32
+
+__all__ = ["Experience", "Minibatch", "Scales", "below", "match", "numpy_of"]
+
+_AT_ONCE = 16
+"""Minibatches that are drawn together; one call of NumPy costs as much as a row of many."""
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+@dataclass(frozen=True, eq=False)
+class Minibatch:
+    """B transitions as tensors, normalised, and the chance that its gradient step may use."""
+
+    index: Array
+    """(B,) by which the replay knows them."""
+    observation: Mapping[str, Tensor]
+    """By name, (B, ...)."""
+    action: Tensor
+    """(B, A) float32 or (B,) int64."""
+    reward: Tensor
+    """(B,) in units of scaled reward."""
+    discount: Tensor
+    """(B,) of the value of what was reached."""
+    reached: Mapping[str, Tensor]
+    """By name, (B, ...)."""
+    weight: Tensor
+    """(B,) in the loss."""
+    noise: Tensor
+    """(2, B, A) standard normal numbers."""
+
+
+class Scales:
+    """Running scales of observations and rewards, and the way from arrays to tensors.
+
+    Args:
+        settings: what is to be normalised.
+        observation: what a network reads, by name.
+        device: where tensors go.
+    """
+
+    def __init__(
+        self,
+        settings: ReplaySettings | PQNSettings,
+        observation: Mapping[str, ObservationSpec],
+        device: torch.device,
+    ) -> None:
+        self._settings, self._device = settings, device
+        self.normalizers = {
+            name: RunningNormalizer(int(np.prod(spec.shape)))
+            for name, spec in observation.items()
+            if not spec.is_image
+        }
+        self._returns = ReturnScaler(settings.gamma)
+
+    def update(self, batch: Batch) -> None:
+        """Take in a batch.
+
+        Raises:
+            SimulationError: rewards are not finite.
+        """
+        if not np.isfinite(batch.reward).all():
+            count = int((~np.isfinite(batch.reward)).sum())
+            raise SimulationError(
+                f"{count} of {batch.reward.size} rewards are not finite numbers; "
+                "nothing can be learned from them, look into the reward function"
+            )
+        if self._settings.normalize_observations:
+            for name, normalizer in self.normalizers.items():
+                values = batch.observation[name]
+                normalizer.update(values.reshape(batch.reward.size, -1))
+        if self._settings.normalize_rewards:
+            self._returns.update(batch.reward, batch.ended)
+
+    @property
+    def reward(self) -> float:
+        """What rewards are divided by."""
+        return self._returns.scale if self._settings.normalize_rewards else 1.0
+
+    def inputs(
+        self, observation: Mapping[str, Array], names: Sequence[str] | Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """Normalise vectors, leave images as they are, and move both to the device."""
+        found = {}
+        for name in names:
+            values = observation[name]
+            if name in self.normalizers:
+                normalizer = self.normalizers[name]  # mean 0 and deviation 1 if never updated
+                values = values.reshape(len(values), -1)
+                values = normalize(values, normalizer.mean, normalizer.std)
+            found[name] = self.tensor(values)
+        return found
+
+    def tensor(self, values: Array) -> Tensor:
+        """Copy an array to the device, into memory of torch's own alignment."""
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
+
+    def save(self) -> dict[str, Array]:
+        """Return everything it knows as arrays."""
+        arrays = {f"reward.{k}": v for k, v in self._returns.save().items()}
+        for name, normalizer in self.normalizers.items():
+            arrays |= {f"normalizer.{name}.{k}": v for k, v in normalizer.save().items()}
+        return arrays
+
+    def restore(self, arrays: Mapping[str, Array], *, anew: bool = False) -> None:
+        """Continue from what `save` returned; `anew` with rows that begin their episodes."""
+        for name, normalizer in self.normalizers.items():
+            normalizer.restore(below(arrays, f"normalizer.{name}."))
+        rewards = below(arrays, "reward.")
+        self._returns.restore({**rewards, "return": np.zeros(0)} if anew else rewards)
+
+
+class Experience:
+    """Remembers transitions, and says how many gradient steps are due.
+
+    Args:
+        settings: how much to keep and how often to learn from it.
+        observation: what the networks read, by name; no more is kept.
+        action: what rows answer.
+        scales: of observations and rewards.
+        alpha: power of the priorities; 0: none.
+        seed: of what is drawn.
+    """
+
+    def __init__(
+        self,
+        settings: ReplaySettings,
+        observation: Mapping[str, ObservationSpec],
+        action: ActionSpec,
+        scales: Scales,
+        *,
+        alpha: float,
+        seed: int,
+    ) -> None:
+        self.settings, self.scales = settings, scales
+        self.replay = Replay(observation, action, capacity=settings.capacity, alpha=alpha)
+        self._seed = seed
+        self._noises = action.size if action.kind == "continuous" else 0
+        self.transitions = 0
+        """Taken in so far, by this learner."""
+        self.gradient_steps = 0
+        """Taken so far, by this learner."""
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether cars still drive at random."""
+        return self.transitions < self.settings.warmup
+
+    def add(self, batch: Batch) -> None:
+        """Take in a batch, and let the scales know it."""
+        self.scales.update(batch)
+        self.replay.add(batch)
+        self.transitions += batch.reward.size
+
+    def minibatches(self, beta: float = 1.0) -> Iterator[Minibatch]:
+        """Yield what to learn from: one minibatch for each gradient step that is due."""
+        settings = self.settings
+        learnable = max(0, self.transitions - settings.warmup)
+        due = int(settings.update_ratio * learnable + 1e-6) - self.gradient_steps
+        while due > 0:
+            parts = min(due, _AT_ONCE)
+            yield from self._draw(parts, beta)
+            due -= parts
+
+    def _draw(self, parts: int, beta: float) -> Iterator[Minibatch]:
+        settings, size = self.settings, self.settings.minibatch
+        key = [self._seed & _MASK, self.gradient_steps]
+        rng = np.random.Generator(np.random.Philox(key=key))
+        drawn = self.replay.draw(
+            parts * size, rng, steps=settings.n_step, gamma=settings.gamma, beta=beta
+        )
+        scales, shape = self.scales, (parts, 2, size, self._noises)
+        noise = scales.tensor(rng.standard_normal(shape, dtype=np.float32))
+        seen = scales.inputs(drawn.observation, drawn.observation)
+        reached = scales.inputs(drawn.reached, drawn.reached)
+        action = scales.tensor(drawn.action)
+        reward = scales.tensor(drawn.reward / np.float32(scales.reward))
+        discount, weight = scales.tensor(drawn.discount), scales.tensor(drawn.weight)
+        for i in range(parts):
+            part = slice(i * size, (i + 1) * size)
+            self.gradient_steps += 1
+            yield Minibatch(
+                index=drawn.index[part],
+                observation={name: values[part] for name, values in seen.items()},
+                action=action[part],
+                reward=reward[part],
+                discount=discount[part],
+                reached={name: values[part] for name, values in reached.items()},
+                weight=weight[part],
+                noise=noise[i],
+            )
+
+    def save(self) -> dict[str, Any]:
+        """Return the counters; the replay and the scales save themselves."""
+        return {"transitions": self.transitions, "gradient_steps": self.gradient_steps}
+
+    def restore(self, meta: Mapping[str, Any]) -> None:
+        """Continue from what `save` returned."""
+        self.transitions = int(meta["transitions"])
+        self.gradient_steps = int(meta["gradient_steps"])
+
+
+def match(
+    kind: str,
+    mine: Mapping[str, Array],
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    free: Sequence[str] = (),
+) -> None:
+    """Check that what was saved fits what is there.
+
+    Args:
+        kind: of the algorithm that is to continue.
+        mine: what it would save itself.
+        meta: what was saved.
+        arrays: what was saved.
+        free: names of arrays that may have any shape.
+
+    Raises:
+        RunError: it was saved by another algorithm, version, network or observation.
+    """
+    if (meta.get("kind"), meta.get("format")) != (kind, 1):
+        raise RunError(
+            f"the checkpoint is of kind {meta.get('kind')!r}, format {meta.get('format')!r}; "
+            f"this is {kind}, format 1"
+        )
+    for name, array in mine.items():
+        if name not in arrays:
+            raise RunError(f"the checkpoint lacks {name}; it was saved with another network")
+        if name not in free and arrays[name].shape != array.shape:
+            raise RunError(
+                f"the checkpoint's {name} has shape {arrays[name].shape}, this network needs "
+                f"{array.shape}; keep the settings and observations it was trained with"
+            )
+
+
+def below(named: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return what is named below a prefix, by the rest of its name."""
+    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
+
+
+def numpy_of(tensor: Tensor) -> Float32:
+    """Copy a tensor into an array."""
+    return np.array(tensor.detach().cpu().numpy())

@@ -1,0 +1,244 @@
+"""Student: a network that learns by gradient steps to answer as labels say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hotlap.algorithms.batch import ActionSpec, ObservationSpec
+from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan
+from hotlap.algorithms.normalizer import RunningNormalizer, normalize
+from hotlap.algorithms.ppo import worth_bfloat16
+from hotlap.algorithms.settings import PPOSettings
+from hotlap.errors import RunError, SimulationError
+from hotlap.threads import available
+from hotlap.types import Array, Float32
+
+__all__ = ["Student", "imitation_error", "shifted"]
+
+_LARGE_IMAGE = 8192
+"""Pixels from which 64 rows fill the cache as 128 of a smaller image do."""
+_LONGEST = 1.0
+"""Longer gradients are shortened to this."""
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+class Student:
+    """A network, its optimiser and its normalisers.
+
+    Args:
+        settings: its layers, arithmetic and threads; the rest of them is not read.
+        observation: what there is to see, by name.
+        action: what to answer.
+        names: of the observations it sees.
+        averaging: share of the running average of its weights, which drives, that a gradient step
+            keeps.
+        seed: of the first weights.
+        device: torch's name for where to compute.
+
+    Raises:
+        ConfigError: a name is not observed, or an image is too small.
+    """
+
+    def __init__(
+        self,
+        settings: PPOSettings,
+        observation: Mapping[str, ObservationSpec],
+        action: ActionSpec,
+        names: tuple[str, ...],
+        *,
+        averaging: float,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        self._action = action
+        self._averaging = averaging
+        self._device = torch.device(device)
+        if self._device.type == "cpu":
+            torch.set_num_threads(1)  # see PPO
+        self._plan = make_plan(settings.network, observation, names, action.size)
+        rng = np.random.Generator(np.random.Philox(seed & _MASK))
+        first = initial_weights(self._plan, 0.01, rng)
+        self._weights = {k: torch.tensor(v, device=self._device) for k, v in first.items()}
+        for weight in self._weights.values():
+            weight.requires_grad_()
+        self._average = {name: w.detach().clone() for name, w in self._weights.items()}
+        self._adam = Adam(list(self._weights.values()))
+        self._normalizers = {k: RunningNormalizer(n) for k, n in self._plan.vectors.items()}
+        images = [math.prod(image.shape) for image in self._plan.images.values()]
+        self._bfloat16 = settings.precision == "bfloat16" or (
+            settings.precision == "auto" and bool(images) and worth_bfloat16(self._device)
+        )
+        # Fixed, so that sums do not depend on the threads; see PPO.
+        self._shard = 1024 if not images else 128 if max(images) < _LARGE_IMAGE else 64
+        self._pool: ThreadPoolExecutor | None = None
+        threads = settings.threads or available()
+        if self._device.type != "cpu":
+            self._shard = 1 << 20
+        elif threads > 1:
+            self._pool = ThreadPoolExecutor(threads, thread_name_prefix="student")
+
+    def output(self, observation: Mapping[str, Array]) -> Float32:
+        """Run the network: (N, A) means that are not clipped, or logits."""
+        inputs = self._inputs(observation)
+        rows = len(next(iter(inputs.values())))
+
+        def run(start: int) -> Tensor:
+            with torch.no_grad():  # is a thread's own
+                part = {name: x[start : start + self._shard] for name, x in inputs.items()}
+                return forward(self._plan, self._average, part, bfloat16=self._bfloat16)
+
+        starts = range(0, max(rows, 1), self._shard)
+        parts = [run(0)] if len(starts) == 1 else list(self._map(run, starts))
+        return np.array(torch.cat(parts).cpu().numpy())
+
+    def learn(
+        self, frames: Mapping[str, Array], label_BA: Float32, learning_rate: float
+    ) -> dict[str, float]:
+        """Take one gradient step towards the labels; return `imitation_loss` and `grad_norm`.
+
+        Args:
+            frames: by name, (B, ...).
+            label_BA: actions inside [-1, 1], or probabilities of the choices.
+            learning_rate: step size of Adam.
+
+        Raises:
+            SimulationError: the gradients are not finite.
+        """
+        inputs = self._inputs(frames)
+        label = torch.from_numpy(np.ascontiguousarray(label_BA)).to(self._device)
+        count = len(label)
+
+        def gradients(start: int) -> tuple[tuple[Tensor, ...], float]:
+            part = {name: x[start : start + self._shard] for name, x in inputs.items()}
+            output = forward(self._plan, self._weights, part, bfloat16=self._bfloat16)
+            error_B = imitation_error(output, label[start : start + self._shard], self._action)
+            loss = error_B.sum() / count
+            return torch.autograd.grad(loss, list(self._weights.values())), float(loss.detach())
+
+        starts = range(0, count, self._shard)
+        results = list(self._map(gradients, starts))
+        total, loss = list(results[0][0]), results[0][1]
+        for more, also in results[1:]:  # in the order of the shards, whoever was first
+            torch._foreach_add_(total, more)
+            loss += also
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(total)))
+        if not math.isfinite(float(norm)):
+            raise SimulationError(
+                f"the gradients of the student's minibatch {self._adam.steps + 1} are not finite; "
+                "look for broken observations, or lower algorithm.learning_rate"
+            )
+        self._adam.step(total, learning_rate, ((norm + 1e-6) / _LONGEST).clamp(min=1.0))
+        with torch.no_grad():
+            keep = min(self._averaging, self.steps / (self.steps + 9))
+            weights = [weight.detach() for weight in self._weights.values()]
+            torch._foreach_lerp_(list(self._average.values()), weights, 1 - keep)
+        return {"imitation_loss": loss, "grad_norm": float(norm)}
+
+    def see(self, observation: Mapping[str, Array]) -> None:
+        """Take B rows into the means and deviations that numbers (not images) are scaled by."""
+        for name, normalizer in self._normalizers.items():
+            normalizer.update(observation[name].reshape(len(observation[name]), -1))
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps so far."""
+        return self._adam.steps
+
+    def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
+        plan = self._plan.model_dump(mode="json")
+        description = {"format": 1, "plan": plan, "action": self._action.kind}
+        arrays = {name: _numpy(weight) for name, weight in self._average.items()}
+        if self._action.kind == "continuous":
+            arrays["log_std"] = np.zeros(self._action.size, np.float32)
+        for name, normalizer in self._normalizers.items():
+            arrays[f"normalizer.{name}.mean"] = normalizer.mean
+            arrays[f"normalizer.{name}.std"] = normalizer.std
+        return description, arrays
+
+    def save(self) -> dict[str, Array]:
+        """Return everything but the number of steps: weights, optimiser, normalisers."""
+        arrays = {name: _numpy(tensor) for name, tensor in self._tensors().items()}
+        for name, normalizer in self._normalizers.items():
+            arrays |= {f"normalizer.{name}.{k}": v for k, v in normalizer.save().items()}
+        return arrays
+
+    def restore(self, arrays: Mapping[str, Array], steps: int) -> None:
+        """Continue from what `save` returned.
+
+        Raises:
+            RunError: it was saved with another network or observation.
+        """
+        for name, mine in self.save().items():
+            if name not in arrays or arrays[name].shape != mine.shape:
+                there = arrays[name].shape if name in arrays else "nothing"
+                raise RunError(
+                    f"the checkpoint's {name} of the student has shape {there}, this network needs "
+                    f"{mine.shape}; keep the settings and observations it was trained with"
+                )
+        with torch.no_grad():
+            for name, tensor in self._tensors().items():
+                tensor.copy_(torch.from_numpy(np.array(arrays[name])))
+        for name, normalizer in self._normalizers.items():
+            prefix = f"normalizer.{name}."
+            own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            normalizer.restore(own)
+        self._adam.steps = steps
+
+    @property
+    def _map(self) -> Callable[..., Iterator[Any]]:
+        return map if self._pool is None else self._pool.map
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = {f"last.{name}": weight for name, weight in self._weights.items()}
+        found |= self._average
+        names = list(self._weights)
+        found |= {f"adam.mean.{k}": v for k, v in zip(names, self._adam.means, strict=True)}
+        found |= {f"adam.square.{k}": v for k, v in zip(names, self._adam.squares, strict=True)}
+        return found
+
+    def _inputs(self, observation: Mapping[str, Array]) -> dict[str, Tensor]:
+        found = {}
+        for name in self._plan.names:
+            values = observation[name]
+            if name in self._normalizers:
+                normalizer = self._normalizers[name]
+                flat = values.reshape(len(values), -1)
+                values = normalize(flat, normalizer.mean, normalizer.std)
+            # a copy in torch's own memory: its alignment, and so the last bit, is always the same
+            found[name] = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
+        return found
+
+
+def imitation_error(output_BA: Tensor, label_BA: Tensor, action: ActionSpec) -> Tensor:
+    """Return how far answers are from their labels, (B,).
+
+    Continuous actions: the mean square over the numbers of an action. Discrete ones: the
+    cross-entropy of the label's probabilities and the answered logits [nat].
+    """
+    if action.kind == "discrete":
+        return -(label_BA * torch.log_softmax(output_BA, dim=1)).sum(dim=1)
+    return (output_BA - label_BA).square().mean(dim=1)
+
+
+def shifted(image_BHWC: Array, down_B: Array, right_B: Array) -> Array:
+    """Return images moved down and right by whole pixels; what enters repeats the border.
+
+    Source: Kostrikov, Yarats and Fergus 2021, arXiv:2004.13649, sec. 3 (random shifts).
+    """
+    height, width = image_BHWC.shape[1:3]
+    row = np.clip(np.arange(height) - down_B[:, None], 0, height - 1)
+    column = np.clip(np.arange(width) - right_B[:, None], 0, width - 1)
+    each = np.arange(len(image_BHWC))[:, None, None]
+    return np.asarray(image_BHWC[each, row[:, :, None], column[:, None, :]])
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return np.array(tensor.detach().cpu().numpy())

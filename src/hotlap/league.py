@@ -1,0 +1,217 @@
+"""League: races kept in one file, and the leaderboard that follows from them.
+
+The file holds facts, one line of JSON a set of races; ratings are computed when it is read. So
+nothing in it is ever changed, and two writers or a killed one cannot spoil it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hotlap.errors import ConfigError, RunError
+from hotlap.types import Array, Float64
+
+try:
+    import fcntl
+except ImportError:  # Windows: a single append of a line has to do
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Entry", "League", "ratings"]
+
+FORMAT = 1
+"""The version of a line; a reader refuses a newer one."""
+AVERAGE = 1500.0
+"""Rating of a driver that is as good as the others on average."""
+_SCALE = 400.0
+"""Rating points that make a driver win ten races for each that it loses."""
+_KEPT = ("name", "fingerprint", "vehicle", "finished", "wins", "laps_completed", "best_lap_s",
+         "mean_lap_s", "overtakes", "contacts", "ran_into", "off_tracks", "stuck")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One driver of a leaderboard."""
+
+    name: str
+    fingerprint: str
+    """Of its policy; a driver that has trained on is another one."""
+    vehicle: str
+    rating: float
+    """Strength on the scale of Elo; see `ratings`."""
+    races: int
+    wins: int
+    finished: int
+    """Races in which it drove every lap."""
+    best_laps_s: Mapping[str, float] = field(default_factory=dict)
+    """By track."""
+
+
+class League:
+    """A leaderboard in a file, which need not exist yet.
+
+    Args:
+        path: the file, in a folder that exists.
+
+    Raises:
+        ConfigError: there is something else in the file, or no such folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise ConfigError(f"league: {self.path.parent} is no folder; make it first")
+        if self.path.is_dir():
+            raise ConfigError(f"league: {self.path} is a folder; name a file, such as league.jsonl")
+        self.lines()
+
+    def add(self, standings: Mapping[str, Any]) -> None:
+        """Append races: what `Standings.as_dict()` returned. It is on the disk, or an error.
+
+        Raises:
+            RunError: the disk is full or the like; what was in the file is as it was.
+        """
+        row = {
+            "league": FORMAT,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **{key: standings[key] for key in ("track", "laps", "trials", "beaten")},
+            "racers": [{key: racer[key] for key in _KEPT} for racer in standings["racers"]],
+        }
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                _append(file, line)
+            finally:
+                os.close(file)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            why = "the disk is full" if full else f"cannot be written ({error.strerror})"
+            problem = RunError(
+                f"{self.path}: {why}. The races are not in the league; what was in it is unharmed"
+            )
+            problem.exit_code = 1
+            raise problem from error
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Read all races, oldest first; a line that a killed writer left half done is passed over.
+
+        Raises:
+            ConfigError: this is no league, or one of a newer hotlap.
+        """
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ConfigError(f"league: {self.path} cannot be read ({error.strerror})") from None
+        found = []
+        for line in content.splitlines():
+            row: Any = None
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("league"), int):
+                if row["league"] > FORMAT:
+                    raise ConfigError(
+                        f"league: {self.path} was written by a newer hotlap; install that"
+                    )
+                found.append(row)
+        if content.strip() and not found:
+            raise ConfigError(f"league: {self.path} holds something else; name another file")
+        return found
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the leaderboard ready for JSON."""
+        return [asdict(entry) for entry in self.table()]
+
+    def table(self) -> list[Entry]:
+        """Return the leaderboard, the strongest first."""
+        lines = self.lines()
+        last = {racer["fingerprint"]: racer for line in lines for racer in line["racers"]}
+        who = {fingerprint: k for k, fingerprint in enumerate(last)}
+        beaten = np.zeros((len(who), len(who)))
+        sums = {name: np.zeros(len(who), int) for name in ("races", "wins", "finished")}
+        best: list[dict[str, float]] = [{} for _ in who]
+        for line in lines:
+            rows = [who[racer["fingerprint"]] for racer in line["racers"]]
+            for i, a in enumerate(rows):
+                for j, b in enumerate(rows):
+                    beaten[a, b] += line["beaten"][i][j] if a != b else 0
+                racer, track = line["racers"][i], line["track"]
+                sums["races"][a] += line["trials"]
+                sums["wins"][a] += racer["wins"]
+                sums["finished"][a] += racer["finished"]
+                if racer["best_lap_s"] is not None:
+                    best[a][track] = min(best[a].get(track, np.inf), racer["best_lap_s"])
+        entries = [
+            Entry(
+                name=last[fingerprint]["name"],
+                fingerprint=fingerprint,
+                vehicle=last[fingerprint]["vehicle"],
+                rating=float(rating),
+                races=int(sums["races"][k]),
+                wins=int(sums["wins"][k]),
+                finished=int(sums["finished"][k]),
+                best_laps_s=best[k],
+            )
+            for (fingerprint, k), rating in zip(who.items(), ratings(beaten), strict=True)
+        ]
+        return sorted(entries, key=lambda entry: (-entry.rating, entry.name))
+
+
+def ratings(beaten: Array | Sequence[Sequence[float]]) -> Float64:
+    """Rate K drivers by who came in before whom, whatever the order of the races.
+
+    The strengths p under which the results are most likely if i comes in before j with probability
+    p_i / (p_i + p_j), on the scale of Elo: 400 points are odds of ten to one, 1500 the average.
+    Each driver is also given a draw against an average one, so that who has won every race is not
+    infinitely good.
+
+    Args:
+        beaten: (K, K) in how many races i came in before j; one half for a tie.
+
+    Source: the model of Bradley and Terry 1952, "Rank analysis of incomplete block designs"; the
+    iteration of Hunter 2004, "MM algorithms for generalized Bradley-Terry models", eq. 3; the scale
+    of Elo 1978, "The rating of chessplayers", sec. 1.4.
+    """
+    wins = np.asarray(beaten, np.float64)
+    games = wins + wins.T
+    np.fill_diagonal(games, 0)
+    won = wins.sum(axis=1) - np.diagonal(wins) + 0.5
+    strength = np.ones(len(wins))
+    for _ in range(100_000):
+        meetings = (games / (strength[:, None] + strength[None, :])).sum(axis=1)
+        better = won / (meetings + 1 / (strength + 1))
+        change = np.abs(np.log(better / strength)).max(initial=0)
+        strength = better
+        if change < 1e-10:
+            break
+    return np.asarray(AVERAGE + _SCALE * np.log10(strength), np.float64)
+
+
+def _append(file: int, line: bytes) -> None:
+    """Append a line to an open file, alone; what cannot be written whole leaves no trace."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+    size = os.fstat(file).st_size
+    os.lseek(file, max(0, size - 1), os.SEEK_SET)
+    if size and os.read(file, 1) != b"\n":  # a killed writer's half line
+        line = b"\n" + line
+    try:
+        left = memoryview(line)
+        while left:
+            left = left[os.write(file, left) :]
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, size)
+        raise

@@ -1,0 +1,56 @@
+"""Drivers made by hand, and the runs they are kept in: no training is needed to test a race."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hotlap.config import resolve, to_toml
+from hotlap.crew import Driver
+from hotlap.env import driver_task
+from hotlap.runs import Run
+from hotlap.train import TrainConfig
+
+N, SIN_HEADING, CURVATURE = 5, 6, 10  # of the state observation
+HALF = np.radians(30)  # of the steering range
+
+
+def follower(speed, *, lane=0.0, settings=None):
+    """Return description and arrays of a driver that follows a line beside the centre.
+
+    A linear policy: steering = -1.5 (n - lane) - 1.2 sin(heading error) + 0.24 curvature [rad].
+    """
+    settings = resolve(TrainConfig, settings or {})
+    size = 11 + 16 + (4 * settings.observation.state.objects if settings.shared else 0)
+    low, high = settings.actions.speed_low, settings.actions.speed_high
+    weight, bias = np.zeros((2, size), np.float32), np.zeros(2, np.float32)
+    weight[0, [N, SIN_HEADING, CURVATURE]] = np.array([-1.5, -1.2, 0.24]) / HALF
+    bias[:] = 1.5 * lane / HALF, 2 * (speed - low) / (high - low) - 1
+    plan = {
+        "images": {},
+        "vectors": {"state": size},
+        "hidden": [],
+        "activation": "tanh",
+        "outputs": 2,
+    }
+    arrays = {
+        "head.weight": weight,
+        "head.bias": bias,
+        "log_std": np.full(2, -1, np.float32),
+        "normalizer.state.mean": np.zeros(size, np.float32),
+        "normalizer.state.std": np.ones(size, np.float32),
+    }
+    return {"format": 1, "plan": plan, "action": "continuous"}, arrays
+
+
+def driver(name, speed, *, lane=0.0, settings=None) -> Driver:
+    task = driver_task(resolve(TrainConfig, settings or {}))
+    return Driver(name, task, *follower(speed, lane=lane, settings=settings))
+
+
+def saved(path: Path, speed, *, lane=0.0, settings=None) -> Path:
+    """Write a run whose driver follows a line."""
+    config = resolve(TrainConfig, {"track": "oval"}, settings or {})
+    with Run.create(path, to_toml(config), {"seed": 0}) as run:
+        policy = follower(speed, lane=lane, settings=settings)
+        run.write_checkpoint(1, policy=policy, state=({}, {}), best=True)
+    return path

@@ -1,0 +1,171 @@
+"""Kernels are compiled once, all of them, and it is known whether they are."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from types import SimpleNamespace
+
+import pytest
+
+from hotlap import kernels
+
+
+def in_child(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+
+
+def kernel_with_index(folder, *, source_age, index_age):
+    """Fake a kernel whose source and index were written so many seconds ago."""
+
+    def drive():
+        pass
+
+    source = folder / "drive.py"
+    source.touch()
+    os.utime(source, (0, 1e9 - source_age))
+    code = SimpleNamespace(co_firstlineno=12, co_filename=str(source))
+    if index_age is not None:
+        index = folder / "drive.drive-12.py311.nbi"
+        index.touch()
+        os.utime(index, (0, 1e9 - index_age))
+    return SimpleNamespace(
+        py_func=SimpleNamespace(__qualname__="drive", __code__=code),
+        stats=SimpleNamespace(cache_path=str(folder)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("source_age", "index_age", "warm"),
+    [(100, 50, True), (50, 100, False), (100, None, False)],
+    ids=["compiled after the last change", "changed since", "never compiled"],
+)
+def test_kernels_are_warm_where_their_index_is_newer(
+    monkeypatch, tmp_path, source_age, index_age, warm
+):
+    kernel = kernel_with_index(tmp_path, source_age=source_age, index_age=index_age)
+    monkeypatch.setattr(kernels, "_kernels", lambda: [kernel])
+
+    assert kernels.is_warm() is warm
+
+
+def test_a_source_written_anew_with_the_same_text_is_announced_once(monkeypatch, tmp_path):
+    kernel = kernel_with_index(tmp_path, source_age=50, index_age=100)
+    monkeypatch.setattr(kernels, "_kernels", lambda: [kernel])
+    monkeypatch.setattr(kernels, "_compile_apart", lambda: None)
+
+    kernels.warm()
+
+    assert kernels.is_warm()
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+def test_compiling_is_announced_only_where_it_takes_long(monkeypatch, capsys, is_warm):
+    monkeypatch.setattr(kernels, "is_warm", lambda: is_warm)
+    monkeypatch.setattr(kernels, "_compile_apart", lambda: None)
+
+    seconds = kernels.warm()
+
+    assert seconds > 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("compiling kernels, once on this machine" in err) == (not is_warm)
+
+
+def test_an_empty_cache_is_cold(tmp_path):
+    done = in_child(
+        "from hotlap import kernels; print(len(kernels._kernels()) > 3, kernels.is_warm())",
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+def test_warming_reaches_every_module_and_leaves_nothing_to_compile():
+    done = in_child(
+        """
+        import sys
+        import numpy as np
+        from hotlap import bench, kernels
+        from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
+        from hotlap.gym import SingleEnv
+        from hotlap.machine import machine
+
+        facts = machine()
+        assert "torch" not in sys.modules or facts["gpu"] != "none"
+        modules = {}
+        for kernel in kernels._kernels():
+            modules.setdefault(kernel.py_func.__module__, []).extend(kernel.signatures)
+        print("left out:", [name for name, signatures in modules.items() if not signatures])
+
+        def signatures():
+            return {kernel.py_func.__qualname__: kernel.signatures for kernel in kernels._kernels()}
+
+        before = signatures()
+        both = ObservationSettings(actor=("camera", "state"))
+        env = VectorEnv(EnvSettings(observation=both, track="oval,hard"), 700)
+        env.begin()
+        env.advance(np.zeros((700, 2)))
+        env.observe(np.array([1, 5]))
+        single = SingleEnv(EnvSettings(), render_mode="rgb_array")
+        single.reset()
+        single.render()
+        bench._reward().run()
+        print("compiled later:", [k for k, v in signatures().items() if v != before[k]])
+        """
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["left out: []", "compiled later: []"]
+
+
+@pytest.mark.slow
+def test_warming_fills_an_empty_cache(tmp_path):
+    done = in_child(
+        "from hotlap import kernels; kernels.warm(); print(kernels.is_warm())",
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+
+    assert done.stdout.strip() == "True", done.stderr
+    assert "compiling kernels" in done.stderr
+
+
+def test_parts_that_no_process_compiles_are_compiled_here(monkeypatch):
+    def refuse(*words, **options):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(kernels, "is_warm", lambda: False)
+    monkeypatch.setattr(kernels.subprocess, "Popen", refuse)
+    used = []
+    monkeypatch.setattr(kernels, "_PARTS", {"one": lambda: used.append(1)})
+
+    kernels.warm()
+
+    assert used == [1]
+
+
+def test_each_part_is_compiled_by_a_process_of_its_own(monkeypatch):
+    asked = []
+
+    class Helper:
+        def __init__(self, command, **options):
+            asked.append(command[-1])
+
+        def wait(self):
+            asked.append("waited")
+
+        kill = wait
+
+    monkeypatch.setattr(kernels, "available", lambda: 2)
+    monkeypatch.setattr(kernels.subprocess, "Popen", Helper)
+
+    kernels._compile_apart()
+
+    assert asked[:4] == ["world", "camera", "lidar", "params"]
+    assert asked[4:] == ["waited"] * 8

@@ -1,0 +1,119 @@
+"""`hotlap race`: what it prints and writes, and what it says of mistakes."""
+
+import contextlib
+import io
+import json
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import hotlap as package
+from drivers import driver, saved
+from hotlap import cli
+from hotlap.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    saved(folder / "slow", 1.2, lane=0.25)
+    saved(folder / "fast", 1.9, lane=-0.25)
+    return folder / "slow", folder / "fast"
+
+
+def hotlap(*words):
+    """Run a whole command in this process; return status, output and what was said."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["hotlap", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        return end.code, out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = before
+
+
+def test_it_prints_the_standings_and_keeps_the_league(runs, tmp_path):
+    words = ("race", *runs, "--laps", 1, "--trials", 2, "--league", tmp_path / "league.jsonl")
+
+    status, out, err = hotlap(*words)
+
+    assert (status, err) == (0, "")
+    first, head, *rows = out.splitlines()
+    assert first == "oval: 2 races of 1 lap"
+    assert head.split()[:3] == ["driver", "place", "wins"]
+    assert rows[0].split()[:4] == ["1", "fast", "1.00", "2"]
+    assert rows[1].split()[:4] == ["2", "slow", "2.00", "0"]
+    assert [row.split()[1] for row in rows[3:]] == ["fast", "slow"]
+    status, again, _ = hotlap("race", "--league", tmp_path / "league.jsonl")
+    assert status == 0
+    assert again.splitlines() == rows[2:]
+    assert len((tmp_path / "league.jsonl").read_text().splitlines()) == 1
+
+
+def test_json_is_one_document(runs, tmp_path):
+    status, out, _ = hotlap(
+        "race", *runs, "--laps", 1, "--trials", 2, "--json",
+        "--league", tmp_path / "l.jsonl", "--film", tmp_path / "race.gif",
+    )  # fmt: skip
+
+    found = json.loads(out)
+    assert status == 0
+    assert [racer["name"] for racer in found["racers"]] == ["fast", "slow"]
+    assert found["beaten"] == [[0, 2], [0, 0]]
+    assert found["league"][0]["name"] == "fast"
+    assert (tmp_path / "race.gif").stat().st_size > 10_000
+    assert found["film"] == str(tmp_path / "race.gif")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "2 to 32 drivers"),
+        (["--trials", "3", "both"], "try 4"),
+        (["--checkpoint", "first", "both"], "choose from best, last"),
+        (["--film", "race.png", "both"], "end its name in .mp4 or .gif"),
+        (["--film", "no/race.mp4", "both"], "make it first"),
+        (["--league", "no/league.jsonl", "both"], "make it first"),
+        (["--track", "nope", "both"], "unknown track"),
+        (["no/run", "no/other"], "no such directory"),
+    ],
+)
+def test_a_mistake_is_a_sentence_before_anybody_drives(words, said, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [word for word in words if word != "both"] + [*(runs if "both" in words else [])]
+
+    status, out, err = hotlap("race", *given)
+
+    assert (status, out) == (2, "")
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_driver_is_an_opponent_in_gymnasium(runs):
+    env = gymnasium.make(
+        "hotlap/HeadToModel-v0", track="oval", **{"opponents.drivers": str(runs[1])}
+    )
+
+    check_env(env.unwrapped)
+
+    env.reset(seed=0)
+    inner = env.unwrapped._env
+    assert inner.rows == 1
+    assert len(inner.opponents.everyone.x) == 2
+    for _ in range(30):
+        env.step(np.float32([0, -1]))
+    assert inner.opponents.crew.drivers[0].fingerprint == driver("x", 1.9, lane=-0.25).fingerprint
+    assert package.Standings.__name__ == "Standings"
+
+
+@pytest.mark.parametrize("drivers", [None, "self"])
+def test_gymnasium_wants_a_driver_that_exists(drivers):
+    named = {} if drivers is None else {"opponents.drivers": drivers}
+
+    with pytest.raises(ConfigError, match=r"opponents\.drivers: name the runs"):
+        gymnasium.make("hotlap/HeadToModel-v0", track="oval", **named)
