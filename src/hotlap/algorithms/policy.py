@@ -105,6 +105,7 @@ class _Description(Settings):
     action: Literal["discrete", "continuous"]
     squash: Literal["none", "mean", "sample"] = "none"
     atoms: tuple[float, float, PositiveInt] | None = None
+    worths: bool = False
 
     @property
     def size(self) -> int:
@@ -119,10 +120,11 @@ class NumpyPolicy:
     A continuous action is the output plus noise; with `squash` "mean" the hyperbolic tangent of the
     output, plus noise; with "sample" the tangent of a sum, of the first half of the outputs and of
     noise whose logarithmic deviation is the second half. With `atoms` (low, high, count) a choice
-    has so many outputs: logits of what it is worth, on an even scale from low to high.
+    has so many outputs: logits of what it is worth, on an even scale from low to high. With `worths`
+    a choice's output is what it is worth, else the logit of its probability.
 
     Args:
-        description: JSON-able; the layers, the kind of action, `squash` and `atoms`.
+        description: JSON-able; the layers, the kind of action, `squash`, `atoms` and `worths`.
         arrays: float32 by name: weights, `normalizer.NAME.mean` and `.std`, and `log_std` for
             continuous actions.
 
@@ -171,7 +173,8 @@ class NumpyPolicy:
         Args:
             observation: by name, (N, ...); names it does not read are ignored.
             uniform: None for the best action. Else numbers in (0, 1) that decide the sample:
-                (N, A) for continuous actions, (N, 1 or more) for discrete ones.
+                (N, A) for continuous actions, (N, 1 or more) for discrete ones. Who knows worths
+                always answers the best.
 
         Returns:
             (N,) int64 choices, or (N, A) float32 inside [-1, 1].
@@ -181,7 +184,8 @@ class NumpyPolicy:
         """
         output = self.output(observation)
         if self._saved.action == "discrete":
-            return output.argmax(axis=1) if uniform is None else choose(output, uniform)
+            best = uniform is None or self._saved.worths
+            return output.argmax(axis=1) if best else choose(output, uniform)
         noise = None if uniform is None else normal_quantile(uniform).astype(np.float32)
         if self._saved.squash == "sample":
             mean, log_std = np.split(output, 2, axis=1)
@@ -195,10 +199,16 @@ class NumpyPolicy:
         return np.clip(output, np.float32(-1.0), np.float32(1.0))
 
     def probabilities(self, observation: Mapping[str, Array]) -> Float32:
-        """Return the probability of each choice, (N, A); discrete actions only."""
+        """Return the probability of each choice, (N, A); discrete actions only.
+
+        Who knows what choices are worth takes the best one: its probability is 1.
+        """
         if self._saved.action != "discrete":
             raise ValueError("a continuous policy has no probabilities; read act() instead")
-        return _softmax(self.output(observation))
+        output = self.output(observation)
+        if self._saved.worths:
+            return np.eye(self._saved.size, dtype=np.float32)[output.argmax(axis=1)]
+        return _softmax(output)
 
     def output(self, observation: Mapping[str, Array]) -> Float32:
         """Run the network: (N, A) logits or worths of the choices, or numbers not yet an action."""

@@ -130,6 +130,7 @@ class QNetwork:
             "plan": plan.model_dump(mode="json"),
             "action": "discrete",
             "atoms": atoms,
+            "worths": True,
         }
         return description, arrays
 
