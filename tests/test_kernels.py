@@ -167,5 +167,5 @@ def test_each_part_is_compiled_by_a_process_of_its_own(monkeypatch):
 
     kernels._compile_apart()
 
-    assert asked[:4] == ["world", "camera", "lidar", "params"]
-    assert asked[4:] == ["waited"] * 8
+    assert asked[:5] == ["world", "camera", "looks", "lidar", "params"]
+    assert asked[5:] == ["waited"] * 10

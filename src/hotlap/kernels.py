@@ -21,6 +21,7 @@ from hotlap.deepracer.params import Params
 from hotlap.env import EnvSettings, VectorEnv
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.lidar import Lidar, RangeLidar
+from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
 from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import BOX_FIELDS, Command
@@ -64,7 +65,7 @@ def warm() -> float:
 
 
 def use(name: str) -> None:
-    """Call every kernel of a part of the world: world, camera, lidar or params."""
+    """Call every kernel of a part of the world: world, camera, looks, lidar or params."""
     _PARTS[name]()
 
 
@@ -104,6 +105,13 @@ def _use_camera() -> None:
     camera.render(zero, zero, zero, zero, zero, boxes=_one_box())
 
 
+def _use_looks() -> None:
+    camera = Camera(CameraSettings(), (load_track("oval"),), (Look(wall_height=0.1, wear=0.5),))
+    zero = np.zeros(1)
+    camera.render(zero, zero, zero, zero, zero)
+    camera.segmentation(zero, zero, zero, zero, zero, boxes=_one_box())
+
+
 def _use_lidar() -> None:
     lidar = Lidar(RangeLidar(), (load_track("oval"),))
     zero = np.zeros(1)
@@ -125,6 +133,7 @@ def _one_box() -> np.ndarray[Any, Any]:
 _PARTS: dict[str, Callable[[], None]] = {
     "world": _use_world,
     "camera": _use_camera,
+    "looks": _use_looks,
     "lidar": _use_lidar,
     "params": _use_params,
 }
