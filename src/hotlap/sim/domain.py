@@ -219,4 +219,4 @@ def _tinted(colour: Colour, turn: float, contrast: float, balance: Array) -> Col
 
 
 def _is_colour(field: Any) -> bool:
-    return field.annotation == Colour
+    return bool(field.annotation == Colour)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -225,7 +226,7 @@ def _light_chunk(m, rows, row, column, cosine, sine, floor):  # type: ignore[no-
             m[_LEFT + j] = _ONE
     if floor[2, 0] > _ZERO or floor[2, 1] > _ZERO:
         each, long = floor[2, 2], rows[row, 3]
-        taps = min(max(_i4(np.ceil(_f4(4) * long * each)), 1), _TAPS)
+        taps: Any = min(max(_i4(np.ceil(_f4(4) * long * each)), 1), _TAPS)
         clear = min(_ONE / (max(rows[row, 2], long / _f4(taps)) * each), _ONE) / _f4(taps)
         mean = (_ONE - clear * _f4(taps)) * _f4(_MEAN)
         for j in range(_CHUNK):
