@@ -105,7 +105,7 @@ def parts_of(settings: EnvSettings) -> list[str]:
         "lidar": "lidar" in seen,
         "params": isinstance(settings.reward, FileReward),
         "walls": look.wall_height > 0,
-        "floor": not look.plain,
+        "floor": not look.plain or bool(ranges.wear or ranges.light or ranges.shade),
         "relief": bool(seen & {"depth", "segmentation"}),
         "optics": not camera.optics.perfect or ranges.optics.any or camera.clock.noise > 0,
         "lens": bent,
