@@ -120,8 +120,8 @@ class NumpyPolicy:
     A continuous action is the output plus noise; with `squash` "mean" the hyperbolic tangent of the
     output, plus noise; with "sample" the tangent of a sum, of the first half of the outputs and of
     noise whose logarithmic deviation is the second half. With `atoms` (low, high, count) a choice
-    has so many outputs: logits of what it is worth, on an even scale from low to high. With `worths`
-    a choice's output is what it is worth, else the logit of its probability.
+    has so many outputs: logits of what it is worth, on an even scale from low to high. With
+    `worths` a choice's output is what it is worth, else the logit of its probability.
 
     Args:
         description: JSON-able; the layers, the kind of action, `squash`, `atoms` and `worths`.
@@ -185,7 +185,7 @@ class NumpyPolicy:
         output = self.output(observation)
         if self._saved.action == "discrete":
             if uniform is None or self._saved.worths:
-                return output.argmax(axis=1)
+                return np.asarray(output.argmax(axis=1))
             return choose(output, uniform)
         noise = None if uniform is None else normal_quantile(uniform).astype(np.float32)
         if self._saved.squash == "sample":
