@@ -224,8 +224,8 @@ ANCHORS = {
         8,
         50_000,
         DQNSettings(
-            horizon=4, update_ratio=0.125, minibatch=64, capacity=50_000, gamma=0.99, n_step=1,
-            target_every=50, learning_rate=5e-4, epsilon_steps=8000, epsilon_end=0.04,
+            horizon=4, warmup=1000, update_ratio=0.25, minibatch=64, capacity=50_000, gamma=0.99,
+            n_step=3, target_every=100, learning_rate=5e-4, epsilon_steps=8000, epsilon_end=0.04,
         ),
         500.0,
         450.0,

@@ -36,6 +36,8 @@ TASKS = {
     "state": "configs/state.toml",
     "camera": "configs/camera.toml",
     "deepracer": "examples/deepracer",
+    "distill": "configs/distill.toml",
+    "distill_deepracer": "configs/distill_deepracer.toml",
     "sac": "configs/sac.toml",
     "td3": "configs/td3.toml",
     "dqn": "configs/dqn.toml",

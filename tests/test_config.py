@@ -185,7 +185,7 @@ def test_every_mistake_gets_a_line_of_its_own_in_the_users_spelling():
     lines = sorted(text.splitlines())
     assert len(lines) == 5
     assert lines[0] == (
-        'reward.kind: choose from progress, centre, racing, file, function (got "fast")'
+        'reward.kind: choose from progress, centre, racing, limit, file, function (got "fast")'
     )
     assert lines[1] == "rules.laps: should be greater than or equal to 0 (got -1)"
     assert lines[2].startswith(
@@ -210,7 +210,7 @@ def test_every_mistake_gets_a_line_of_its_own_in_the_users_spelling():
             'observation: should be a valid dictionary or instance of ObservationSettings (got',
         ),
         ({"reward": 5, "reward.off_track_fine": 3}, "reward: should be a valid dictionary"),
-        ({"reward": {"kind": ["a"]}}, 'reward.kind: choose from progress, centre, racing, file'),
+        ({"reward": {"kind": ["a"]}}, 'reward.kind: choose from progress, centre, racing, limit'),
         ({"reward": "nothing.here:"}, "reward.function: String should match pattern"),
         ({"reward.kind": "file"}, "reward.path: is missing; give it a value"),
         ({"reward.path": "a.py"}, "reward.path: unknown setting; allowed here: kind, off_track"),

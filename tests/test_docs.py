@@ -183,7 +183,7 @@ def test_the_settings_reference_says_defaults_and_ranges(conf):
     assert rows["track"] == '`"reinvent_like"` | text'
     assert rows["start.direction"] == '`"forward"` | `forward`, `reversed`, `alternate`'
     assert rows["train.steps"] == "`0` | whole number from 0"
-    assert rows["look.road"] == "`[62, 62, 66]` | 3 times: whole number from 0 to 255"
+    assert rows["look.car"] == "`[186, 40, 36]` | 3 times: whole number from 0 to 255"
 
 
 def test_the_command_reference_has_every_command_and_option(conf):

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from hotlap import kernels
+from hotlap.config import resolve
+from hotlap.env import EnvSettings
 
 
 def in_child(code, **environment):
@@ -50,15 +53,15 @@ def test_kernels_are_warm_where_their_index_is_newer(
     monkeypatch, tmp_path, source_age, index_age, warm
 ):
     kernel = kernel_with_index(tmp_path, source_age=source_age, index_age=index_age)
-    monkeypatch.setattr(kernels, "_kernels", lambda: [kernel])
+    monkeypatch.setattr(kernels, "_kernels", lambda parts=(): [kernel])
 
     assert kernels.is_warm() is warm
 
 
 def test_a_source_written_anew_with_the_same_text_is_announced_once(monkeypatch, tmp_path):
     kernel = kernel_with_index(tmp_path, source_age=50, index_age=100)
-    monkeypatch.setattr(kernels, "_kernels", lambda: [kernel])
-    monkeypatch.setattr(kernels, "_compile_apart", lambda: None)
+    monkeypatch.setattr(kernels, "_kernels", lambda parts=(): [kernel])
+    monkeypatch.setattr(kernels, "_compile_apart", lambda parts: None)
 
     kernels.warm()
 
@@ -67,8 +70,8 @@ def test_a_source_written_anew_with_the_same_text_is_announced_once(monkeypatch,
 
 @pytest.mark.parametrize("is_warm", [True, False])
 def test_compiling_is_announced_only_where_it_takes_long(monkeypatch, capsys, is_warm):
-    monkeypatch.setattr(kernels, "is_warm", lambda: is_warm)
-    monkeypatch.setattr(kernels, "_compile_apart", lambda: None)
+    monkeypatch.setattr(kernels, "is_warm", lambda parts=(): is_warm)
+    monkeypatch.setattr(kernels, "_compile_apart", lambda parts: None)
 
     seconds = kernels.warm()
 
@@ -99,10 +102,11 @@ def test_warming_reaches_every_module_and_leaves_nothing_to_compile():
 
         facts = machine()
         assert "torch" not in sys.modules or facts["gpu"] != "none"
-        modules = {}
-        for kernel in kernels._kernels():
-            modules.setdefault(kernel.py_func.__module__, []).extend(kernel.signatures)
-        print("left out:", [name for name, signatures in modules.items() if not signatures])
+        called = {
+            name: any(kernel.signatures for kernel in kernels._kernels((name,)))
+            for name in kernels.PARTS
+        }
+        print("left out:", [name for name, some in called.items() if not some])
 
         def signatures():
             return {kernel.py_func.__qualname__: kernel.signatures for kernel in kernels._kernels()}
@@ -140,32 +144,76 @@ def test_parts_that_no_process_compiles_are_compiled_here(monkeypatch):
     def refuse(*words, **options):
         raise OSError("no more processes")
 
-    monkeypatch.setattr(kernels, "is_warm", lambda: False)
+    monkeypatch.setattr(kernels, "is_warm", lambda parts=(): False)
+    monkeypatch.setattr(kernels, "_kernels", lambda parts=(): [])
     monkeypatch.setattr(kernels.subprocess, "Popen", refuse)
     used = []
-    monkeypatch.setattr(kernels, "_PARTS", {"one": lambda: used.append(1)})
+    monkeypatch.setattr(kernels, "use", used.append)
 
-    kernels.warm()
+    kernels.warm(["world", "camera"])
 
-    assert used == [1]
+    assert used == ["world", "camera"]
 
 
-def test_each_part_is_compiled_by_a_process_of_its_own(monkeypatch):
+def test_the_parts_are_dealt_out_to_as_many_processes_as_there_are_cores(monkeypatch):
     asked = []
 
     class Helper:
         def __init__(self, command, **options):
-            asked.append(command[-1])
+            asked.append(command[3:])
 
         def wait(self):
-            asked.append("waited")
+            asked.append("waited for")
 
-        kill = wait
+        def kill(self):
+            asked.append("ended")
 
     monkeypatch.setattr(kernels, "available", lambda: 2)
     monkeypatch.setattr(kernels.subprocess, "Popen", Helper)
 
-    kernels._compile_apart()
+    kernels._compile_apart(["world", "camera", "lidar"])
 
-    assert asked[:4] == ["world", "camera", "lidar", "params"]
-    assert asked[4:] == ["waited"] * 8
+    assert asked[:2] == [["world", "lidar"], ["camera"]]
+    assert asked[2:] == ["waited for"] * 2 + ["ended"] * 2
+
+
+def test_a_training_compiles_what_it_needs_alone():
+    def parts(**given):
+        named = {name.replace("__", "."): value for name, value in given.items()}
+        return kernels.parts_of(resolve(EnvSettings, named))
+
+    assert parts() == ["world", "camera"]
+    assert parts(traffic__bots=1) == ["world", "camera", "traffic", "objects"]
+    assert parts(observation__actor="lidar", look__wall_height=0.2) == [
+        "world", "camera", "lidar", "walls",
+    ]  # fmt: skip
+    everything = parts(
+        traffic__obstacles=2,
+        observation__actor=["camera", "lidar", "depth", "color_bands"],
+        observation__camera__lens="fisheye",
+        observation__camera__color="rgb",
+        observation__camera__optics__noise=3,
+        reward="a.py",
+        look="robotini",
+    )
+    assert everything == list(kernels.PARTS)
+
+
+@pytest.mark.parametrize("name", kernels.PARTS)
+def test_every_part_calls_all_of_its_kernels(name):
+    """Of kernels that numba keeps, those that Python calls are compiled or loaded by the part."""
+    kernels.use(name)
+
+    assert any(kernel.signatures for kernel in kernels._kernels((name,)))
+    assert kernels.is_warm((name,))
+
+
+def test_every_module_with_kernels_belongs_to_a_part():
+    package = Path(kernels.__file__).parent
+    compiled = {
+        ".".join(file.relative_to(package).with_suffix("").parts)
+        for file in package.rglob("*.py")
+        if "cache=True" in file.read_text()
+    }
+
+    assert compiled == {name for part in kernels.PARTS.values() for name in part.modules}

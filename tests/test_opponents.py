@@ -174,6 +174,30 @@ def test_a_learning_car_sees_from_its_own_place(tmp_path):
     assert (native.sense("camera", rows) != native.sense("camera")[:4]).any()
 
 
+@pytest.mark.parametrize("way", [{"threads": 2}, {"first_row": 4}], ids=["threads", "workers"])
+def test_neither_threads_nor_workers_change_a_race(way, tmp_path):
+    """The same worlds on two threads, or the second half of them in an environment of its own."""
+    runs = [str(saved(tmp_path / name, v)) for name, v in (("a", 1.0), ("b", 2.0))]
+    named = {"opponents.drivers": runs}
+    settings = resolve(EnvSettings, STILL, named, {"opponents.cars": 2, "traffic.cars": 2})
+    first = way.get("first_row", 0)
+    whole = VectorEnv(settings, 600, threads=1)
+    part = VectorEnv(settings, 600 - first, **({"threads": 1} | way))
+    same = slice(2 * first, None)  # as many opponents as learning cars
+
+    for env in (whole, part):
+        env.begin()
+        for _ in range(12):
+            step = env.advance(np.tile(np.float32([0, -0.5]), (env.rows, 1)))
+        env.seen = step.observation["state"]
+
+    np.testing.assert_array_equal(whole.seen[first:], part.seen)
+    np.testing.assert_array_equal(whole.opponents.crew.seat[same], part.opponents.crew.seat)
+    for field in ("x", "yaw", "vx", "row", "episode"):
+        one, other = (getattr(env.opponents.everyone, field) for env in (whole, part))
+        np.testing.assert_array_equal(one[same], other)
+
+
 @pytest.mark.parametrize(
     ("drivers", "changes", "said"),
     [

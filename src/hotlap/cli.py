@@ -124,21 +124,28 @@ def train(
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
             changes[name] = value
-    from hotlap.kernels import is_warm, warm
+    from hotlap.env import EnvSettings, env_settings
+    from hotlap.kernels import is_warm, parts_of, warm
+    from hotlap.runs import Run
     from hotlap.train import Stopped, read_config
     from hotlap.train import train as verb
 
-    if resume is None and from_ is None:  # a mistake shows before the kernels compile
-        plan = read_config(source, changes)
-        plan.config.tracks()
+    before = resume or (from_ if source is None else None)
+    world: EnvSettings
+    if before is not None:
+        world = env_settings(Run.open(before))
+    else:  # a mistake shows before the kernels compile
+        world = read_config(source, changes).config
+        world.tracks()
     if dry_run:
         plan = read_config(source, changes)
         for note in plan.notes:
             _say(note)
         _print(to_toml(plan.config))
         return
-    if not is_warm():
-        warm()
+    parts = parts_of(world)
+    if not is_warm(parts):
+        warm(parts)
     try:
         # What a reward function prints is no result of ours.
         with contextlib.redirect_stdout(sys.stderr):

@@ -1,7 +1,8 @@
 """Kernels: the compiled functions of the world, and compiling them all ahead of their use.
 
-numba compiles under a lock, one kernel at a time. So each part of the world is compiled by a
-process of its own, on as many cores as there are; this one then finds everything on the disk.
+What a training does not need is not compiled for it. numba compiles under a lock, one kernel at a
+time; so the parts of the world are dealt out to as many processes as there are cores, and this one
+then finds everything on the disk.
 """
 
 from __future__ import annotations
@@ -10,62 +11,107 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
+from hotlap.clock import Clock, ClockSettings
 from hotlap.deepracer.params import Params
 from hotlap.env import EnvSettings, VectorEnv
+from hotlap.sim.bands import ColorBandsSettings, color_bands
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.lidar import Lidar, RangeLidar
+from hotlap.sim.look import Look, RobotiniLook
 from hotlap.sim.native import NativeSimulator
+from hotlap.sim.optics import OpticsRanges, OpticsSettings
 from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import BOX_FIELDS, Command
+from hotlap.tasks.rewards import FileReward
 from hotlap.threads import available
 from hotlap.track import load_track
 from hotlap.vehicle import load_vehicle
 
-__all__ = ["folders", "is_warm", "use", "warm"]
+__all__ = ["PARTS", "folders", "is_warm", "parts_of", "use", "warm"]
 
-_COLD_SECONDS = 20
+_COLD_SECONDS = 25
 
 
-def is_warm() -> bool:
+@dataclass(frozen=True)
+class _Part:
+    modules: tuple[str, ...]
+    """Whose kernels it is."""
+    use: Callable[[], object]
+    """Calls each of them."""
+
+
+def is_warm(parts: Collection[str] = ()) -> bool:
     """Say whether the kernels lie compiled on this disk; costs a look at a few directories.
 
     A cache that another kind of CPU has filled counts as warm: numba then compiles once more.
+
+    Args:
+        parts: of the world, by name; all if empty.
     """
-    return all(_is_cached(kernel) for kernel in _kernels())
+    return all(_is_cached(kernel) for kernel in _kernels(parts))
 
 
-def warm() -> float:
-    """Compile every kernel that is not yet compiled on this machine; return the seconds it took.
+def warm(parts: Collection[str] = ()) -> float:
+    """Compile the kernels that are not yet compiled on this machine; return the seconds it took.
 
     Says so on standard error where it will take long.
+
+    Args:
+        parts: of the world, by name; all if empty.
     """
-    was_warm = is_warm()
+    parts = tuple(parts or PARTS)
+    was_warm = is_warm(parts)
     start = time.perf_counter()
     if not was_warm:
         said = f"compiling kernels, once on this machine (about {_COLD_SECONDS} s)"
         sys.stderr.write(said + "\n")
         sys.stderr.flush()
-        _compile_apart()
-    for name in _PARTS:
+        _compile_apart([name for name in parts if not is_warm((name,))])
+    for name in parts:
         use(name)
     if not was_warm:
         # numba reads its index by a hash of the source: one written anew with the same text counts.
-        for file in (file for kernel in _kernels() for file in _indexes(kernel)):
+        for file in (file for kernel in _kernels(parts) for file in _indexes(kernel)):
             with contextlib.suppress(OSError):
                 file.touch()
     return time.perf_counter() - start
 
 
 def use(name: str) -> None:
-    """Call every kernel of a part of the world: world, camera, lidar or params."""
-    _PARTS[name]()
+    """Call every kernel of a part of the world."""
+    PARTS[name].use()
+
+
+def parts_of(settings: EnvSettings) -> list[str]:
+    """Name the parts of the world that training, evaluating and filming with some settings call."""
+    seen = {*settings.observation.actor, *settings.observation.critic}
+    camera, look, ranges = settings.observation.camera, settings.look, settings.randomize
+    shared = settings.traffic.boxes > 0
+    bent = camera.lens != "pinhole" or camera.distortion != (0, 0)
+    bent |= bool(camera.roll_deg or ranges.mounting.roll_deg or ranges.mounting.distortion)
+    wanted = {
+        "world": True,
+        "camera": True,  # of the film
+        "traffic": shared,
+        "objects": shared,
+        "lidar": "lidar" in seen,
+        "params": isinstance(settings.reward, FileReward),
+        "walls": look.wall_height > 0,
+        "floor": not look.plain or bool(ranges.wear or ranges.light or ranges.shade),
+        "relief": bool(seen & {"depth", "segmentation"}),
+        "optics": not camera.optics.perfect or ranges.optics.any or camera.clock.noise > 0,
+        "lens": bent,
+        "bands": "color_bands" in seen,
+    }
+    return [name for name in PARTS if wanted[name]]
 
 
 def folders() -> list[str]:
@@ -73,15 +119,16 @@ def folders() -> list[str]:
     return sorted({str(kernel.stats.cache_path) for kernel in _kernels()})
 
 
-def _compile_apart() -> None:
-    """Let processes compile the parts; one that fails leaves its part to this process."""
-    if available() == 1:
+def _compile_apart(parts: list[str]) -> None:
+    """Let processes compile parts; one that fails leaves its parts to this process."""
+    count = min(available(), len(parts))
+    if count < 2:
         return
-    call = "import sys; from hotlap import kernels; kernels.use(sys.argv[1])"
+    call = "import sys; from hotlap import kernels; [kernels.use(name) for name in sys.argv[1:]]"
     helpers = []
     with contextlib.suppress(OSError):
-        for name in _PARTS:
-            command = [sys.executable, "-c", call, name]
+        for first in range(count):
+            command = [sys.executable, "-c", call, *parts[first::count]]
             quiet = subprocess.DEVNULL
             helpers.append(subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet))
     try:
@@ -93,20 +140,20 @@ def _compile_apart() -> None:
 
 
 def _use_world() -> None:
+    env = VectorEnv(EnvSettings(), 1, threads=1)
+    env.begin()
+    env.advance(np.zeros((1, 2), np.float32))
+
+
+def _use_traffic() -> None:
     env = VectorEnv(EnvSettings(traffic=TrafficSettings(obstacles=1)), 1, threads=1)
     env.begin()
     env.advance(np.zeros((1, 2), np.float32))
 
 
-def _use_camera() -> None:
-    camera = Camera(CameraSettings(), (load_track("oval"),))
-    zero = np.zeros(1)
-    camera.render(zero, zero, zero, zero, zero, boxes=_one_box())
-
-
 def _use_lidar() -> None:
-    lidar = Lidar(RangeLidar(), (load_track("oval"),))
     zero = np.zeros(1)
+    lidar = Lidar(RangeLidar(), (load_track("oval"),))
     lidar.scan(zero, zero, zero, zero, _one_box())
 
 
@@ -118,21 +165,86 @@ def _use_params() -> None:
     params.compute(state, Command(*np.zeros((2, 1), np.float32)), state.steps)
 
 
+def _use_camera() -> None:
+    _picture(CameraSettings())
+
+
+def _use_objects() -> None:
+    _picture(CameraSettings(), boxes=_one_box())
+
+
+def _use_walls() -> None:
+    _picture(CameraSettings(), Look(wall_height=0.3), boxes=_one_box())
+
+
+def _use_floor() -> None:
+    _picture(CameraSettings(), RobotiniLook())
+
+
+def _use_relief() -> None:
+    zero = np.zeros(1)
+    camera = Camera(CameraSettings(width=32, height=24), (load_track("oval"),))
+    camera.segmentation(zero, zero, zero, zero, zero)
+
+
+def _use_lens() -> None:
+    for color in ("grey", "rgb"):
+        _picture(CameraSettings(lens="fisheye", fov_deg=120, width=32, height=24, color=color))
+
+
+def _use_optics() -> None:
+    one = np.zeros(1, np.int64)
+    black = np.zeros((1, 24, 32, 1), np.uint8)
+    clock = Clock(ClockSettings(noise=1), 1, dt=1 / 15)
+    clock.see(lambda rows: black, one, seed=0, row=one, episode=one, steps=one)
+    for color in ("grey", "rgb"):
+        settings = CameraSettings(
+            width=32, height=24, color=color, optics=OpticsSettings(quality=50, noise=1)
+        )
+        camera = Camera(settings, (load_track("oval"),))
+        optics = camera.optics(OpticsRanges(), 1)
+        assert optics is not None
+        picture = _picture(settings)
+        optics.develop(
+            picture, one, seed=0, ids=one, episode=one, steps=one, yaw_rate=np.zeros(1, np.float32)
+        )
+
+
+def _use_bands() -> None:
+    color_bands(np.zeros((1, 80, 128, 3), np.uint8), ColorBandsSettings())
+
+
+def _picture(settings: CameraSettings, look: Look | None = None, boxes: Any = None) -> Any:
+    zero = np.zeros(1)
+    camera = Camera(settings, (load_track("oval"),), (look or Look(),))
+    return camera.render(zero, zero, zero, zero, zero, boxes=boxes)
+
+
 def _one_box() -> np.ndarray[Any, Any]:
     return np.zeros((1, 1, len(BOX_FIELDS)), np.float32)
 
 
-_PARTS: dict[str, Callable[[], None]] = {
-    "world": _use_world,
-    "camera": _use_camera,
-    "lidar": _use_lidar,
-    "params": _use_params,
+PARTS = {
+    "world": _Part(("sim.native", "tasks.observation"), _use_world),
+    "camera": _Part(("sim.camera",), _use_camera),
+    "traffic": _Part(("sim.traffic",), _use_traffic),
+    "objects": _Part(("sim.objects",), _use_objects),
+    "lidar": _Part(("sim.lidar",), _use_lidar),
+    "lens": _Part(("sim.lens",), _use_lens),
+    "floor": _Part(("sim.floor",), _use_floor),
+    "walls": _Part(("sim.walls",), _use_walls),
+    "params": _Part(("deepracer.params",), _use_params),
+    "optics": _Part(("sim.optics", "sim.jpeg", "draws"), _use_optics),
+    "relief": _Part(("sim.relief",), _use_relief),
+    "bands": _Part(("sim.bands",), _use_bands),
 }
+"""What compiles apart, the longest first."""
 
 
-def _kernels() -> list[Dispatcher]:
-    """Find the loaded kernels that numba keeps on disk."""
-    modules = [m for name, m in list(sys.modules.items()) if name.split(".")[0] == "hotlap"]
+def _kernels(parts: Collection[str] = ()) -> list[Dispatcher]:
+    """Find the kernels of some parts, of all if empty, that numba keeps on disk."""
+    names = [f"hotlap.{name}" for part in parts or PARTS for name in PARTS[part].modules]
+    modules = [sys.modules[name] for name in names]
     found = [
         kernel
         for module in modules

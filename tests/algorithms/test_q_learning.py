@@ -377,3 +377,27 @@ def test_the_linear_schedule_of_pqn_follows_progress():
     rates = [ours.update(make_batch(), progress=p)["learning_rate"] for p in (0.0, 0.75, 1.0)]
 
     np.testing.assert_allclose(rates, [1e-3, 0.25e-3, 0.0])
+
+
+def test_the_targets_of_pqn_see_what_ended_episodes_reached():
+    torch.manual_seed(0)
+    ours = shaken(learner("pqn", normalize_rewards=False, lam=0.0, gamma=0.5))
+    batch = make_batch()
+    inputs = ours._scales.inputs(
+        {k: v.reshape(32, *v.shape[2:]) for k, v in batch.observation.items()}, ["state"]
+    )
+
+    found = ours._returns(batch, inputs)
+
+    number = 0
+    for t in range(8):
+        for row in range(4):
+            if batch.ended[t, row]:
+                after = batch.reached["state"][number]
+                number += 1
+            else:
+                seen = batch.observation["state"]
+                after = seen[t + 1, row] if t < 7 else batch.last_observation["state"][row]
+            best = 0.0 if batch.terminated[t, row] else ours.worth({"state": after[None]}).max()
+            assert found[t, row] == pytest.approx(batch.reward[t, row] + 0.5 * best, abs=1e-4)
+    assert number > 2

@@ -322,7 +322,7 @@ def test_a_track_asked_for_elsewhere_wins(folder):
         ),
         (
             {"run": "DR_RACE_TYPE=HEAD_TO_MODEL"},
-            "HEAD_TO_MODEL is a race of two saved drivers; train each with TIME_TRIAL",
+            "HEAD_TO_MODEL is no race to train for; two drivers race",
         ),
         ({"run": "A=1\nDR_WORLD_NAME = oval"}, "run.env:2: must be KEY=VALUE"),
         ({"run": 'A="b'}, "run.env:1: must be KEY=VALUE"),

@@ -224,15 +224,19 @@ class Distill:
 
     def _label(self, observation: Mapping[str, Array]) -> Float32:
         """Return what the teacher does in B states: actions in [-1, 1], or probabilities."""
-        assert self._teacher is not None
+        teacher = self._teacher
+        assert teacher is not None
         rows = len(next(iter(observation.values())))
         found = np.empty((rows, self._action.size), np.float32)
-        answer = self._teacher.probabilities
-        if self._action.kind == "continuous":
-            answer = self._teacher.act
         for start in range(0, rows, _BLOCK):
-            part = {k: observation[k][start : start + _BLOCK] for k in self._teacher.names}
-            found[start : start + _BLOCK] = answer(part)
+            part = {k: observation[k][start : start + _BLOCK] for k in teacher.names}
+            if self._action.kind == "continuous":
+                answer = teacher.act(part)
+            elif self._given is None:
+                answer = teacher.probabilities(part)
+            else:  # it may know what choices are worth, which are no probabilities
+                answer = np.eye(self._action.size, dtype=np.float32)[teacher.act(part)]
+            found[start : start + _BLOCK] = answer
         return found
 
     def _answer(self, output_NA: Float32) -> Array:
@@ -316,7 +320,7 @@ class Distill:
         self._calm = (self._calm + batch.steps) if good else 0
         self._drove = None
         metrics = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-        if settings.finetune and self._frames >= settings.finetune:
+        if settings.finetune and self._frames >= settings.finetune and self._ready:
             self._begin_finetune()
         return metrics | {
             "frames": float(self._frames),

@@ -120,8 +120,8 @@ class NumpyPolicy:
     A continuous action is the output plus noise; with `squash` "mean" the hyperbolic tangent of the
     output, plus noise; with "sample" the tangent of a sum, of the first half of the outputs and of
     noise whose logarithmic deviation is the second half. With `atoms` (low, high, count) a choice
-    has so many outputs: logits of what it is worth, on an even scale from low to high. With `worths`
-    a choice's output is what it is worth, else the logit of its probability.
+    has so many outputs: logits of what it is worth, on an even scale from low to high. With
+    `worths` a choice's output is what it is worth, else the logit of its probability.
 
     Args:
         description: JSON-able; the layers, the kind of action, `squash`, `atoms` and `worths`.
@@ -184,8 +184,9 @@ class NumpyPolicy:
         """
         output = self.output(observation)
         if self._saved.action == "discrete":
-            best = uniform is None or self._saved.worths
-            return output.argmax(axis=1) if best else choose(output, uniform)
+            if uniform is None or self._saved.worths:
+                return np.asarray(output.argmax(axis=1))
+            return choose(output, uniform)
         noise = None if uniform is None else normal_quantile(uniform).astype(np.float32)
         if self._saved.squash == "sample":
             mean, log_std = np.split(output, 2, axis=1)
@@ -207,7 +208,8 @@ class NumpyPolicy:
             raise ValueError("a continuous policy has no probabilities; read act() instead")
         output = self.output(observation)
         if self._saved.worths:
-            return np.eye(self._saved.size, dtype=np.float32)[output.argmax(axis=1)]
+            best = output.argmax(axis=1, keepdims=True)
+            return np.asarray(np.arange(output.shape[1]) == best, np.float32)
         return _softmax(output)
 
     def output(self, observation: Mapping[str, Array]) -> Float32:

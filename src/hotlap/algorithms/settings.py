@@ -426,11 +426,11 @@ class DistillSettings(Settings):
     """Pixels by which an image is shifted at random to any side whenever it is learned from."""
 
     finetune: NonNegativeInt = 0
-    """Frames after which the student goes on by PPO, with a critic that sees
-    `observation.critic`; 0: never."""
+    """Frames after which the student, once its cars do not fail, goes on by PPO, with a critic that
+    sees `observation.critic`; 0: never."""
 
-    finetune_rate: PositiveFloat = 1e-4
-    """Step size of its PPO."""
+    finetune_rate: PositiveFloat = 1e-3
+    """Step size of its PPO; the rest of its settings are those of `practice`."""
 
-    finetune_std: PositiveFloat = 0.1
+    finetune_std: PositiveFloat = 0.3
     """Standard deviation of its continuous actions at the start."""

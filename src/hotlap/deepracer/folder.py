@@ -173,7 +173,7 @@ class _Plan:
             else:
                 self._note(f"{name}: sensor {sensor}: one grey camera of 160x120 pixels")
         if found.algorithm == "sac":
-            self._nothing(name, "training_algorithm = sac", "there is only PPO yet, which learns")
+            self._nothing(name, "training_algorithm = sac", "folders are trained by PPO")
         else:
             self._note(f"{name}: training_algorithm = {found.algorithm}: PPO, clipped")
         if path is not None:
@@ -384,10 +384,10 @@ _PLAIN: dict[str, tuple[tuple[str, ...], Callable[[str, Any], Any]]] = {
 _HYPERPARAMETERS = {
     "num_episodes_between_training": "many cars drive at once, and the policy is updated whenever "
     "each has driven algorithm.horizon steps, not after whole episodes",
-    "e_greedy_value": "there is no e-greedy yet",
-    "epsilon_steps": "there is no e-greedy yet",
+    "e_greedy_value": "folders are trained by PPO",
+    "epsilon_steps": "folders are trained by PPO",
     "stack_size": "DeepRacer reads it and then stacks nothing either",
-    "sac_alpha": "there is no SAC yet",
+    "sac_alpha": "folders are trained by PPO",
     "term_cond_avg_score": "training stops by train.episodes, train.steps or train.seconds",
 }
 
