@@ -286,6 +286,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             first_row=first_row // settings.traffic.cars * cars if rivals else first_row,
             threads=threads,
         )
+        if names & {"depth", "segmentation"} and isinstance(native, NativeSimulator):
+            assert native.camera is not None
+            native.camera.check_straight()
         self.opponents: Opponents | None = None
         self.simulator: Simulator = native
         if rivals and isinstance(native, NativeSimulator):

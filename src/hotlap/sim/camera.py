@@ -282,15 +282,23 @@ class Camera:
         """
         return self._relief(x, y, yaw, track, look, mounting, boxes, named=True)[1]
 
-    def _relief(
-        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, mounting: Array | None,
-        boxes: Array | None, *, named: bool,
-    ) -> tuple[Float32, Array]:  # fmt: skip
+    def check_straight(self) -> None:
+        """Refuse lenses that bend the picture, of which there is no depth and no segmentation.
+
+        Raises:
+            ConfigError: it is a fisheye, distorts, or is rolled, also in one of the mountings.
+        """
         if self._warp is not None:
             raise ConfigError(
                 "observation.camera: depth and segmentation need a straight picture: "
                 'lens = "pinhole" without distortion and roll, also in randomize.mounting'
             )
+
+    def _relief(
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, mounting: Array | None,
+        boxes: Array | None, *, named: bool,
+    ) -> tuple[Float32, Array]:  # fmt: skip
+        self.check_straight()
         x, y, yaw, track, look, view, boxes = self._checked(x, y, yaw, track, look, mounting, boxes)
         x, y, yaw = self._turned(x, y, yaw, view)
         count = len(x)
