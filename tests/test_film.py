@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 import hotlap.film
-from hotlap.errors import RunError
+from drivers import saved
+from hotlap.errors import ConfigError, RunError
 from hotlap.film import write_film
+from hotlap.outcome import film_run
 from hotlap.track import load_track
 
 # By count of the pixels near it: the car's orange is no other thing's colour but the steering's.
@@ -263,3 +265,11 @@ def test_the_ghost_drives_in_flying_laps_alone(track):
 def test_a_ghost_without_a_whole_lap_is_refused(track, tmp_path):
     with pytest.raises(RunError, match="holds no whole lap"):
         write_film(tmp_path / "a.gif", track, drive(track, 1.0), ghost=drive(track, 2.0))
+
+
+def test_a_ghost_that_drives_the_other_way_is_refused(tmp_path):
+    run = saved(tmp_path / "a", 2.0)
+    other = saved(tmp_path / "b", 2.0, settings={"start.direction": "reversed"})
+
+    with pytest.raises(ConfigError, match="learned to drive reversed, and that of .* forward"):
+        film_run(run, other)

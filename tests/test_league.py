@@ -167,6 +167,36 @@ def test_what_is_no_league_is_left_alone(content, said, tmp_path):
     assert path.read_text() == content
 
 
+def _without(name):
+    return lambda row: row.pop(name)
+
+
+def _racer(name, value):
+    return lambda row: row["racers"][1].update({name: value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(_without(name) for name in ("racers", "beaten", "trials", "track")),
+        *(_racer(name, None) for name in ("fingerprint", "name", "vehicle", "wins", "finished")),
+        _racer("best_lap_s", "fast"),
+        lambda row: row["beaten"].pop(),
+        lambda row: row.update(racers=3),
+    ],
+)
+def test_a_line_that_was_changed_by_hand_is_named(change, tmp_path):
+    path = tmp_path / "league.jsonl"
+    League(path).add(races(EVEN))
+    row = json.loads(path.read_text())
+    change(row)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+    with pytest.raises(ConfigError, match="line 2 of .* has been changed"):
+        League(path)
+
+
 def test_a_folder_and_a_missing_folder_are_said(tmp_path):
     with pytest.raises(ConfigError, match="is a folder"):
         League(tmp_path)

@@ -216,6 +216,14 @@ def test_what_cannot_race_is_said_before_it_starts(drivers, changes, said, tmp_p
         world(4, [tmp_path / name for name in drivers], **changes)
 
 
+def test_names_with_commas_are_a_list_and_no_names_are_nobody():
+    def listed(words):
+        return resolve(EnvSettings, {"opponents.drivers": words}).opponents.drivers
+
+    assert listed("runs/a, self,") == ("runs/a", "self")
+    assert listed("") == ()
+
+
 # --- past versions ---
 
 
@@ -352,3 +360,17 @@ def test_drivers_of_one_task_look_through_the_same_eyes_and_others_do_not(tmp_pa
     env = world(4, [saved(tmp_path / "a", 1.0), other, saved(tmp_path / "c", 2.0)])
 
     assert len(env.opponents.crew._eyes) == 2
+
+
+def test_an_opponent_sees_by_a_camera_without_the_learners_errors(tmp_path):
+    small = {"width": 16, "height": 8, "pitch_deg": 25.0}
+    seeing = {"observation.actor": ["state", "depth"], "observation.camera": small}
+    name = saved(tmp_path / "a", 2.0, settings=seeing)
+
+    # of a camera that is rolled there is no depth
+    env = world(
+        2, [name], **{"randomize.mounting.stock": 4, "randomize.mounting.roll_deg": 2.0}
+    )
+    env.advance(stand(env))
+
+    assert env.opponents.everyone.steps.max() == 1

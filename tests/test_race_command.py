@@ -78,6 +78,7 @@ def test_json_is_one_document(runs, tmp_path):
         (["--checkpoint", "first", "both"], "choose from best, last"),
         (["--film", "race.png", "both"], "end its name in .mp4 or .gif"),
         (["--film", "no/race.mp4", "both"], "make it first"),
+        (["--film", "race.mp4", "--league", "league.jsonl"], "name the runs"),
         (["--league", "no/league.jsonl", "both"], "make it first"),
         (["--track", "nope", "both"], "unknown track"),
         (["no/run", "no/other"], "no such directory"),

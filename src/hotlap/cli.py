@@ -238,6 +238,8 @@ def race(
         raise ConfigError(f"--film: end its name in .mp4 or .gif (got {film})")
     if film is not None and not film.parent.is_dir():
         raise ConfigError(f"--film: {film.parent} is no folder; make it first")
+    if film is not None and not runs:
+        raise ConfigError("--film: films a race; name the runs that race")
     board = None if league is None else League(league)
     facts: dict[str, Any] = {}
     if runs or board is None:

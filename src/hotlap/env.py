@@ -31,10 +31,11 @@ from hotlap.sim.bands import BANDS, ColorBandsSettings, check_size
 from hotlap.sim.camera import CameraSettings
 from hotlap.sim.domain import RandomizeSettings, random_looks
 from hotlap.sim.inertial import Imu, ImuSettings, Odometry, OdometrySettings
-from hotlap.sim.lens import random_mountings
+from hotlap.sim.lens import MountingRanges, random_mountings
 from hotlap.sim.lidar import LidarSettings, RangeLidar
 from hotlap.sim.look import Look, LookSettings
 from hotlap.sim.native import NativeSimulator
+from hotlap.sim.optics import OpticsRanges
 from hotlap.sim.relief import CLASSES, DepthSettings, SegmentationSettings
 from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Command, Simulator, State
@@ -377,8 +378,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         settings, rows, tracks = self.settings, world.rows, world.tracks
 
         def open_eyes(task: Mapping[str, Any]) -> VectorEnv:
-            # Whatever they were trained to see, they see it in this world's colours.
-            seen = {"look": settings.look, "randomize": settings.randomize}
+            # Whatever they were trained to see, they see it in this world's colours, by their own
+            # cameras, which have no errors.
+            plain = {"mounting": MountingRanges(), "optics": OpticsRanges()}
+            varied = settings.randomize.model_copy(update=plain)
+            seen = {"look": settings.look, "randomize": varied}
             own = resolve(EnvSettings, task, seen)
             return VectorEnv(own, rows, seed=seed, world=world, threads=threads)
 

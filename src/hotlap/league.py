@@ -115,7 +115,7 @@ class League:
         except OSError as error:
             raise ConfigError(f"league: {self.path} cannot be read ({error.strerror})") from None
         found = []
-        for line in content.splitlines():
+        for number, line in enumerate(content.splitlines(), 1):
             row: Any = None
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
@@ -123,6 +123,11 @@ class League:
                 if row["league"] > FORMAT:
                     raise ConfigError(
                         f"league: {self.path} was written by a newer hotlap; install that"
+                    )
+                if not _is_whole(row):
+                    raise ConfigError(
+                        f"league: line {number} of {self.path} has been changed and is no set of "
+                        "races any more; repair or delete that line"
                     )
                 found.append(row)
         if content.strip() and not found:
@@ -196,6 +201,20 @@ def ratings(beaten: Array | Sequence[Sequence[float]]) -> Float64:
         if change < 1e-10:
             break
     return np.asarray(AVERAGE + _SCALE * np.log10(strength), np.float64)
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Tell whether a line has what a table reads of it."""
+    try:
+        racers, beaten = row["racers"], np.array(row["beaten"], np.float64)
+        shapes = beaten.shape == (len(racers), len(racers)) and np.isfinite(beaten).all()
+        counts = [row["trials"], *(racer[key] for racer in racers for key in ("wins", "finished"))]
+        words = [row["track"], *(racer[key] for racer in racers for key in _KEPT[:3])]
+        laps = [racer["best_lap_s"] for racer in racers]
+    except (KeyError, TypeError, ValueError):
+        return False
+    typed = all(isinstance(n, int) for n in counts) and all(isinstance(w, str) for w in words)
+    return bool(shapes and typed and all(isinstance(lap, int | float | None) for lap in laps))
 
 
 def _append(file: int, line: bytes) -> None:

@@ -32,7 +32,9 @@ SELF = "self"
 
 def _names(given: Any) -> Any:
     """Let `runs/a,self` on the command line stand for a list."""
-    return tuple(given.split(",")) if isinstance(given, str) else given
+    if not isinstance(given, str):
+        return given
+    return tuple(word.strip() for word in given.split(",") if word.strip())
 
 
 class OpponentSettings(Settings):

@@ -87,7 +87,15 @@ def _ghost(run: Run, who: str | Path) -> Trace:
         if rule == "never":
             raise ConfigError("--ghost limit: without an off-track rule there is no limit")
         return fastest_lap(track, load_vehicle(settings.vehicle), rule=rule).trace()
-    report = evaluate(Run.open(who), track=settings.track_names()[0], trials=1, laps=2)
+    other = Run.open(who)
+    ways = [one.start.direction == "reversed" for one in (settings, env_settings(other))]
+    if ways[0] != ways[1]:
+        way = ["forward", "reversed"]
+        raise ConfigError(
+            f"--ghost {who}: its driver learned to drive {way[ways[1]]}, and that of {run.path} "
+            f"{way[ways[0]]}; choose one of the same direction"
+        )
+    report = evaluate(other, track=settings.track_names()[0], trials=1, laps=2)
     if not report.laps_completed:
         raise RunError(f"--ghost {who}: its driver does not lap {track.name}; choose another")
     return report.traces[0]

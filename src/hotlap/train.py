@@ -291,19 +291,25 @@ def _anchored(config: TrainConfig) -> TrainConfig:
 
 def _check_reward(config: TrainConfig) -> list[str]:
     if isinstance(config.reward, FunctionReward):
-        # One step of two cars that see the state: a mistake shows before work starts.
-        env = VectorEnv(config.model_copy(update={"observation": ObservationSettings()}), 2)
+        # One step of two cars or more that see the state: a mistake shows before work starts.
+        rows = max(2, config.traffic.cars)
+        env = VectorEnv(config.model_copy(update={"observation": ObservationSettings()}), rows)
         env.begin()
-        env.advance(np.zeros(2, int) if env.actions.discrete else np.zeros((2, env.actions.size)))
+        still = np.zeros(rows, int) if env.actions.discrete else np.zeros((rows, env.actions.size))
+        env.advance(still)
         return [f"reward: {config.reward.function} is executed"]
     if not isinstance(config.reward, FileReward):
         return []
     from hotlap.deepracer.reward_file import RewardFile
 
-    others = config.traffic.bots + config.traffic.cars - 1
-    notes = RewardFile(config.reward.path).check(
-        config.tracks()[0], obstacles=config.traffic.obstacles, cars=others
-    )
+    others, rivals = config.traffic.bots + config.traffic.cars - 1, config.opponents
+    counts = [others + rivals.cars] if rivals.drivers and rivals.share else [others]
+    if rivals.drivers and (0 < rivals.share < 1 or SELF in rivals.drivers):
+        counts.append(others)  # with empty places, as at the start before there are past versions
+    file, track, notes = RewardFile(config.reward.path), config.tracks()[0], dict[str, None]()
+    for count in counts:
+        found = file.check(track, obstacles=config.traffic.obstacles, cars=count)
+        notes |= dict.fromkeys(found)
     return [f"reward: {config.reward.path} is executed, and passed its check", *notes]
 
 
