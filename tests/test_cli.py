@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from drivers import saved
 from hotlap import cli
 from hotlap.config import resolve
 from hotlap.runs import Run
@@ -254,6 +255,17 @@ def test_a_limit_that_cannot_be_asked_for_is_refused(words, said):
     assert (status, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--from", "--resume"])
+def test_dry_run_of_a_run_prints_its_settings(option, tmp_path):
+    run = saved(tmp_path / "a", 2.0, settings={"track": "hard", "train.steps": 7})
+
+    status, out, _ = hotlap("train", option, run, "train.steps=9", "--dry-run")
+
+    assert status == 0
+    found = tomllib.loads(out)
+    assert (found["track"], found["train"]["steps"]) == ("hard", 9)
 
 
 def test_dry_run_prints_the_complete_settings():

@@ -271,5 +271,5 @@ def test_a_ghost_that_drives_the_other_way_is_refused(tmp_path):
     run = saved(tmp_path / "a", 2.0)
     other = saved(tmp_path / "b", 2.0, settings={"start.direction": "reversed"})
 
-    with pytest.raises(ConfigError, match="learned to drive reversed, and that of .* forward"):
+    with pytest.raises(ConfigError, match=r"learned to drive reversed, and that of .* forward"):
         film_run(run, other)

@@ -184,6 +184,7 @@ def test_a_training_compiles_what_it_needs_alone():
 
     assert parts() == ["world", "camera"]
     assert parts(traffic__bots=1) == ["world", "camera", "traffic", "objects"]
+    assert parts(opponents__drivers="self") == ["world", "camera", "traffic", "objects"]
     assert parts(observation__actor="lidar", look__wall_height=0.2) == [
         "world", "camera", "lidar", "walls",
     ]  # fmt: skip

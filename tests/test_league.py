@@ -193,7 +193,7 @@ def test_a_line_that_was_changed_by_hand_is_named(change, tmp_path):
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
-    with pytest.raises(ConfigError, match="line 2 of .* has been changed"):
+    with pytest.raises(ConfigError, match=r"line 2 of .* has been changed"):
         League(path)
 
 

@@ -368,9 +368,7 @@ def test_an_opponent_sees_by_a_camera_without_the_learners_errors(tmp_path):
     name = saved(tmp_path / "a", 2.0, settings=seeing)
 
     # of a camera that is rolled there is no depth
-    env = world(
-        2, [name], **{"randomize.mounting.stock": 4, "randomize.mounting.roll_deg": 2.0}
-    )
+    env = world(2, [name], **{"randomize.mounting.stock": 4, "randomize.mounting.roll_deg": 2.0})
     env.advance(stand(env))
 
     assert env.opponents.everyone.steps.max() == 1

@@ -193,3 +193,8 @@ def test_a_trace_holds_what_stood_where():
     assert np.ptp(boxes[:, :2, :2], axis=0).max() == 0
     driven = np.hypot(*np.diff(boxes[:, 2, :2], axis=0).T).sum()
     assert driven == pytest.approx(0.2 * trace["t"][-1], rel=0.1)  # on a lane: not quite its length
+
+
+def test_places_of_nothing_are_refused():
+    with pytest.raises(ConfigError, match="1 are given for 0 obstacles and bots"):
+        cars(1, **{"traffic.positions": [(0.2, 0.0)]})

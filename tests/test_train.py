@@ -195,6 +195,20 @@ def test_another_runs_driver_is_the_start(no_outcome, monkeypatch, tmp_path):
     np.testing.assert_allclose(weights["hidden0.weight"], before["hidden0.weight"], atol=1e-6)
 
 
+def test_a_driver_of_another_algorithm_is_told_how_to_be_used(tmp_path):
+    first = hotlap.train(None, TINY, out=tmp_path / "first")
+
+    with pytest.raises(RunError, match=r"learned by ppo, .* choose algorithm=ppo"):
+        hotlap.train(
+            None,
+            {"track": "oval", "algorithm": "sac"},
+            out=tmp_path / "run",
+            weights_from=first.path,
+        )
+
+    assert not (tmp_path / "run").exists()
+
+
 def test_nothing_is_begun_where_the_driver_cannot_be_taken(tmp_path):
     with pytest.raises(RunError, match="no such directory"):
         hotlap.train(None, TINY, out=tmp_path / "run", weights_from=tmp_path / "nowhere")

@@ -124,26 +124,22 @@ def train(
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
             changes[name] = value
-    from hotlap.env import EnvSettings, env_settings
     from hotlap.kernels import is_warm, parts_of, warm
     from hotlap.runs import Run
     from hotlap.train import Stopped, read_config
     from hotlap.train import train as verb
 
+    # A mistake shows before the kernels compile.
     before = resume or (from_ if source is None else None)
-    world: EnvSettings
-    if before is not None:
-        world = env_settings(Run.open(before))
-    else:  # a mistake shows before the kernels compile
-        world = read_config(source, changes).config
-        world.tracks()
+    plan = read_config(source if before is None else Run.open(before).path / "config.toml", changes)
+    if before is None:
+        plan.config.tracks()
     if dry_run:
-        plan = read_config(source, changes)
         for note in plan.notes:
             _say(note)
         _print(to_toml(plan.config))
         return
-    parts = parts_of(world)
+    parts = parts_of(plan.config)
     if not is_warm(parts):
         warm(parts)
     try:

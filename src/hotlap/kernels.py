@@ -94,7 +94,7 @@ def parts_of(settings: EnvSettings) -> list[str]:
     """Name the parts of the world that training, evaluating and filming with some settings call."""
     seen = {*settings.observation.actor, *settings.observation.critic}
     camera, look, ranges = settings.observation.camera, settings.look, settings.randomize
-    shared = settings.traffic.boxes > 0
+    shared = settings.shared
     bent = camera.lens != "pinhole" or camera.distortion != (0, 0)
     bent |= bool(camera.roll_deg or ranges.mounting.roll_deg or ranges.mounting.distortion)
     wanted = {

@@ -578,6 +578,14 @@ class _Training:
     def take_weights(self, other: Run) -> None:
         """Start from another run's driver, with our own step size and with episodes of our own."""
         state, arrays = other.read_state("best")
+        ours = self.config.algorithm.kind
+        theirs = state.get("learner", {}).get("kind", ours)
+        if theirs != ours:
+            raise RunError(
+                f"--from {other.path}: its driver learned by {theirs}, and this training would by "
+                f"{ours}; choose algorithm={theirs}, or let it teach: algorithm=distill "
+                f"algorithm.teacher={other.path}"
+            )
         try:
             self.learner.adopt(state["learner"], _part(arrays, "learner."))
         except (RunError, KeyError) as error:

@@ -281,5 +281,5 @@ def test_more_transitions_than_the_machine_can_hold_are_refused_at_once(monkeypa
 
     Replay(SEEN, action, capacity=100)
 
-    with pytest.raises(ConfigError, match="algorithm.capacity: 101 transitions of 14 bytes"):
+    with pytest.raises(ConfigError, match=r"algorithm\.capacity: 101 transitions of 14 bytes"):
         Replay(SEEN, action, capacity=101)

@@ -75,8 +75,8 @@ class Replay:
         if capacity * each > (there := _memory()):
             raise ConfigError(
                 f"algorithm.capacity: {capacity:,} transitions of {each:,} bytes are "
-                f"{capacity * each / 1e9:,.1f} GB, and this machine has {there / 1e9:,.1f} GB; keep "
-                "fewer transitions, or observe less"
+                f"{capacity * each / 1e9:,.1f} GB, and this machine has {there / 1e9:,.1f} GB; "
+                "keep fewer transitions, or observe less"
             )
         self._rows = 0
         self.head = 0

@@ -163,7 +163,8 @@ class NativeSimulator:
         self._row = first_row + np.arange(rows, dtype=np.int64)
         self._world = (np.arange(rows) // (1 if traffic is None else traffic.cars)).astype(np.int32)
         self._traffic: Traffic | None = None
-        if traffic is not None and (traffic.boxes or traffic.positions):  # places of nobody are said
+        # Where there is nothing to place, it refuses places.
+        if traffic is not None and (traffic.boxes or traffic.positions):
             self._traffic = Traffic(
                 traffic, self.tracks, vehicles, first_row=first_row, threads=self.threads
             )
