@@ -56,7 +56,7 @@ def reference(track, look, settings, x, y, yaw, taps, box=None):
     lens = np.array([x + c * settings.mount_forward, y + s * settings.mount_forward,
                      settings.mount_height])  # fmt: skip
     grey = {name: np.dot(getattr(look, name), LUMINANCE) for name in Look.model_fields
-            if isinstance(getattr(look, name), tuple)}  # fmt: skip
+            if isinstance(getattr(look, name), tuple) and len(getattr(look, name)) == 3}  # fmt: skip
     share = np.clip(np.arcsin(ray[..., 2]) / math.radians(45), 0, 1)
     image = grey["sky_horizon"] + (grey["sky_top"] - grey["sky_horizon"]) * share
     below = ray[..., 2] < -1e-6
