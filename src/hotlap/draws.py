@@ -112,7 +112,7 @@ def grain(index, low, high):  # type: ignore[no-untyped-def]
     """Draw one nearly normal number for pixel `index` of an image whose key has two halves.
 
     It is the sum of the four bytes of a hash: mean 0, deviation 1, in +-3.46, in steps of 0.0068;
-    excess kurtosis -0.3. It costs a hundredth of `normal`.
+    excess kurtosis -0.3. It costs a tenth of `normal`.
 
     Source: the hash is of the kind found by Wellons 2018, "Prospecting for hash functions", with
     half of the key before and half of it between its rounds.

@@ -263,17 +263,6 @@ def test_a_student_that_cannot_see_learns_nothing():
     assert metrics[-1]["imitation_loss"] > 0.3  # a constant is all that can be said
 
 
-def test_a_student_that_drives_itself_beats_one_that_only_watches():
-    # The teacher is back in the middle after a step, and shows nothing of the rest of the lane.
-    watching = learner(handover=10**9, noisy=0.0, updates=1)
-    driving = learner(handover=1, noisy=0.0, updates=1)
-
-    for made in (watching, driving):
-        drive(made, Lane(64, start=0.1), 100, np.random.default_rng(0))
-
-    assert survival(driving, start=0.6) > survival(watching, start=0.6) + 0.3
-
-
 def test_the_teacher_hands_over_step_by_step():
     made = learner(handover=8, noisy=0.0, horizon=1)
     rng = np.random.default_rng(0)

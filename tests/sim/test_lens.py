@@ -55,8 +55,8 @@ def reference(track, look, settings, x, y, yaw, taps, box=None):
     ray = ray @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
     lens = np.array([x + c * settings.mount_forward, y + s * settings.mount_forward,
                      settings.mount_height])  # fmt: skip
-    grey = {name: np.dot(getattr(look, name), LUMINANCE) for name in Look.model_fields
-            if isinstance(getattr(look, name), tuple)}  # fmt: skip
+    colours = ("road", "ground", "border", "dash", "sky_top", "sky_horizon", "obstacle", "car")
+    grey = {name: np.dot(getattr(look, name), LUMINANCE) for name in colours}
     share = np.clip(np.arcsin(ray[..., 2]) / math.radians(45), 0, 1)
     image = grey["sky_horizon"] + (grey["sky_top"] - grey["sky_horizon"]) * share
     below = ray[..., 2] < -1e-6
