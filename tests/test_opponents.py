@@ -216,6 +216,14 @@ def test_what_cannot_race_is_said_before_it_starts(drivers, changes, said, tmp_p
         world(4, [tmp_path / name for name in drivers], **changes)
 
 
+def test_walls_that_an_opponent_would_see_in_two_places_are_said(tmp_path):
+    both = {"observation.actor": ["state", "camera", "lidar"]}
+    name = saved(tmp_path / "a", 1.0, settings=both)
+
+    with pytest.raises(ConfigError, match=r"drivers: .*/a cannot drive here: look\.wall_offset is"):
+        world(2, [name], **{"look.wall_height": 0.2, "look.wall_offset": 0.3})
+
+
 def test_names_with_commas_are_a_list_and_no_names_are_nobody():
     def listed(words):
         return resolve(EnvSettings, {"opponents.drivers": words}).opponents.drivers

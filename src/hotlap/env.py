@@ -731,6 +731,10 @@ def _check_opponent(name: str, driver: Driver, settings: EnvSettings) -> None:
             f"opponents.drivers: {name} drives {driver.task['vehicle']} and this training "
             f"{settings.vehicle}; a training has one kind of car (hotlap race has several)"
         )
+    try:
+        _check_walls(resolve(EnvSettings, driver.task, {"look": settings.look}))
+    except ConfigError as error:
+        raise ConfigError(f"opponents.drivers: {name} cannot drive here: {error}") from None
 
 
 def _with_cars(settings: EnvSettings, rows: int, cars: int) -> TrafficSettings:
