@@ -87,8 +87,8 @@ def test_the_best_driver_is_what_was_asked_for(by, best, monkeypatch):
 
 def test_a_lucky_driver_does_not_take_the_place_of_a_proven_one(monkeypatch):
     clean, lucky = report(1.0, 1.0, 8.0), report(1.0, 1.0, 6.0)
-    # 2 of 2 and 8 of 8 trials; then 2 of 2, but from the other starts only 2 of 8
-    reports = [clean, report(1.0, 1.0, 8.0, trials=8), lucky, report(0.25, 0.5, 6.0, trials=8)]
+    # 2 of 2 and 4 of 4 trials; then 2 of 2, but from the other starts only 1 of 4
+    reports = [clean, report(1.0, 1.0, 8.0, trials=4), lucky, report(0.25, 0.5, 6.0, trials=4)]
 
     results, asked, trials = tried(monkeypatch, reports)
 
@@ -96,10 +96,10 @@ def test_a_lucky_driver_does_not_take_the_place_of_a_proven_one(monkeypatch):
     assert [trial.again.completion for trial in results] == [1.0, 0.25]
     assert asked == [
         (2, 0),
-        (8, 100),
+        (4, 100),
         (2, 0),
-        (8, 101),
-    ]  # four times the starts, other ones each time
+        (4, 101),
+    ]  # twice the starts, other ones each time
     assert trials.best == (1.0, 1.0, -8.0)
 
 

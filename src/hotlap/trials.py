@@ -1,7 +1,7 @@
 """Trials: the evaluations of a driver while it learns, and which driver was the best so far.
 
 An evaluation of few starts, repeated often, calls a lucky driver the best sooner or later. So a
-driver that finishes every trial is tried again, from four times as many other starts, before it
+driver that finishes every trial is tried again, from twice as many other starts, before it
 may take the place of the best one.
 """
 
@@ -20,7 +20,7 @@ from hotlap.types import Array
 
 __all__ = ["EvaluationSettings", "Trial", "Trials"]
 
-_CONFIRM = 4
+_CONFIRM = 2
 """A driver that finished every trial is tried again from so many times as many starts."""
 _HOPELESS = 5
 """Until a car has lapped in training, evaluations come so many times more seldom."""
@@ -30,8 +30,8 @@ class EvaluationSettings(Settings):
     """How the driver is tried while it learns and when it is done."""
 
     trials: PositiveInt = 5
-    """Starts of an evaluation; a driver that finishes all of them has to do so again, from four
-    times as many other starts, to be called the best."""
+    """Starts of an evaluation; a driver that finishes all of them has to do so again, from twice
+    as many other starts, to be called the best."""
     laps: PositiveInt = 3
     """Laps of each trial."""
     best_by: Literal["lap_time", "progress", "reward"] = "lap_time"
