@@ -55,7 +55,7 @@ docs: install ## build the pages into docs/_build
 
 lock: install ## resolve the lock file anew
 	echo "torch==2.13.0" > $(VENV)/constraints.txt
-	$(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	$(BIN)/pip-compile --quiet --strip-extras --no-emit-options --no-header --no-annotate \
 	    --constraint $(VENV)/constraints.txt --output-file requirements.lock \
 	    --extra train --extra video --extra limit --extra dev --extra docs pyproject.toml
 	sed -i 's/+cpu$$//' requirements.lock

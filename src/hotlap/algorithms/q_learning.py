@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -166,7 +167,7 @@ def c51_projection(
     return (near_BKJ.clamp(min=0.0) @ probability_BK[:, :, None])[:, :, 0]
 
 
-class _QLearner:
+class _QLearner(ABC):
     """What DQN and PQN share: a network that drives, and how it is kept."""
 
     def __init__(
@@ -259,11 +260,13 @@ class _QLearner:
         self.restore({**meta, **begun, "adopted": True}, arrays)
         self._scales.restore(arrays, anew=True)
 
+    @abstractmethod
     def _counters(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Return what it counts, beside weights and optimiser."""
 
+    @abstractmethod
     def _count(self, meta: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+        """Go on counting from what `_counters` returned."""
 
 
 class DQN(_QLearner):
