@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -23,6 +22,7 @@ from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normal
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
 from hotlap.algorithms.returns import gae
 from hotlap.algorithms.settings import PPOSettings
+from hotlap.algorithms.shards import Shards
 from hotlap.errors import ConfigError, RunError, SimulationError
 from hotlap.types import Array, Float32
 
@@ -33,7 +33,6 @@ _LARGE_IMAGE = 8192
 """Pixels from which 64 rows fill the cache as 128 of a smaller image do."""
 
 X = TypeVar("X")
-Y = TypeVar("Y")
 
 
 class PPO:
@@ -77,14 +76,7 @@ class PPO:
         self._action = action
         self._seed = seed
         self._device = torch.device(device)
-        self._pool: ThreadPoolExecutor | None = None
-        if self._device.type == "cpu":
-            # Our threads over shards instead of torch's inside a layer: those spin while they
-            # wait, which stalls them for seconds when another process holds a core.
-            torch.set_num_threads(1)
-            threads = settings.threads or _CORES
-            if threads > 1:
-                self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ppo")
+        self._shards = Shards(self._device, settings.threads)
         self._actor = make_plan(settings.network, observation, actor, action.size)
         self._critic = make_plan(settings.network, observation, critic, 1)
         rng = np.random.Generator(np.random.Philox(seed & _MASK))
@@ -353,7 +345,7 @@ class PPO:
         parts = zip(
             torch.split(chosen, self._shard), torch.split(advantage, self._shard), strict=True
         )
-        results = self._map(gradients, list(parts))
+        results = self._shards.map(gradients, list(parts))
         total, sums = list(results[0][0]), results[0][1]
         for found, more in results[1:]:  # in the order of the shards, whoever was first
             torch._foreach_add_(total, found)
@@ -422,17 +414,12 @@ class PPO:
             with torch.no_grad():  # is a thread's own, so that the pool's threads need it too
                 return self._forward(network, shard)
 
-        return torch.cat(self._map(run, shards))
+        return torch.cat(self._shards.map(run, shards))
 
     def _forward(self, network: Literal["actor", "critic"], inputs: Mapping[str, Tensor]) -> Tensor:
         plan: Plan = self._actor if network == "actor" else self._critic
         weights = _below(self._weights, f"{network}.")
         return forward(plan, weights, inputs, bfloat16=self._bfloat16)
-
-    def _map(self, function: Callable[[X], Y], parts: Sequence[X]) -> list[Y]:
-        if self._pool is None or len(parts) == 1:
-            return [function(part) for part in parts]
-        return list(self._pool.map(function, parts))
 
     def _tensor(self, values: Array) -> Tensor:
         # A copy in torch's own memory: its alignment, and so the last bit of a sum, is always
@@ -477,8 +464,6 @@ def worth_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-_CORES = torch.get_num_threads()
-"""Torch's own count, read before we lower it: physical cores, or OMP_NUM_THREADS."""
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 

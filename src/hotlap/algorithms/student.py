@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan
 from hotlap.algorithms.normalizer import RunningNormalizer, normalize
 from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.settings import PPOSettings
+from hotlap.algorithms.shards import Shards
 from hotlap.errors import RunError, SimulationError
-from hotlap.threads import available
 from hotlap.types import Array, Float32
 
 __all__ = ["Student", "imitation_error", "shifted"]
@@ -60,8 +59,6 @@ class Student:
         self._action = action
         self._averaging = averaging
         self._device = torch.device(device)
-        if self._device.type == "cpu":
-            torch.set_num_threads(1)  # see PPO
         self._plan = make_plan(settings.network, observation, names, action.size)
         rng = np.random.Generator(np.random.Philox(seed & _MASK))
         first = initial_weights(self._plan, 0.01, rng)
@@ -77,12 +74,9 @@ class Student:
         )
         # Fixed, so that sums do not depend on the threads; see PPO.
         self._shard = 1024 if not images else 128 if max(images) < _LARGE_IMAGE else 64
-        self._pool: ThreadPoolExecutor | None = None
-        threads = settings.threads or available()
         if self._device.type != "cpu":
             self._shard = 1 << 20
-        elif threads > 1:
-            self._pool = ThreadPoolExecutor(threads, thread_name_prefix="student")
+        self._shards = Shards(self._device, settings.threads)
 
     def output(self, observation: Mapping[str, Array]) -> Float32:
         """Run the network: (N, A) means that are not clipped, or logits."""
@@ -95,7 +89,7 @@ class Student:
                 return forward(self._plan, self._average, part, bfloat16=self._bfloat16)
 
         starts = range(0, max(rows, 1), self._shard)
-        parts = [run(0)] if len(starts) == 1 else list(self._map(run, starts))
+        parts = self._shards.map(run, starts)
         return np.array(torch.cat(parts).cpu().numpy())
 
     def learn(
@@ -123,7 +117,7 @@ class Student:
             return torch.autograd.grad(loss, list(self._weights.values())), float(loss.detach())
 
         starts = range(0, count, self._shard)
-        results = list(self._map(gradients, starts))
+        results = self._shards.map(gradients, starts)
         total, loss = list(results[0][0]), results[0][1]
         for more, also in results[1:]:  # in the order of the shards, whoever was first
             torch._foreach_add_(total, more)
@@ -191,10 +185,6 @@ class Student:
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             normalizer.restore(own)
         self._adam.steps = steps
-
-    @property
-    def _map(self) -> Callable[..., Iterator[Any]]:
-        return map if self._pool is None else self._pool.map
 
     def _tensors(self) -> dict[str, Tensor]:
         found = {f"last.{name}": weight for name, weight in self._weights.items()}
