@@ -829,9 +829,10 @@ def _print_report(report: dict[str, Any]) -> None:
     if said:
         _print(f"trials that ended early: {said}")
     tried = zip(report["tracks"], report["finished"], strict=True)
-    failed = dict.fromkeys(name for name, finished in tried if not finished)
+    failed = list(dict.fromkeys(name for name, finished in tried if not finished))
     if failed and len(tracks) > 1:
-        _print(f"not finished: {', '.join(failed)}")
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        _print(f"not finished: {', '.join(failed[:5])}{more}")
 
 
 def _print(text: str) -> None:
