@@ -129,6 +129,8 @@ def test_evaluate_says_it_in_words(trained):
 
 REPORT = {
     "track": "oval",
+    "tracks": ("oval",) * 4,
+    "finished": (True, True, True, False),
     "vehicle": "deepracer",
     "trials": 4,
     "laps_per_trial": 1,
@@ -167,6 +169,16 @@ def test_a_report_without_a_lap_says_how_far_it_came(capsys):
     assert capsys.readouterr().out.splitlines()[1:] == [
         "no lap completed; the mean trial drove 90% of its laps"
     ]
+
+
+def test_a_report_on_several_tracks_names_those_not_finished(capsys):
+    several = {"tracks": ("a", "b", "c", "d"), "finished": (True, False, False, True)}
+
+    cli._print_report(REPORT | {"track": "a,b,c,d"} | several)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("4 tracks, deepracer: 75% of 4 trials")
+    assert lines[-1] == "not finished: b, c"
 
 
 @pytest.mark.parametrize(("verb", "folder", "files"), [("film", "films", 1), ("plot", "plots", 2)])

@@ -12,6 +12,7 @@ from hotlap.config import resolve
 from hotlap.env import EnvSettings
 from hotlap.errors import ConfigError, RunError, TrackError
 from hotlap.runs import Run
+from hotlap.track import load_track
 
 module = importlib.import_module("hotlap.evaluate")  # `hotlap.evaluate` itself is the verb
 
@@ -204,6 +205,40 @@ def test_the_reward_is_told_only_where_it_was_computed():
     assert module.evaluate_policy(env, follower(env)).mean_reward is None
 
 
+def test_trials_take_turns_over_several_tracks():
+    # At 1.5 m/s each trial's flying lap takes the length of its own track over 1.5 m/s.
+    env = evaluation(trials=4, laps=2, track="oval,easy,kart")
+
+    report = module.evaluate_policy(env, follower(env))
+
+    assert report.tracks == ("oval", "easy", "kart", "oval")
+    assert report.track == "oval,easy,kart"
+    assert report.finished == (True,) * 4
+    assert report.laps_completed == 8
+    for name, times in zip(report.tracks, report.lap_times_s, strict=True):
+        assert times[1] == pytest.approx(load_track(name).length / 1.5, rel=0.08)
+
+
+def test_fewer_trials_than_tracks_are_on_the_first_ones():
+    env = evaluation(trials=2, laps=1, track="oval,easy,medium")
+
+    assert [track.name for track in env.simulator.tracks] == ["oval", "easy"]
+
+
+def test_cars_are_nominal_unless_asked_otherwise():
+    # Speeds settle at 0.8 of what is asked for, so a lap takes 1 / 0.8 as long.
+    settings = resolve(
+        EnvSettings, SETTINGS, {"randomize.speed_gain": [0.8, 0.8], "randomize.success": 0.9}
+    )
+    laps = {}
+    for randomized in (False, True):
+        env = module.evaluation_env(settings, trials=1, laps=2, randomized=randomized)
+        laps[randomized] = module.evaluate_policy(env, follower(env)).best_lap_s
+
+    assert laps[False] == pytest.approx(env.simulator.tracks[0].length / 1.5, rel=0.03)
+    assert laps[True] == pytest.approx(laps[False] / 0.8, rel=0.02)
+
+
 def test_the_dictionary_holds_what_others_build_on():
     env = evaluation(trials=1, laps=1)
 
@@ -245,6 +280,8 @@ def test_a_run_is_evaluated_by_object_or_directory(tmp_path):
     assert reports[0] == reports[1] == reports[2]
     assert reports[0].off_tracks == 2
     assert module.evaluate(run, track="hard", trials=1).track == "hard"
+    each = module.evaluate(run, track="generated:7:difficulty=0.1", laps=1)
+    assert (each.trials, len(set(each.tracks)), each.limit_s) == (7, 7, None)
 
 
 def test_a_saved_policy_acts(tmp_path):
@@ -260,8 +297,6 @@ def test_a_saved_policy_acts(tmp_path):
 def test_what_cannot_be_evaluated_is_said(tmp_path):
     run = steering_run(tmp_path / "run")
 
-    with pytest.raises(ConfigError, match="an evaluation is on one track"):
-        module.evaluate(run, track="oval,hard")
     with pytest.raises(TrackError, match="did you mean oval"):
         module.evaluate(run, track="ovl")
     with pytest.raises(RunError, match="no such directory"):

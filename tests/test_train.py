@@ -14,6 +14,7 @@ import hotlap
 from hotlap.env import Episodes
 from hotlap.errors import ConfigError, MissingExtraError, RunError
 from hotlap.runs import Run
+from hotlap.track import load_track
 
 module = importlib.import_module("hotlap.train")  # `hotlap.train` itself is the verb
 ROOT = Path(__file__).parent.parent
@@ -152,6 +153,17 @@ def test_an_untrained_run_has_an_outcome_too(tmp_path):
 
     assert run.report()["trials"] == 2
     assert (run.path / "plots" / "track.png").exists()
+
+
+def test_the_report_is_on_all_tracks_and_the_film_on_the_first(tmp_path):
+    changes = {"track": "oval,easy,kart", "evaluation.trials": 4, "train.steps": 256}
+    changes |= {"randomize.friction": [0.8, 1.2], "evaluation.randomized": True}
+
+    run = hotlap.train(None, TINY | changes, out=tmp_path / "run")
+
+    assert run.report()["tracks"] == ["oval", "easy", "kart", "oval"]
+    with np.load(run.path / "traces" / "evaluation.npz") as trace:
+        assert np.abs(trace["s"]).max() <= load_track("oval").length
 
 
 def test_a_budget_in_episodes_ends_it(no_outcome, tmp_path):

@@ -15,12 +15,14 @@ def report(completion, progress, lap, reward=0.0, trials=2):
     return Report(
         *(
             "oval",
+            ("oval",) * trials,
             "deepracer",
             trials,
             1,
             0,
             completion,
             progress,
+            (),
             (),
             lap,
             lap,

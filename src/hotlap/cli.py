@@ -177,11 +177,22 @@ def train(
 def evaluate(
     run: RunArgument,
     track: Annotated[
-        str | None, typer.Option(help="Track by name or file; the run's first if not given.")
+        str | None,
+        typer.Option(
+            help="Track by name or file, or several with commas; the run's first if not given."
+        ),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, max=1000, help="Starts to try.")] = 5,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Starts to try; 5 if not given, or one a track if these are more."
+        ),
+    ] = None,
     laps: Annotated[int, typer.Option(min=1, max=100, help="Laps of each trial.")] = 3,
     checkpoint: Annotated[str, typer.Option(help="Which driver: best or last.")] = "best",
+    randomized: Annotated[
+        bool, typer.Option("--randomized", help="A car and a look of its own for each trial.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -191,7 +202,15 @@ def evaluate(
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
     which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
-    report = verb(run, track=track, trials=trials, laps=laps, checkpoint=which, seed=seed)
+    report = verb(
+        run,
+        track=track,
+        trials=trials,
+        laps=laps,
+        checkpoint=which,
+        randomized=randomized,
+        seed=seed,
+    )
     if report.alarm:
         _say(f"hotlap: alarm: {report.alarm}")
     if as_json:
@@ -784,8 +803,10 @@ def _brief(report: dict[str, Any]) -> dict[str, Any]:
 
 def _print_report(report: dict[str, Any]) -> None:
     trials, laps = report["trials"], report["laps_per_trial"]
+    tracks = dict.fromkeys(report["tracks"])
+    place = report["track"] if len(tracks) <= 3 else f"{len(tracks)} tracks"
     _print(
-        f"{report['track']}, {report['vehicle']}: {report['completion']:.0%} of {trials} trials "
+        f"{place}, {report['vehicle']}: {report['completion']:.0%} of {trials} trials "
         f"finished {laps} clean lap{'s' if laps > 1 else ''}"
     )
     if report["best_lap_s"] is not None:
@@ -807,6 +828,11 @@ def _print_report(report: dict[str, Any]) -> None:
     said = ", ".join(f"{count} {what}" for what, count in trouble.items() if count)
     if said:
         _print(f"trials that ended early: {said}")
+    tried = zip(report["tracks"], report["finished"], strict=True)
+    failed = list(dict.fromkeys(name for name, finished in tried if not finished))
+    if failed and len(tracks) > 1:
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        _print(f"not finished: {', '.join(failed[:5])}{more}")
 
 
 def _print(text: str) -> None:

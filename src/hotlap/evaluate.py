@@ -12,7 +12,7 @@ import numpy as np
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import resolve
 from hotlap.env import EnvSettings, VectorEnv, env_settings
-from hotlap.errors import ConfigError, RunError
+from hotlap.errors import RunError
 from hotlap.limit import Rule, lap_bound
 from hotlap.runs import Run, lap_times
 from hotlap.simulator import State
@@ -35,6 +35,9 @@ class Report:
     """How a driver did. Times in seconds; None where there is nothing to say."""
 
     track: str
+    """Its name; with several, the names with commas between."""
+    tracks: tuple[str, ...]
+    """Each trial's track."""
     vehicle: str
     trials: int
     laps_per_trial: int
@@ -44,6 +47,8 @@ class Report:
     """Fraction of trials that finished every lap without leaving the track."""
     progress: float
     """Mean fraction of the laps that a trial drove."""
+    finished: tuple[bool, ...]
+    """Which trials finished every lap."""
     lap_times_s: tuple[tuple[float, ...], ...]
     """Each trial's laps; the first one starts at rest."""
     best_lap_s: float | None
@@ -60,8 +65,8 @@ class Report:
     """Of an episode, where the reward was computed."""
     limit_s: float | None = None
     """Flying lap of a point mass with the car's grip and motor, which no driver can beat; None if
-    CasADi is not installed, or where it takes longer than an evaluation should wait: then
-    `hotlap tracks limit` computes and keeps it."""
+    CasADi is not installed, on several tracks, or where it takes longer than an evaluation should
+    wait: then `hotlap tracks limit` computes and keeps it."""
     limit_ratio: float | None = None
     """`best_lap_s` over `limit_s`."""
     alarm: str | None = None
@@ -91,9 +96,10 @@ def evaluate(
     run: Run | str | Path,
     *,
     track: str | None = None,
-    trials: int = 5,
+    trials: int | None = None,
     laps: int = 3,
     checkpoint: Literal["best", "last"] = "best",
+    randomized: bool = False,
     seed: int = 0,
     threads: int | None = None,
 ) -> Report:
@@ -101,27 +107,30 @@ def evaluate(
 
     Args:
         run: the Run or its directory.
-        track: name or file of another track; the run's first one if None.
-        trials: from how many starts. The first is on the start line, at rest; the others are
-            spread over the lap, and a little off the line as `seed` decides.
+        track: name or file of another track, or several with commas between, over which the trials
+            take turns; the run's first one if None.
+        trials: from how many starts; 5 if None, or as many as there are tracks. The first is on the
+            start line, at rest; the others are spread over the lap, and a little off the line as
+            `seed` decides.
         laps: how many laps each trial is to finish; on an open track it is once to its end.
         checkpoint: which driver of the run.
-        seed: of the starts.
+        randomized: whether each trial has a car and a look of its own, from the run's whole ranges.
+        seed: of the starts, cars and looks.
         threads: how many threads the world uses.
 
     Raises:
         RunError: this is not a Run, or it has no such checkpoint.
         TrackError: there is no such track.
     """
-    if track is not None and "," in track:
-        raise ConfigError(f"track: an evaluation is on one track (got {track}): try each alone")
     opened = run if isinstance(run, Run) else Run.open(run)
     policy = NumpyPolicy(*opened.read_policy(checkpoint))
     settings = env_settings(opened)
-    if track is not None:
-        settings = settings.model_copy(update={"track": track})
+    course = settings.track_names()[0] if track is None else track
+    settings = settings.model_copy(update={"track": course})
+    if trials is None:
+        trials = max(5, len(settings.track_names()))
     size = (policy.action.kind == "discrete", policy.action.size)
-    env = evaluation_env(settings, trials=trials, laps=laps, threads=threads)
+    env = evaluation_env(settings, trials=trials, laps=laps, randomized=randomized, threads=threads)
     if size != (env.actions.discrete, env.actions.size):
         raise RunError(
             f"{opened.path}: the driver answers {policy.action.kind} actions of size "
@@ -134,6 +143,8 @@ def evaluate(
 def _with_limit(report: Report, env: VectorEnv) -> Report:
     """Put the best lap beside the bound that no driver can beat; costs up to three seconds once."""
     rule = cast(Rule, env.settings.rules.off_track)
+    if len(env.simulator.tracks) > 1:
+        return report
     bound = lap_bound(env.simulator.tracks[0], load_vehicle(env.settings.vehicle), rule)
     if bound is None:
         return report
@@ -156,16 +167,16 @@ def evaluation_env(
     trials: int,
     laps: int,
     rewarded: bool = False,
+    randomized: bool = False,
     threads: int | None = None,
 ) -> VectorEnv:
-    """Build the environment that evaluates: spread starts at rest, a number of laps, no randomness.
+    """Build the environment that evaluates: spread starts at rest, a number of laps.
 
-    With `rewarded`, the run's own reward is computed too; a user's file may be slow.
+    Trials take turns over the tracks. With `rewarded`, the run's own reward is computed too; a
+    user's file may be slow. Unless `randomized`, all have the nominal car and look.
     """
-    first = settings.track_names()[0]
     direction = "reversed" if settings.start.direction == "reversed" else "forward"
     changes: dict[str, Any] = {
-        "track": first,
         "observation.critic": list(settings.observation.actor),
         "start": {"kind": "spread", "direction": direction, "offset": settings.start.offset},
     }
@@ -174,10 +185,15 @@ def evaluation_env(
     plain = settings.model_dump(
         mode="json", exclude_none=True, include=set(EnvSettings.model_fields)
     )
-    plain.pop("randomize")
-    course = load_track(first)
-    laps = laps if course.closed else 1
-    limit = max(30.0, course.length * laps * _LAP_SECONDS_PER_METRE)
+    if randomized:
+        changes["randomize.success"] = 0  # the whole ranges
+    else:
+        plain.pop("randomize")
+    courses = [load_track(name) for name in settings.track_names()[:trials]]
+    changes["track"] = ",".join(settings.track_names()[:trials])
+    laps = laps if all(course.closed for course in courses) else 1
+    longest = max(course.length for course in courses)
+    limit = max(30.0, longest * laps * _LAP_SECONDS_PER_METRE)
     changes |= {"rules.laps": laps, "rules.time_limit": limit}
     if settings.rules.off_track == "never":  # a lap beside the road is no clean lap
         changes["rules.off_track"] = "all_wheels"
@@ -199,7 +215,6 @@ def evaluate_policy(
     Every call with the same `seed` has the same starts, so that its reports can be compared.
     """
     rows, laps = env.rows, env.settings.rules.laps
-    track = env.simulator.tracks[0]
     env.reset(seed=seed)
     observation = env.observe()
     running = np.ones(rows, bool)
@@ -225,22 +240,29 @@ def evaluate_policy(
         {name: column[: steps[row] + 1, row] for name, column in columns.items()}
         for row in range(rows)
     )
-    for trace in traces:
+    tracks = [env.simulator.tracks[i] for i in first.track]
+    times = []
+    for trace, track in zip(traces, tracks, strict=True):
         trace["lap"] = np.floor(trace["travelled"] / np.float32(track.length)).astype(np.int32)
-    length = track.length if track.closed else None
-    times = tuple(tuple(float(t) for t in lap_times(trace, length))[:laps] for trace in traces)
+        length = track.length if track.closed else None
+        times.append(tuple(float(t) for t in lap_times(trace, length))[:laps])
     finished = status == Status.LAP_COMPLETE
     every = [t for trial in times for t in trial]
-    driven = [min(1.0, float(t["travelled"][-1]) / (laps * track.length)) for t in traces]
+    driven = [
+        min(1.0, float(trace["travelled"][-1]) / (laps * track.length))
+        for trace, track in zip(traces, tracks, strict=True)
+    ]
     return Report(
-        track=track.name,
+        track=",".join(dict.fromkeys(track.name for track in tracks)),
+        tracks=tuple(track.name for track in tracks),
         vehicle=env.settings.vehicle,
         trials=rows,
         laps_per_trial=laps,
         laps_completed=len(every),
         completion=float(finished.mean()),
         progress=float(np.clip(np.mean(driven), 0, 1)),
-        lap_times_s=times,
+        finished=tuple(bool(done) for done in finished),
+        lap_times_s=tuple(times),
         best_lap_s=min(every, default=None),
         mean_lap_s=float(np.mean(every)) if every else None,
         off_tracks=int((status == Status.OFF_TRACK).sum()),

@@ -30,10 +30,13 @@ class EvaluationSettings(Settings):
     """How the driver is tried while it learns and when it is done."""
 
     trials: PositiveInt = 5
-    """Starts of an evaluation; a driver that finishes all of them has to do so again, from twice
-    as many other starts, to be called the best."""
+    """Starts of an evaluation, which take turns over the tracks; a driver that finishes all of them
+    has to do so again, from twice as many other starts, to be called the best."""
     laps: PositiveInt = 3
     """Laps of each trial."""
+    randomized: bool = False
+    """Whether each trial has a car and a look of its own, from the whole ranges of `randomize`;
+    else all have the nominal ones."""
     best_by: Literal["lap_time", "progress", "reward"] = "lap_time"
     """What makes a driver the best: completion, then mean lap time; progress; or reward."""
     share: float = Field(0.15, gt=0, le=1)
@@ -62,7 +65,13 @@ class Trials:
         self._settings = evaluation
         self._rewarded = evaluation.best_by == "reward"
         self._env, self._again = (
-            evaluation_env(settings, trials=trials, laps=evaluation.laps, rewarded=self._rewarded)
+            evaluation_env(
+                settings,
+                trials=trials,
+                laps=evaluation.laps,
+                rewarded=self._rewarded,
+                randomized=evaluation.randomized,
+            )
             for trials in (evaluation.trials, _CONFIRM * evaluation.trials)
         )
         self.best: tuple[float, ...] | None = None
