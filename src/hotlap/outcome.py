@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from hotlap import plot
 from hotlap.config import read_toml, resolve
 from hotlap.errors import ConfigError, RunError
 from hotlap.evaluate import Report, Trace, env_settings, evaluate
+from hotlap.files import explained, whole
 from hotlap.film import write_film
 from hotlap.limit import fastest_lap
 from hotlap.runs import Run
@@ -43,10 +43,8 @@ def write_outcome(run: Run) -> dict[str, Path]:
     run.write_report(report.as_dict())
     trace = report.traces[report.best_trial]
     written = {"trace": run.folder("traces") / "evaluation.npz"}
-    # nobody meets half of it
-    temporary = written["trace"].with_name(f".tmp-evaluation-{os.getpid()}.npz")
-    np.savez_compressed(temporary, allow_pickle=False, **trace)
-    temporary.replace(written["trace"])
+    with explained(written["trace"]), whole(written["trace"]) as draft, draft.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **trace)
     return written | _plots(run, trace) | {"film": _film(run, trace)}
 
 

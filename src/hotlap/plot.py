@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hotlap.errors import RunError
+from hotlap.files import explained, whole
 from hotlap.runs import lap_times
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -266,16 +266,8 @@ def save(figure: Figure, path: Path | str) -> Path:
         RunError: the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", dpi=_DPI)
-        temporary.replace(path)
-    except OSError as error:
-        problem = RunError(f"{path}: the picture cannot be written ({error.strerror or error})")
-        problem.exit_code = 1
-        raise problem from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with explained(path, "the picture"), whole(path) as draft:
+        figure.savefig(draft, format="png", dpi=_DPI)
     return path
 
 
