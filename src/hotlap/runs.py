@@ -55,6 +55,7 @@ Part: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Array]]
 """A JSON document and named arrays: all that a policy or a training state is on disk."""
 
 _LOCK, _ASIDE = "lock", ".old-"
+_POPULATION = "population.json"  # makes a folder one of several Runs; see population.py
 
 
 class Run:
@@ -120,6 +121,9 @@ class Run:
             raise RunError(f"{path}: no such directory (hotlap runs lists the Runs there are)")
         if not path.is_dir():
             raise RunError(f"{path} is a file; a Run is a directory (hotlap runs lists them)")
+        if (path / _POPULATION).is_file():
+            some = ", ".join(str(run.path) for run in list_runs(path)[:3]) or "none has begun yet"
+            raise RunError(f"{path} is a population of Runs: name one of them, such as {some}")
         for name in ("config.toml", "meta.json"):
             if not (path / name).is_file():
                 raise RunError(f"{path} is not a Run: it has no {name} (hotlap runs lists them)")
@@ -248,6 +252,14 @@ class Run:
         """Read report.json, None if there is none."""
         path = self.path / "report.json"
         return _read_document(path) if path.exists() else None
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether report.json is younger than the last checkpoint: the training came to its end."""
+        with contextlib.suppress(OSError):
+            last = (self.path / "checkpoints" / "last").stat().st_mtime_ns
+            return (self.path / "report.json").stat().st_mtime_ns >= last
+        return False
 
     def write_segment(self, first: int, arrays: Mapping[str, Array]) -> None:
         """Write a piece of what a learner remembers, forced to the disk before it has its name.
@@ -490,10 +502,16 @@ def default_directory(track: str, algorithm: str, folder: Path | str = "runs") -
 
 
 def list_runs(folder: Path | str = "runs") -> list[Run]:
-    """Return the Runs that lie directly in a folder, oldest first; other things are passed over."""
+    """Return the Runs that lie in a folder or in its populations, oldest first.
+
+    Other things are passed over.
+    """
     folder = Path(folder)
-    runs = []
+    runs: list[Run] = []
     for name in _names(folder):
+        if (folder / name / _POPULATION).is_file():
+            runs += list_runs(folder / name)
+            continue
         with contextlib.suppress(RunError):
             runs.append(Run.open(folder / name))
     return sorted(runs, key=lambda run: str(run.meta.get("created", "")))
