@@ -212,6 +212,20 @@ def evaluate(
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
     which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
+    from hotlap.population import Population
+
+    if Population.is_at(run):
+        population = Population.open(run)
+        drivers = {seed: one for seed, one in population.runs().items() if one.checkpoints()}
+        if not drivers:
+            raise ConfigError(f"{run}: no seed of it has a checkpoint yet; train longer")
+        reports = {
+            number: verb(one, track=track, trials=trials, laps=laps, checkpoint=which, seed=seed)
+            for number, one in drivers.items()
+        }
+        facts = {seed: report.as_dict() for seed, report in reports.items()}
+        _print_population(population.as_dict(facts) | {"reports": facts}, as_json)
+        return
     report = verb(run, track=track, trials=trials, laps=laps, checkpoint=which, seed=seed)
     if report.alarm:
         _say(f"hotlap: alarm: {report.alarm}")
@@ -719,11 +733,29 @@ def film(
 
 
 @app.command()
-def plot(run: RunArgument) -> None:
-    """Let a run's driver lap, and draw its line and how it learned."""
-    from hotlap.outcome import plot_run
+def plot(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Directory of a run; or several, or populations."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Picture of how several learned; learning.png if not given."),
+    ] = None,
+) -> None:
+    """Let a run's driver lap, and draw its line and how it learned; or how several learned."""
+    from hotlap.outcome import plot_learning, plot_run
+    from hotlap.population import Population
 
-    for file in plot_run(run).values():
+    if len(runs) > 1 or Population.is_at(runs[0]):
+        if out is not None and out.suffix.lower() != ".png":
+            raise ConfigError(f"--out: end its name in .png (got {out})")
+        home = runs[0] if len(runs) == 1 else Path()
+        _print(f"plot: {plot_learning(runs, out or home / 'learning.png')}")
+        return
+    if out is not None:
+        raise ConfigError("--out: the plots of one run are in it; name several, or a population")
+    for file in plot_run(runs[0]).values():
         _print(f"plot: {file}")
 
 

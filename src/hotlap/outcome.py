@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from hotlap.evaluate import Report, Trace, env_settings, evaluate
 from hotlap.files import explained, whole
 from hotlap.film import write_film
 from hotlap.limit import fastest_lap
+from hotlap.population import Population
 from hotlap.runs import Run
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.relief import depth_picture, segmentation_picture
@@ -21,7 +25,7 @@ from hotlap.trials import EvaluationSettings
 from hotlap.types import Array
 from hotlap.vehicle import load_vehicle
 
-__all__ = ["film_run", "plot_run", "write_outcome"]
+__all__ = ["film_run", "plot_learning", "plot_run", "write_outcome"]
 
 _FILM_SECONDS = 40.0
 """Longest film; a standing and a flying lap of most tracks."""
@@ -76,6 +80,39 @@ def plot_run(path: str | Path) -> dict[str, Path]:
     run = Run.open(path)
     report = _drive(run)
     return _plots(run, report.traces[report.best_trial])
+
+
+def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
+    """Draw how several trainings learned, those that differ only in their seed as one.
+
+    Args:
+        paths: Runs, and populations of Runs.
+        out: picture to write (PNG).
+
+    Raises:
+        RunError: one of them is neither, or has no metrics yet, or the picture cannot be written.
+    """
+    groups: dict[str, list[tuple[str, Run]]] = {}
+    for path in paths:
+        if Population.is_at(path):
+            found = [
+                (Path(path).absolute().name, run) for run in Population.open(path).runs().values()
+            ]
+        else:
+            run = Run.open(path)
+            found = [(run.name, run)]
+        for name, run in found:
+            alike = re.sub(r"^seed = .*$", "", run.config_toml, count=1, flags=re.MULTILINE)
+            groups.setdefault(alike, []).append((name, run))
+    if not groups:
+        raise RunError(f"{', '.join(map(str, paths))}: no training of it has begun yet")
+    curves: dict[str, list[list[dict[str, Any]]]] = {}
+    for members in groups.values():
+        names = list(dict.fromkeys(name for name, _ in members))
+        label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        label += f" ({len(members)} seeds)" if len(members) > 1 else ""
+        curves[label] = [run.metrics_rows() for _, run in members]
+    return plot.save(plot.learning_curves(curves), Path(out))
 
 
 def _ghost(run: Run, who: str | Path) -> Trace:

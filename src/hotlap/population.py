@@ -152,22 +152,36 @@ class Population:
 
     def best(self) -> Result | None:
         """Return the training with the best driver: completion, then mean lap; None without any."""
-        tried = [result for result in self.results() if result.completion is not None]
-        return max(tried, key=lambda result: result._rank, default=None)
+        return _best(self.results())
 
     def spreads(self) -> dict[str, Spread]:
         """Return how the figures spread over the seeds that have been evaluated; {} if none."""
-        return spreads([r for r in self.results() if r.seed not in self.failures])
+        return self._spreads(self.results())
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return all of it ready for JSON."""
-        best = self.best()
-        rows = [asdict(result) | {"run": str(result.run)} for result in self.results()]
+    def _spreads(self, results: Sequence[Result]) -> dict[str, Spread]:
+        rows = [r for r in results if r.completion is not None and r.seed not in self.failures]
+        if not rows:
+            return {}
+        return {name: spread([getattr(row, name) for row in rows]) for name in FIGURES}
+
+    def as_dict(self, reports: Mapping[int, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+        """Return all of it ready for JSON.
+
+        Args:
+            reports: what other evaluations said of the drivers, by seed; only those seeds are told.
+        """
+        runs = self.runs()
+        if reports is None:
+            results = self.results()
+        else:
+            results = [_result(seed, runs[seed], reports[seed]) for seed in reports]
+        best = _best(results)
+        rows = [asdict(result) | {"run": str(result.run)} for result in results]
         return {
             "population": str(self.path),
             "run": None if best is None else str(best.run),
             "seeds": rows,
-            "spread": {name: value.as_dict() for name, value in self.spreads().items()},
+            "spread": {name: value.as_dict() for name, value in self._spreads(results).items()},
             "failures": {str(seed): said for seed, said in self.failures.items()},
         }
 
@@ -208,14 +222,6 @@ def _from_to(part: str) -> range:
     return range(low, high + 1)
 
 
-def spreads(results: Sequence[Result]) -> dict[str, Spread]:
-    """Return how the figures spread over trainings; {} while none has been evaluated."""
-    rows = [result for result in results if result.completion is not None]
-    if not rows:
-        return {}
-    return {name: spread([getattr(row, name) for row in rows]) for name in FIGURES}
-
-
 def spread(values: Sequence[float | None]) -> Spread:
     """Summarise a figure over seeds; None counts as infinite, so that no failure flatters.
 
@@ -245,8 +251,13 @@ def _middle(rows: Array) -> Array:
     return np.asarray(rows[:, cut : rows.shape[1] - cut].mean(axis=1))
 
 
-def _result(seed: int, run: Run) -> Result:
-    report, events = run.report(), run.events()
+def _best(results: Sequence[Result]) -> Result | None:
+    tried = [result for result in results if result.completion is not None]
+    return max(tried, key=lambda result: result._rank, default=None)
+
+
+def _result(seed: int, run: Run, report: Mapping[str, Any] | None = None) -> Result:
+    report, events = report or run.report(), run.events()
     clean = [event.get("seconds") for event in events if event.get("kind") == "clean_laps"]
     tried = [event for event in events if event.get("kind") == "evaluation"]
     best = [event for event in tried if event.get("best")]
