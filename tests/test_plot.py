@@ -96,18 +96,65 @@ def test_what_is_missing_is_left_out(rows, tmp_path):
 def test_nothing_to_draw_is_said():
     with pytest.raises(RunError, match="no metrics to draw yet"):
         reward_and_completion([])
-    with pytest.raises(RunError, match=r"no Run has the metric 'speed': choose one of best_lap"):
-        learning_curves({"a": ROWS}, "speed")
+    with pytest.raises(RunError, match="no metrics to draw yet"):
+        learning_curves({"a": [ROWS, []]})
 
 
-def test_each_run_has_its_line_and_name():
-    runs = {f"seed {i}": [{"steps": 10, "reward": i}, {"steps": 20, "reward": i}] for i in range(8)}
+def straight(slope, steps=100, lapped=None):
+    """Rows whose reward grows by `slope` a step; its laps begin at the step `lapped`."""
+    return [
+        {"steps": x, "reward": slope * x, "lap_time": 9.0 if lapped and x >= lapped else None}
+        for x in range(0, steps + 1, 10)
+    ]
 
-    axes = learning_curves(runs, "reward").axes[0]
+
+def test_each_group_has_its_line_and_name():
+    runs = {f"group {i}": [straight(i)] for i in range(8)}
+
+    axes = learning_curves(runs).axes[0]
 
     looks = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(runs)
     assert len(looks) == 8
+
+
+def test_a_group_is_its_median_in_a_band_as_far_as_its_shortest():
+    axes = learning_curves({"a": [straight(1), straight(2), straight(6, steps=50)]}).axes[0]
+
+    (median,) = (line for line in axes.get_lines() if line.get_label() == "a")
+    (band,) = axes.collections
+    x, y = median.get_data()
+    corners = band.get_paths()[0].vertices
+    assert x[-1] == 50
+    np.testing.assert_allclose(y, 2 * x)
+    assert y[-1] == 100
+    assert corners[corners[:, 0] == 50][:, 1].min() == 50  # 1 * 50
+    assert corners[:, 1].max() == 300  # 6 * 50
+    alone = [line for line in axes.get_lines() if line.get_label() != "a"]
+    assert sorted(line.get_xdata()[-1] for line in alone) == [50, 100, 100]
+
+
+def test_from_four_on_the_middle_half_is_darker():
+    # Slopes 1, 2, 4, 8: a quarter of the way in, at 0.75 of three steps, is 1.75; at the other end
+    # 4 + 0.25 * 4 = 5; the median is 3.
+    axes = learning_curves({"a": [straight(k) for k in (8, 1, 4, 2)]}).axes[0]
+
+    ends = [band.get_paths()[0].vertices for band in axes.collections]
+    (median,) = (line for line in axes.get_lines() if line.get_label() == "a")
+    tops = [float(corners[:, 1].max()) for corners in ends]
+    lows = [float(corners[corners[:, 0] == 100][:, 1].min()) for corners in ends]
+    assert (tops, lows) == ([800, 500], [100, 175])
+    assert median.get_ydata()[-1] == 300
+
+
+def test_a_lap_time_is_that_of_the_median_once_half_have_lapped():
+    group = [straight(1, lapped=20), straight(1, lapped=60), straight(1)]
+
+    axes = learning_curves({"a": group}).axes[2]
+
+    (median,) = (line for line in axes.get_lines() if line.get_label() == "a")
+    assert median.get_xdata()[0] == pytest.approx(60, abs=0.5)
+    assert set(median.get_ydata()) == {9.0}
 
 
 def test_the_driven_line_is_coloured_by_speed_and_the_lap_is_named(tmp_path):

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -94,6 +95,14 @@ def train(
     track: TrackOption = None,
     vehicle: Annotated[str | None, typer.Option(help="Parameter set of the car.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random draws.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|LIST",
+            help="Train several seeds side by side: how many from --seed on, or which, as 0,3,7 "
+            "or 3-6.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the new run.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue a run exactly.")
@@ -125,13 +134,18 @@ def train(
         if value is not None:
             changes[name] = value
     from hotlap.kernels import is_warm, parts_of, warm
+    from hotlap.population import Population
     from hotlap.runs import Run
     from hotlap.train import Stopped, read_config
     from hotlap.train import train as verb
 
     # A mistake shows before the kernels compile.
     before = resume or (from_ if source is None else None)
-    plan = read_config(source if before is None else Run.open(before).path / "config.toml", changes)
+    if resume is not None and Population.is_at(resume):
+        seeds = seeds or "all"
+    elif before is not None:
+        before = Run.open(before).path
+    plan = read_config(source if before is None else before / "config.toml", changes)
     if before is None:
         plan.config.tracks()
     if dry_run:
@@ -145,9 +159,10 @@ def train(
     try:
         # What a reward function prints is no result of ours.
         with contextlib.redirect_stdout(sys.stderr):
-            run = verb(
+            run: Run | Population = verb(
                 source,
                 changes,
+                seeds=seeds,
                 out=out,
                 resume=resume,
                 weights_from=from_,
@@ -157,9 +172,15 @@ def train(
             )
     except Stopped as stop:
         _say(f"hotlap: {stop}")
-        path = str(stop.run.path)
-        _print(json.dumps({"run": path, "report": None}, indent=2) if as_json else f"run: {path}")
+        if isinstance(stop.run, Population):
+            _print_population(stop.run.as_dict(), as_json)
+        else:
+            facts = {"run": str(stop.run.path), "report": None}
+            _print(json.dumps(facts, indent=2) if as_json else f"run: {facts['run']}")
         raise typer.Exit(stop.exit_code) from None
+    if isinstance(run, Population):
+        _print_population(run.as_dict(), as_json)
+        raise typer.Exit(1 if run.failures else 0)
     report = run.report() or {}
     if report.get("alarm"):
         _say(f"hotlap: alarm: {report['alarm']}")
@@ -202,15 +223,19 @@ def evaluate(
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
     which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
-    report = verb(
-        run,
-        track=track,
-        trials=trials,
-        laps=laps,
-        checkpoint=which,
-        randomized=randomized,
-        seed=seed,
-    )
+    from hotlap.population import Population
+
+    how: dict[str, Any] = {"track": track, "trials": trials, "laps": laps, "checkpoint": which}
+    how |= {"randomized": randomized, "seed": seed}
+    if Population.is_at(run):
+        population = Population.open(run)
+        drivers = {number: one for number, one in population.runs().items() if one.checkpoints()}
+        if not drivers:
+            raise ConfigError(f"{run}: no seed of it has a checkpoint yet; train longer")
+        facts = {number: verb(one, **how).as_dict() for number, one in drivers.items()}
+        _print_population(population.as_dict(facts) | {"reports": facts}, as_json)
+        return
+    report = verb(run, **how)
     if report.alarm:
         _say(f"hotlap: alarm: {report.alarm}")
     if as_json:
@@ -717,11 +742,29 @@ def film(
 
 
 @app.command()
-def plot(run: RunArgument) -> None:
-    """Let a run's driver lap, and draw its line and how it learned."""
-    from hotlap.outcome import plot_run
+def plot(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Directory of a run; or several, or populations."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Picture of how several learned; learning.png if not given."),
+    ] = None,
+) -> None:
+    """Let a run's driver lap, and draw its line and how it learned; or how several learned."""
+    from hotlap.outcome import plot_learning, plot_run
+    from hotlap.population import Population
 
-    for file in plot_run(run).values():
+    if len(runs) > 1 or Population.is_at(runs[0]):
+        if out is not None and out.suffix.lower() != ".png":
+            raise ConfigError(f"--out: end its name in .png (got {out})")
+        home = runs[0] if len(runs) == 1 else Path()
+        _print(f"plot: {plot_learning(runs, out or home / 'learning.png')}")
+        return
+    if out is not None:
+        raise ConfigError("--out: the plots of one run are in it; name several, or a population")
+    for file in plot_run(runs[0]).values():
         _print(f"plot: {file}")
 
 
@@ -795,6 +838,40 @@ def _process_age() -> float:
         return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK"))
     except (OSError, ValueError, IndexError):
         return 0.0
+
+
+def _print_population(facts: dict[str, Any], as_json: bool) -> None:
+    """Print what each seed came to, and how that spreads."""
+    if as_json:
+        _print(json.dumps(facts, indent=2))
+        return
+    digits = {"first_clean_s": 1, "best_lap_s": 3, "mean_lap_s": 3}
+
+    def cell(name: str, value: float | None) -> str:
+        if value is None:
+            return "-"
+        return f"{value:.{digits[name]}f}" if name in digits else f"{value:.0%}"
+
+    def line(title: str, cells: Sequence[str]) -> None:
+        _print(f"{title:<13} {cells[0]:>18}" + "".join(f"{one:>14}" for one in cells[1:]))
+
+    names = (*digits, "completion")
+    line("", ("first clean laps s", "best lap s", "mean lap s", "completion"))
+    for row in facts["seeds"]:
+        best = " *" if row["run"] == facts["run"] else ""
+        line(f"seed{row['seed']}{best}", [cell(name, row[name]) for name in names])
+    spread = facts["spread"]
+    ends = {"median": "median", "low": "min", "high": "max", "iqm": "middle half"}
+    for key, title in ends.items() if spread else ():
+        line(title, [cell(name, spread[name][key]) for name in names])
+    if spread:
+        bounds = ([cell(n, end) for end in spread[n]["interval"]] for n in names)
+        line("its 95 %", [f"{low} - {high}" for low, high in bounds])
+    for seed, said in facts["failures"].items():
+        _say(f"hotlap: seed{seed} failed, and is in no figure: {said}")
+    _print(f"population: {facts['population']}")
+    if facts["run"] is not None:
+        _print(f"run: {facts['run']}")
 
 
 def _brief(report: dict[str, Any]) -> dict[str, Any]:

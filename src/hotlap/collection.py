@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ import numpy as np
 
 from hotlap.courses import COURSES
 from hotlap.errors import HotlapError, MissingExtraError, TrackError
+from hotlap.files import replace
 from hotlap.formats import MAPS, TABLES, is_map
 from hotlap.track import NAME, Track, attribution_of, collection_folder, read_track
 
@@ -189,12 +189,7 @@ def _write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(data)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        replace(path, data)
     except OSError as error:
         raise TrackError(
             f"{path}: cannot be written ({error.strerror}). Make the folder writable, or choose "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hotlap.errors import RunError
+from hotlap.files import explained, whole
 from hotlap.runs import lap_times
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -99,24 +99,15 @@ def encode(path: Path, frames: Callable[[int], Iterator[Array]], fps: int) -> Pa
     Raises:
         RunError: it cannot be written.
     """
-    # The film grows under another name: nobody meets half of it.
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        suffix = ".gif"
-        if path.suffix.lower() != ".gif" and _can_encode():
-            suffix = ".mp4"
-            _write_mp4(temporary, frames(fps), fps)
-        else:
-            rate = min(fps, _GIF_FPS)
-            _write_gif(temporary, frames(rate), rate)
-        path = path.with_suffix(suffix)
-        temporary.replace(path)
-    except OSError as error:
-        problem = RunError(f"{path}: the film cannot be written ({error.strerror or error})")
-        problem.exit_code = 1
-        raise problem from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    video = path.suffix.lower() != ".gif" and _can_encode()
+    with explained(path, "the film"):
+        path = path.with_suffix(".mp4" if video else ".gif")
+        with whole(path) as draft:
+            if video:
+                _write_mp4(draft, frames(fps), fps)
+            else:
+                rate = min(fps, _GIF_FPS)
+                _write_gif(draft, frames(rate), rate)
     return path
 
 

@@ -19,12 +19,8 @@ from typing import Any
 import numpy as np
 
 from hotlap.errors import ConfigError, RunError
+from hotlap.files import append_line
 from hotlap.types import Array, Float64
-
-try:
-    import fcntl
-except ImportError:  # Windows: a single append of a line has to do
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Entry", "League", "ratings"]
 
@@ -86,11 +82,10 @@ class League:
             **{key: standings[key] for key in ("track", "laps", "trials", "beaten")},
             "racers": [{key: racer[key] for key in _KEPT} for racer in standings["racers"]],
         }
-        line = json.dumps(row, allow_nan=False).encode() + b"\n"
         try:
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                _append(file, line)
+                append_line(file, json.dumps(row, allow_nan=False).encode(), alone=True)
             finally:
                 os.close(file)
         except OSError as error:
@@ -215,22 +210,3 @@ def _is_whole(row: Mapping[str, Any]) -> bool:
         return False
     typed = all(isinstance(n, int) for n in counts) and all(isinstance(w, str) for w in words)
     return bool(shapes and typed and all(isinstance(lap, int | float | None) for lap in laps))
-
-
-def _append(file: int, line: bytes) -> None:
-    """Append a line to an open file, alone; what cannot be written whole leaves no trace."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-    size = os.fstat(file).st_size
-    os.lseek(file, max(0, size - 1), os.SEEK_SET)
-    if size and os.read(file, 1) != b"\n":  # a killed writer's half line
-        line = b"\n" + line
-    try:
-        left = memoryview(line)
-        while left:
-            left = left[os.write(file, left) :]
-        os.fsync(file)
-    except OSError:
-        os.ftruncate(file, size)
-        raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +13,10 @@ from hotlap import plot
 from hotlap.config import read_toml, resolve
 from hotlap.errors import ConfigError, RunError
 from hotlap.evaluate import Report, Trace, env_settings, evaluate
+from hotlap.files import explained, whole
 from hotlap.film import write_film
 from hotlap.limit import fastest_lap
+from hotlap.population import Population
 from hotlap.runs import Run
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.relief import depth_picture, segmentation_picture
@@ -21,7 +25,7 @@ from hotlap.trials import EvaluationSettings
 from hotlap.types import Array
 from hotlap.vehicle import load_vehicle
 
-__all__ = ["film_run", "plot_run", "write_outcome"]
+__all__ = ["film_run", "plot_learning", "plot_run", "write_outcome"]
 
 _FILM_SECONDS = 40.0
 """Longest film; a standing and a flying lap of most tracks."""
@@ -52,10 +56,8 @@ def write_outcome(run: Run) -> dict[str, Path]:
         report = _drive(run)  # pictures show one track, with the nominal car and look
     trace = report.traces[report.best_trial]
     written = {"trace": run.folder("traces") / "evaluation.npz"}
-    # nobody meets half of it
-    temporary = written["trace"].with_name(f".tmp-evaluation-{os.getpid()}.npz")
-    np.savez_compressed(temporary, allow_pickle=False, **trace)
-    temporary.replace(written["trace"])
+    with explained(written["trace"]), whole(written["trace"]) as draft, draft.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **trace)
     return written | _plots(run, trace) | {"film": _film(run, trace)}
 
 
@@ -87,6 +89,39 @@ def plot_run(path: str | Path) -> dict[str, Path]:
     run = Run.open(path)
     report = _drive(run)
     return _plots(run, report.traces[report.best_trial])
+
+
+def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
+    """Draw how several trainings learned, those that differ only in their seed as one.
+
+    Args:
+        paths: Runs, and populations of Runs.
+        out: picture to write (PNG).
+
+    Raises:
+        RunError: one of them is neither, or has no metrics yet, or the picture cannot be written.
+    """
+    groups: dict[str, list[tuple[str, Run]]] = {}
+    for path in paths:
+        if Population.is_at(path):
+            found = [
+                (Path(path).absolute().name, run) for run in Population.open(path).runs().values()
+            ]
+        else:
+            run = Run.open(path)
+            found = [(run.name, run)]
+        for name, run in found:
+            alike = re.sub(r"^seed = .*$", "", run.config_toml, count=1, flags=re.MULTILINE)
+            groups.setdefault(alike, []).append((name, run))
+    if not groups:
+        raise RunError(f"{', '.join(map(str, paths))}: no training of it has begun yet")
+    curves: dict[str, list[list[dict[str, Any]]]] = {}
+    for members in groups.values():
+        names = list(dict.fromkeys(name for name, _ in members))
+        label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        label += f" ({len(members)} seeds)" if len(members) > 1 else ""
+        curves[label] = [run.metrics_rows() for _, run in members]
+    return plot.save(plot.learning_curves(curves), Path(out))
 
 
 def _ghost(run: Run, who: str | Path) -> Trace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hotlap.errors import RunError
+from hotlap.files import explained, whole
 from hotlap.runs import lap_times
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -93,36 +93,86 @@ def reward_and_completion(rows: Sequence[Mapping[str, Any]], title: str = "") ->
 
 
 def learning_curves(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]], metric: str = "reward", title: str = ""
+    groups: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str = ""
 ) -> Figure:
-    """Draw one metric of several trainings over environment steps, a line each.
+    """Draw how groups of trainings learned: reward, completed laps and lap times over steps.
+
+    A group is one line, the median of its trainings, in a band from the lowest to the highest; from
+    four on the middle half is darker. It goes as far as the shortest of them, and beyond that
+    each training has its faint line. A lap time is drawn once half of them have lapped.
 
     Args:
-        runs: rows of metrics by the name that the legend shows.
-        metric: which column.
+        groups: by the name that the legend shows, the rows of metrics of each training.
         title: what stands above.
 
     Raises:
-        RunError: there is no Run, or none has the metric.
+        RunError: a training has no rows.
     """
-    curves = {name: _table(rows) for name, rows in runs.items()}
-    if not any(np.isfinite(table[metric]).any() for _, table in curves.values()):
-        there = sorted({key for rows in runs.values() for row in rows for key in row})
-        raise RunError(
-            f"no Run has the metric {metric!r}: choose one of {', '.join(there) or 'none'}"
-        )
-    unit, name = _unit(max(float(x.max()) for x, _ in curves.values()))
+    tables = {name: [_table(rows) for rows in runs] for name, runs in groups.items()}
+    highest = max(float(x.max()) for runs in tables.values() for x, _ in runs)
+    unit, word = _unit(highest)
     figure = _figure(title)
-    axes = figure.subplots()
-    for i, (label, (x, table)) in enumerate(curves.items()):
-        # More Runs than colours: the dashes tell them apart.
-        style = ("-", "--", ":", "-.")[i // len(_CYCLE) % 4]
-        _line(axes, x / unit, table[metric], _CYCLE[i % len(_CYCLE)], label, style)
-    axes.set_xlabel(f"environment steps [{name}]")
-    axes.set_ylabel(metric.replace("_", " "))
-    axes.set_xlim(left=0)
-    axes.legend(loc="best", frameon=False)
+    panels = figure.subplots(3, 1, sharex=True, height_ratios=(5, 4, 4))
+    drawn = (
+        ("reward", "episode reward", 1.0),
+        ("completion", "completion [%]", 100.0),
+        ("lap_time", "lap time [s]", 1.0),
+    )
+    for axes, (metric, label, scale) in zip(panels, drawn, strict=True):
+        for i, (name, runs) in enumerate(tables.items()):
+            # More groups than colours: the dashes tell them apart.
+            colour, style = _CYCLE[i % len(_CYCLE)], ("-", "--", ":", "-.")[i // len(_CYCLE) % 4]
+            curves = [(x / unit, scale * table[metric]) for x, table in runs]
+            _band(axes, curves, colour, style, name)
+        axes.set_ylabel(label)
+        _tidy(axes)
+    panels[1].set_ylim(-4, 104)
+    panels[0].legend(loc="best", frameon=False)
+    panels[2].set_xlabel(f"environment steps [{word}]")
+    panels[2].set_xlim(0, max(highest, 1.0) / unit)
     return figure
+
+
+def _band(
+    axes: Axes, curves: Sequence[tuple[Float64, Float64]], colour: str, style: str, label: str
+) -> None:
+    """Draw the median of noisy curves, the band that they fill, and each of them faintly."""
+    grid = np.linspace(0, min(float(x.max()) for x, _ in curves), 300)
+    rows = np.full((len(curves), len(grid)), np.inf)
+    for row, (x, y) in zip(rows, curves, strict=True):
+        there = np.isfinite(y)
+        if not there.any():
+            continue
+        x, y = x[there], _smooth(y[there])
+        if len(curves) > 1:
+            axes.plot(x, y, color=colour, lw=0.8, alpha=0.35)
+        # Before the first value there is none: that of a lap time is later than all others.
+        row[grid >= x[0]] = np.interp(grid[grid >= x[0]], x, y)
+    rows.sort(axis=0)
+    bands = [(0.0, 1.0, 0.12), (0.25, 0.75, 0.22)] if len(curves) > 3 else [(0.0, 1.0, 0.15)]
+    for low, high, opacity in bands if len(curves) > 1 else ():
+        below, above = (_between(rows, q) for q in (low, high))
+        there = np.isfinite(above)
+        axes.fill_between(
+            grid[there], below[there], above[there], color=colour, alpha=opacity, lw=0
+        )
+    middle = _between(rows, 0.5)
+    there = np.isfinite(middle)
+    axes.plot(grid[there], middle[there], color=colour, lw=2.4, linestyle=style, label=label)
+
+
+def _between(rows: Float64, share: float) -> Float64:
+    """Return a quantile of each sorted column; infinite where one that it needs is."""
+    at = share * (len(rows) - 1)
+    low, part = int(at), at - int(at)
+    if not part:
+        return rows[low]
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(rows[low + 1]), np.inf, _mix(rows[low], rows[low + 1], part))
+
+
+def _mix(low: Float64, high: Float64, part: float) -> Float64:
+    return np.asarray((1 - part) * low + part * high, np.float64)
 
 
 def track_picture(
@@ -266,16 +316,8 @@ def save(figure: Figure, path: Path | str) -> Path:
         RunError: the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", dpi=_DPI)
-        temporary.replace(path)
-    except OSError as error:
-        problem = RunError(f"{path}: the picture cannot be written ({error.strerror or error})")
-        problem.exit_code = 1
-        raise problem from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with explained(path, "the picture"), whole(path) as draft:
+        figure.savefig(draft, format="png", dpi=_DPI)
     return path
 
 
@@ -313,21 +355,27 @@ def _figure(title: str) -> Figure:
     return figure
 
 
-def _line(axes: Axes, x: Array, y: Array, colour: str, label: str, style: str = "-") -> None:
+def _line(axes: Axes, x: Float64, y: Float64, colour: str, label: str) -> None:
     """Draw a noisy curve: the values faint, their running mean in front."""
     there = np.isfinite(y)
     x, y = x[there], y[there]
-    width = max(1, len(y) // 25)
-    if width > 1:
+    smooth = _smooth(y)
+    if smooth is not y:
         axes.plot(x, y, color=colour, lw=1.0, alpha=0.28)
-        weights = np.ones(2 * width + 1)
-        # At the ends fewer values are there to be averaged.
-        y = (
-            np.convolve(y, weights)[width:-width]
-            / np.convolve(np.ones_like(y), weights)[width:-width]
-        )
-    axes.plot(x, y, color=colour, lw=2.2, label=label, linestyle=style)
+    y = smooth
+    axes.plot(x, y, color=colour, lw=2.2, label=label)
     _tidy(axes)
+
+
+def _smooth(y: Float64) -> Float64:
+    """Return the running mean over a twelfth of the values; a few values as they are."""
+    width = max(1, len(y) // 25)
+    if width == 1:
+        return y
+    weights = np.ones(2 * width + 1)
+    # At the ends fewer values are there to be averaged.
+    counts = np.convolve(np.ones_like(y), weights)[width:-width]
+    return np.asarray(np.convolve(y, weights)[width:-width] / counts, np.float64)
 
 
 def _dots(axes: Axes, x: Array, y: Array, label: str) -> None:

@@ -1,4 +1,4 @@
-"""The training's progress on the terminal: a live block, or plain lines where nobody watches."""
+"""Progress on the terminal: a live block or table, or plain lines where nobody watches."""
 
 from __future__ import annotations
 
@@ -17,53 +17,25 @@ if TYPE_CHECKING:  # rich loads when a live block is shown
     from rich.live import Live
     from rich.text import Text
 
-__all__ = ["Progress"]
+__all__ = ["Board", "Progress"]
 
 _PLAIN_FIRST, _PLAIN_EVERY = 2.0, 10.0
 _REDRAWS = 4
+_CELL = 16
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-class Progress:
-    """Shows how a training goes, on standard error; never a reason for it to fail.
-
-    A terminal gets a block that is repainted in place four times a second, under the events that
-    scroll by. With `plain`, without a terminal, or with NO_COLOR or CI set, it is one line after
-    two seconds and then every ten. The rows are those of `Run.log_metrics`.
-
-    Args:
-        total_seconds: the budget in seconds, None for none.
-        total_steps: the budget in environment steps, None for none.
-        plain: lines even on a terminal.
-        quiet: say nothing at all.
-        stream: where to write; standard error if None.
-        title: the name beside the bar.
-        clock: tells the seconds; for tests.
-    """
+class _Screen:
+    """A block that is repainted in place under the events that scroll by, or lines."""
 
     def __init__(
-        self,
-        total_seconds: float | None,
-        total_steps: int | None,
-        plain: bool = False,
-        quiet: bool = False,
-        stream: TextIO | None = None,
-        *,
-        title: str = "",
-        clock: Callable[[], float] = time.monotonic,
+        self, plain: bool, quiet: bool, stream: TextIO | None, clock: Callable[[], float]
     ) -> None:
-        self._total_seconds, self._total_steps = total_seconds, total_steps
         self._redirect = stream is None or stream is sys.stderr
         self._stream = _Calm(sys.stderr if stream is None else stream)
         self._quiet = quiet
-        self._title = title
         self._clock = clock
-        self._row: dict[str, Any] = {}
-        self._rewards: list[float] = []
-        self._phase = ""
-        self._times: dict[str, float] = {}
         self._due = clock() + _PLAIN_FIRST
-        self._seen = clock()
         self._live: Live | None = None
         self._plain = plain or not self._stream.is_watched()
 
@@ -92,8 +64,73 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
-        elif self._row:
-            self._write(self.line())
+        else:
+            self._write(self._lines())
+
+    def event(self, text: str) -> None:
+        """Say what happened; it stays on the screen above the block."""
+        stamp = time.strftime("%H:%M:%S")
+        if self._live is None:
+            self._write([f"{stamp}  {text}"])
+        else:
+            self._live.console.print(
+                f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True
+            )
+
+    def _tick(self) -> None:
+        """Write plain lines, where they are due."""
+        if self._plain and self._clock() >= self._due:
+            self._due = self._clock() + _PLAIN_EVERY
+            self._write(self._lines())
+
+    def _write(self, lines: Sequence[str]) -> None:
+        if not self._quiet and lines:
+            self._stream.write("\n".join(lines) + "\n")
+            self._stream.flush()
+
+    def _lines(self) -> list[str]:
+        raise NotImplementedError
+
+    def _block(self) -> Group:
+        raise NotImplementedError
+
+
+class Progress(_Screen):
+    """Shows how a training goes, on standard error; never a reason for it to fail.
+
+    A terminal gets a block that is repainted in place four times a second, under the events that
+    scroll by. With `plain`, without a terminal, or with NO_COLOR or CI set, it is one line after
+    two seconds and then every ten. The rows are those of `Run.log_metrics`.
+
+    Args:
+        total_seconds: the budget in seconds, None for none.
+        total_steps: the budget in environment steps, None for none.
+        plain: lines even on a terminal.
+        quiet: say nothing at all.
+        stream: where to write; standard error if None.
+        title: the name beside the bar.
+        clock: tells the seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        total_seconds: float | None,
+        total_steps: int | None,
+        plain: bool = False,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        *,
+        title: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(plain, quiet, stream, clock)
+        self._total_seconds, self._total_steps = total_seconds, total_steps
+        self._title = title
+        self._row: dict[str, Any] = {}
+        self._rewards: list[float] = []
+        self._phase = ""
+        self._times: dict[str, float] = {}
+        self._seen = clock()
 
     def update(self, row: Mapping[str, Any]) -> None:
         """Show the metrics of an iteration; a value that is missing keeps what it was."""
@@ -109,24 +146,10 @@ class Progress:
         for name, value in fresh.items():
             if name.startswith("time/"):
                 self._times[name[5:]] = self._times.get(name[5:], 0.0) + float(value)
-        if self._plain and self._clock() >= self._due:
-            self._due = self._clock() + _PLAIN_EVERY
-            self._write(self.line())
+        self._tick()
 
-    def event(self, text: str) -> None:
-        """Say what happened; it stays on the screen above the block."""
-        stamp = time.strftime("%H:%M:%S")
-        if self._live is None:
-            self._write(f"{stamp}  {text}")
-        else:
-            self._live.console.print(
-                f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True
-            )
-
-    def _write(self, text: str) -> None:
-        if not self._quiet:
-            self._stream.write(text + "\n")
-            self._stream.flush()
+    def _lines(self) -> list[str]:
+        return [self.line()] if self._row else []
 
     def line(self) -> str:
         """Return the state as one plain line; what is not known is left out."""
@@ -218,6 +241,33 @@ class Progress:
             lines.append(Text(f" {'time':<10}{'  '.join(shares)}", "dim", no_wrap=True))
         return Group(*lines)
 
+    def _cells(self, state: str) -> list[Text]:
+        """Return the cells of a row of a Board."""
+        from rich.text import Text
+
+        row = dict(self._row)
+        running = state == "running"
+        first, left = Text(state, "" if running else "dim"), self._left() if running else None
+        done = self._done() if running else None
+        if done is not None and row:
+            filled = round(_CELL * done)
+            first = Text("━" * filled, "green").append("─" * (_CELL - filled), "grey50")
+        elif running and not row:
+            first = Text("starting", "dim")
+
+        def show(name: str, form: str, scale: float = 1.0, style: str = "") -> Text:
+            return Text(form.format(scale * row[name]) if name in row else "", style)
+
+        return [
+            first,
+            Text(_short(row["steps"]) if "steps" in row else ""),
+            show("reward", "{:.1f}", style="cyan"),
+            show("completion", "{:.0f} %", 100.0),
+            show("best_lap", "{:.2f} s", style="bold green"),
+            show("first_clean", "{:.1f} s"),
+            Text(_minutes(left) if left is not None and row else ""),
+        ]
+
     def _bar(self, line: Text) -> Text:
         line.no_wrap, line.overflow = True, "ellipsis"
         line.append(f" {self._title or 'training'}  ", "bold")
@@ -239,6 +289,76 @@ class Progress:
         if left is not None:
             line.append(f"  {_minutes(left)} left", "dim")
         return line
+
+
+class Board(_Screen):
+    """Shows how several trainings go at once: a table with a row each, or plain lines.
+
+    Args:
+        names: of the trainings, in the order of the table.
+        total_seconds: the budget of each in seconds, None for none.
+        total_steps: the budget of each in environment steps, None for none.
+        plain: lines even on a terminal.
+        quiet: say nothing at all.
+        stream: where to write; standard error if None.
+        clock: tells the seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        total_seconds: float | None,
+        total_steps: int | None,
+        plain: bool = False,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(plain, quiet, stream, clock)
+        self._rows = {
+            name: Progress(total_seconds, total_steps, quiet=True, stream=stream, clock=clock)
+            for name in names
+        }
+        self._states = dict.fromkeys(names, "waiting")
+
+    def update(self, name: str, row: Mapping[str, Any]) -> None:
+        """Show the metrics of an iteration of one training, and `first_clean` [s] if known."""
+        self._rows[name].update(row)
+
+    def state(self, name: str, word: str) -> None:
+        """Say what a training does: `waiting`, `running`, or how it ended."""
+        self._states[name] = word
+
+    def tick(self) -> None:
+        """Write the plain lines where they are due; to be called now and then."""
+        self._tick()
+
+    def _lines(self) -> list[str]:
+        width = max(map(len, self._rows))
+        return [
+            f"{name:<{width}}  {self._rows[name].line()}"
+            for name, state in self._states.items()
+            if state == "running" and self._rows[name]._row
+        ]
+
+    def _block(self) -> Group:
+        """Build the table; where the terminal is too low for all, of those that run."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        states = dict(self._states)
+        table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+        for head in ("", "", "steps", "reward", "done", "best lap", "first clean", "left"):
+            table.add_column(head, justify="left" if not head else "right", no_wrap=True)
+        room = self._live.console.height - 3 if self._live else len(states)
+        for name, state in states.items():
+            if len(states) <= room or state == "running":
+                cells = self._rows[name]._cells(state)
+                table.add_row(Text(f" {name}", "bold"), *cells)
+        counts = [f"{list(states.values()).count(s)} {s}" for s in dict.fromkeys(states.values())]
+        return Group(table, Text(f" {', '.join(counts)}", "dim"))
 
 
 class _Calm:

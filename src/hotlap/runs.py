@@ -16,7 +16,6 @@ checkpoint: a checkpoint is made under another name, forced to the disk, and the
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib.metadata
 import json
 import math
@@ -24,7 +23,6 @@ import os
 import platform
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import time
@@ -39,6 +37,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from hotlap.errors import RunError
+from hotlap.files import TEMPORARY, append_line, explained, json_lines, replace, sync, write
+from hotlap.tensorboard import EventFiles
 from hotlap.types import Array, Float64
 
 try:
@@ -54,7 +54,8 @@ FORMAT = 1
 Part: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Array]]
 """A JSON document and named arrays: all that a policy or a training state is on disk."""
 
-_LOCK, _TEMPORARY, _ASIDE = "lock", ".tmp-", ".old-"
+_LOCK, _ASIDE = "lock", ".old-"
+_POPULATION = "population.json"  # makes a folder one of several Runs; see population.py
 
 
 class Run:
@@ -69,7 +70,7 @@ class Run:
         self.meta = meta
         self._lock: BinaryIO | None = None
         self._appending: dict[str, int] = {}
-        self._events_file: Path | None = None
+        self._events = EventFiles(path / "metrics.jsonl", path / "tensorboard")
 
     @classmethod
     def create(cls, path: Path | str, config_toml: str, meta: Mapping[str, Any]) -> Self:
@@ -87,7 +88,7 @@ class Run:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file: choose another directory with --out")
-        with _writing(path):
+        with explained(path):
             path.mkdir(parents=True, exist_ok=True)
         run = cls(path, _plain({"format": FORMAT, **_surroundings(), **meta}))
         run.claim()
@@ -120,6 +121,9 @@ class Run:
             raise RunError(f"{path}: no such directory (hotlap runs lists the Runs there are)")
         if not path.is_dir():
             raise RunError(f"{path} is a file; a Run is a directory (hotlap runs lists them)")
+        if (path / _POPULATION).is_file():
+            some = ", ".join(str(run.path) for run in list_runs(path)[:3]) or "none has begun yet"
+            raise RunError(f"{path} is a population of Runs: name one of them, such as {some}")
         for name in ("config.toml", "meta.json"):
             if not (path / name).is_file():
                 raise RunError(f"{path} is not a Run: it has no {name} (hotlap runs lists them)")
@@ -142,7 +146,7 @@ class Run:
         """
         if self._lock is not None:
             return
-        with _writing(self.path / _LOCK):
+        with explained(self.path / _LOCK):
             lock = (self.path / _LOCK).open("a+b", buffering=0)
             try:
                 if fcntl is not None:
@@ -196,7 +200,7 @@ class Run:
     def folder(self, name: Literal["traces", "films", "plots"]) -> Path:
         """Return the folder for traces, films or plots, made if missing."""
         folder = self.path / name
-        with _writing(folder):
+        with explained(folder):
             folder.mkdir(exist_ok=True)
         return folder
 
@@ -249,6 +253,14 @@ class Run:
         path = self.path / "report.json"
         return _read_document(path) if path.exists() else None
 
+    @property
+    def is_reported(self) -> bool:
+        """Whether report.json is younger than the last checkpoint: the training came to its end."""
+        with contextlib.suppress(OSError):
+            last = (self.path / "checkpoints" / "last").stat().st_mtime_ns
+            return (self.path / "report.json").stat().st_mtime_ns >= last
+        return False
+
     def write_segment(self, first: int, arrays: Mapping[str, Array]) -> None:
         """Write a piece of what a learner remembers, forced to the disk before it has its name.
 
@@ -259,7 +271,7 @@ class Run:
         """
         self.claim()
         folder = self.path / "replay"
-        with _writing(folder):
+        with explained(folder):
             folder.mkdir(exist_ok=True)
         _replace(folder / f"{first:012d}.safetensors", _tensors("replay", arrays))
 
@@ -306,26 +318,31 @@ class Run:
         self.claim()
         folder = self.path / "checkpoints"
         target = folder / f"{steps:012d}"
-        temporary = folder / f"{_TEMPORARY}{target.name}"
+        temporary = folder / f"{TEMPORARY}{target.name}"
         # From the large to the small: what can fail fails before anything is replaced.
         try:
-            with _writing(temporary):
+            with explained(temporary):
                 temporary.mkdir(parents=True)
             if segments:
                 state = ({**state[0], "segments": list(segments)}, state[1])
             for name, (document, arrays) in (("policy", policy), ("state", state)):
-                _write(temporary / f"{name}.safetensors", _tensors(name, arrays))
-                _write(temporary / f"{name}.json", _document(_plain(document)))
-            with _writing(temporary):
-                _sync(temporary)
-                for file in self._appending.values():
-                    os.fsync(file)
+                for ending, content in (
+                    ("safetensors", _tensors(name, arrays)),
+                    ("json", _document(_plain(document))),
+                ):
+                    file = temporary / f"{name}.{ending}"
+                    with explained(file):
+                        write(file, content)
+            with explained(temporary):
+                sync(temporary)
+                for opened in self._appending.values():
+                    os.fsync(opened)
                 if target.exists():
                     aside = folder / f"{_ASIDE}{target.name}"
                     shutil.rmtree(aside, ignore_errors=True)
                     target.rename(aside)
                 temporary.rename(target)
-                _sync(folder)
+                sync(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             self._clear()
@@ -340,7 +357,7 @@ class Run:
         spared = {*self.checkpoints()[-keep:], self._pointed("best"), self._pointed("last")}
         for old in set(self.checkpoints()) - spared:
             # Out of sight in one move, so that no reader meets half a checkpoint.
-            gone = folder / f"{_TEMPORARY}{old:012d}"
+            gone = folder / f"{TEMPORARY}{old:012d}"
             with contextlib.suppress(OSError):
                 (folder / f"{old:012d}").rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
@@ -439,7 +456,7 @@ class Run:
                 if not target.exists():
                     entry.rename(target)
                     continue
-            elif not entry.name.startswith(_TEMPORARY) and (
+            elif not entry.name.startswith(TEMPORARY) and (
                 last is None or steps <= last or steps == self._pointed("best")
             ):
                 continue
@@ -460,70 +477,20 @@ class Run:
         """
         self.claim()
         try:
-            from tensorboard.compat.proto import (  # type: ignore[import-untyped]
-                event_pb2,
-                summary_pb2,
-            )
-        except Exception as error:  # not installed, or at odds with the installed protobuf
+            began = datetime.fromisoformat(self.meta.get("created", _now())).timestamp()
+            self._events.sync(began)
+        except ImportError as error:
             if not any(event["kind"] == "no_tensorboard" for event in self.events()):
                 self.log_event("no_tensorboard", reason=str(error))
-            return
-        folder = self.path / "tensorboard"
-        with _writing(folder):
-            folder.mkdir(exist_ok=True)
-        synced = folder / "synced.json"
-        offset = _read_document(synced)["offset"] if synced.exists() else 0
-        try:
-            with (self.path / "metrics.jsonl").open("rb") as file:
-                file.seek(offset)
-                fresh = file.read()
-        except FileNotFoundError:
-            return
-        fresh = fresh[: fresh.rfind(b"\n") + 1]
-        if not fresh:
-            return
-        began = datetime.fromisoformat(self.meta.get("created", _now())).timestamp()
-        records = []
-        if self._events_file is None:
-            number = sum("tfevents" in name for name in _names(folder))
-            name = f"events.out.tfevents.{int(time.time()):010d}.{number:04d}.hotlap"
-            self._events_file = folder / name
-            records.append(event_pb2.Event(wall_time=began, file_version="brain.Event:2"))
-        first = len(records) == 1 and offset > 0
-        for row in _parsed(fresh):
-            steps = int(row.get("steps", row.get("iteration", 0)))
-            wall = began + (row.get("seconds") or 0.0)
-            if first:  # a resumed Run: TensorBoard forgets the points from here on
-                log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-                records.append(event_pb2.Event(wall_time=wall, step=steps, session_log=log))
-                first = False
-            values = [
-                summary_pb2.Summary.Value(tag=tag, simple_value=value)
-                for tag, value in row.items()
-                if isinstance(value, int | float) and tag not in ("steps", "iteration")
-            ]
-            summary = summary_pb2.Summary(value=values)
-            records.append(event_pb2.Event(wall_time=wall, step=steps, summary=summary))
-        with _writing(self._events_file), self._events_file.open("ab") as file:
-            file.write(b"".join(_record(record.SerializeToString()) for record in records))
-        _replace(synced, _document({"offset": offset + len(fresh)}))
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         self.claim()
         path = self.path / name
-        with _writing(path):
+        with explained(path):
             if name not in self._appending:
                 self._appending[name] = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            file = self._appending[name]
-            size = os.fstat(file).st_size
-            line = json.dumps(row, allow_nan=False).encode() + b"\n"
-            if size and os.pread(file, 1, size - 1) != b"\n":  # a killed writer's half line
-                line = b"\n" + line
-            try:
-                _write_all(file, line)
-            except OSError:
-                os.ftruncate(file, size)
-                raise
+            line = json.dumps(row, allow_nan=False).encode()
+            append_line(self._appending[name], line)
 
 
 def default_directory(track: str, algorithm: str, folder: Path | str = "runs") -> Path:
@@ -535,10 +502,16 @@ def default_directory(track: str, algorithm: str, folder: Path | str = "runs") -
 
 
 def list_runs(folder: Path | str = "runs") -> list[Run]:
-    """Return the Runs that lie directly in a folder, oldest first; other things are passed over."""
+    """Return the Runs that lie in a folder or in its populations, oldest first.
+
+    Other things are passed over.
+    """
     folder = Path(folder)
-    runs = []
+    runs: list[Run] = []
     for name in _names(folder):
+        if (folder / name / _POPULATION).is_file():
+            runs += list_runs(folder / name)
+            continue
         with contextlib.suppress(RunError):
             runs.append(Run.open(folder / name))
     return sorted(runs, key=lambda run: str(run.meta.get("created", "")))
@@ -596,61 +569,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system says while `path` is written into our sentence."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        problem = RunError(
-            f"{path}: the disk is full. Nothing already written is harmed: free some space and "
-            "continue with --resume"
-            if full
-            else f"{path}: cannot be written ({error.strerror or error})"
-        )
-        problem.exit_code = 1
-        raise problem from error
-
-
-def _write_all(file: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(file, view) :]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a new file and force it to the disk."""
-    with _writing(path):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            _write_all(file, content)
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, and a crash leaves either."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
-    try:
-        _write(temporary, content)
-        with _writing(path):
-            temporary.replace(path)
-            _sync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sync(folder: Path) -> None:
-    """Force the names in a folder to the disk."""
-    if hasattr(os, "O_DIRECTORY"):
-        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+    with explained(path):
+        replace(path, content)
 
 
 def _names(folder: Path) -> list[str]:
@@ -707,40 +628,4 @@ def _tensors(name: str, arrays: Mapping[str, Array]) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    return _parsed(_read(path)) if path.exists() else iter(())
-
-
-def _parsed(content: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects, a line each; a line cut short by a killed writer is passed over."""
-    for line in content.splitlines():
-        with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                yield found
-
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return tuple(table)
-
-
-_CRC = _crc_table()
-
-
-def _checksum(content: bytes) -> bytes:
-    """CRC-32C, turned and shifted as TensorFlow's record files want it."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def _record(content: bytes) -> bytes:
-    """Frame one record; by hand, as tensorboard's own writer looks for TensorFlow first."""
-    length = struct.pack("<Q", len(content))
-    return length + _checksum(length) + content + _checksum(content)
+    return json_lines(_read(path)) if path.exists() else iter(())

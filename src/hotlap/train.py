@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
+import shutil
 import signal
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -26,8 +29,12 @@ from hotlap.deepracer.folder import read_folder
 from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv, driver_task
 from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
 from hotlap.evaluate import env_settings
+from hotlap.files import explained, replace
+from hotlap.fleet import train_fleet
+from hotlap.kernels import is_warm, parts_of, warm
 from hotlap.opponents import SELF
 from hotlap.outcome import write_outcome
+from hotlap.population import Population, read_seeds
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run, default_directory
@@ -98,7 +105,7 @@ class Plan:
 class Stopped(KeyboardInterrupt):
     """The user ended a training with Ctrl-C, or the system with SIGTERM; the Run can go on."""
 
-    def __init__(self, run: Run, number: int, said: str) -> None:
+    def __init__(self, run: Run | Population, number: int, said: str) -> None:
         super().__init__(said)
         self.run = run
         self.exit_code = 128 + number
@@ -139,36 +146,69 @@ def read_config(
     return Plan(resolve(TrainConfig, read_toml(path), overrides or {}))
 
 
+@overload
 def train(
     source: str | Path | TrainConfig | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
+    seeds: None = None,
     out: str | Path | None = None,
     resume: str | Path | None = None,
     weights_from: str | Path | None = None,
     plain: bool = False,
     quiet: bool = True,
     began: float | None = None,
-) -> Run:
-    """Train a driver.
+) -> Run: ...
+@overload
+def train(
+    source: str | Path | TrainConfig | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    seeds: int | str | Sequence[int],
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    weights_from: str | Path | None = None,
+    plain: bool = False,
+    quiet: bool = True,
+    began: float | None = None,
+) -> Population: ...
+def train(
+    source: str | Path | TrainConfig | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    seeds: int | str | Sequence[int] | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    weights_from: str | Path | None = None,
+    plain: bool = False,
+    quiet: bool = True,
+    began: float | None = None,
+) -> Run | Population:
+    """Train a driver, or with `seeds` one for each of them, side by side.
 
     Args:
         source: TOML file, DeepRacer folder or TrainConfig; None for the quick start.
         overrides: settings by dotted name, such as {"train.steps": 200_000}.
+        seeds: how many seeds from `seed` on, or which; or "all", to continue a population. Each
+            counts its own time, from the start of its own process.
         out: directory of the new Run; the next free one under runs/ if None.
-        resume: a Run to continue exactly; only the budget may be changed with it.
+        resume: a Run, or with seeds="all" a population, to continue exactly; only the budget may be
+            changed with it.
         weights_from: a Run whose driver the new one starts from.
         plain: print plain lines in place of the live display.
         quiet: print nothing.
         began: when `train.seconds` begins to count, by time.perf_counter(); now if None.
 
     Returns:
-        The Run, with its report, plots and film written.
+        The Run, with its report, plots and film written; or the population of Runs. What ended a
+        seed that failed is in its `failures`; if all fail, that is raised.
 
     Raises:
         HotlapError: a setting, a file or the run itself is wrong; the message says what to do.
         Stopped: by Ctrl-C, in the main thread; the Run holds a checkpoint to continue from.
     """
+    if seeds is not None:
+        return _train_seeds(source, overrides or {}, seeds, out, resume, weights_from, plain, quiet)
     began = time.perf_counter() if began is None else began
     if resume is None:
         if source is None and weights_from is not None:  # what its driver was trained for
@@ -226,6 +266,113 @@ def train(
     return run
 
 
+def _train_seeds(
+    source: str | Path | TrainConfig | None,
+    overrides: Mapping[str, Any],
+    seeds: int | str | Sequence[int],
+    out: str | Path | None,
+    resume: str | Path | None,
+    weights_from: str | Path | None,
+    plain: bool,
+    quiet: bool,
+) -> Population:
+    """Train a population; see `train`. Each of its seeds is a process of its own."""
+    if resume is not None:
+        if not (source is None and out is None and weights_from is None and seeds == "all"):
+            raise ConfigError(
+                "--resume continues all seeds as they are and where they are: leave file, folder, "
+                '--out, --from and --seeds away (in Python: seeds="all")'
+            )
+        population = Population.open(resume)
+        config, words = _continued_seeds(population, overrides)
+        if not words:
+            raise RunError(
+                f"{population.path}: all {len(population.seeds)} seeds have spent their budget. "
+                f"Give them more, such as hotlap train --resume {population.path} train.seconds="
+                f"{2 * config.train.seconds or 60:g}"
+            )
+    else:
+        if source is None and weights_from is not None:
+            source = Run.open(weights_from).path / "config.toml"
+        plan = read_config(source, overrides)
+        config = _anchored(plan.config)
+        chosen = read_seeds(seeds, config.seed)
+        config = config.model_copy(update={"seed": chosen[0]})
+        name = config.tracks()[0].name
+        where = Path(out) if out else default_directory(name, config.algorithm.kind)
+        said = [*plan.notes, *_check_reward(config)]
+        teacher = None if weights_from is None else str(Run.open(weights_from).path.resolve())
+        population = Population.create(where, to_toml(config), chosen, teacher)
+        words = {seed: _anew(population, seed) for seed in chosen}
+        if not quiet:
+            for note in said:
+                sys.stderr.write(f"{note}\n")
+    parts = parts_of(config)
+    if not is_warm(parts):
+        warm(parts)  # once, and not in each of them
+    budget = (config.train.seconds, config.train.steps)
+    done, number = train_fleet(population, words, budget=budget, plain=plain, quiet=quiet)
+    if number:
+        said_how = f"Continue with: hotlap train --resume {population.path}"
+        raise Stopped(done, number, f"stopped. {said_how}")
+    if len(done.failures) == len(words):
+        problem = RunError(f"every seed failed. {next(iter(done.failures.values()))}")
+        problem.exit_code = 1
+        raise problem
+    return done
+
+
+def _anew(population: Population, seed: int) -> list[str]:
+    """Return the words that train a seed from its start; what may be there of it is deleted."""
+    where = population.place(seed)
+    if where.exists():  # it was killed before its first checkpoint
+        with Run.open(where) as run:
+            run.claim()
+        with explained(where):
+            shutil.rmtree(where)
+    words = ["train", str(population.path / "config.toml"), "--seed", str(seed), "--quiet"]
+    words += ["--out", str(where)]
+    return [*words, "--from", population.weights_from] if population.weights_from else words
+
+
+def _continued_seeds(
+    population: Population, overrides: Mapping[str, Any]
+) -> tuple[TrainConfig, dict[int, list[str]]]:
+    """Return the settings of a population with its budget changed, and the words of who goes on."""
+    file = population.path / "config.toml"
+    before = resolve(TrainConfig, read_toml(file))
+    config = resolve(TrainConfig, read_toml(file), overrides)
+    _refuse_changes(_changes(before, config), population.path)
+    if config != before:
+        with explained(file):
+            replace(file, to_toml(config).encode())
+    runs, words = population.runs(), dict[int, list[str]]()
+    for seed in population.seeds:
+        if seed not in runs or not runs[seed].checkpoints():
+            words[seed] = _anew(population, seed)
+            continue
+        run = runs[seed]
+        own = config.model_copy(update={"seed": seed})
+        changed = _changes(_continued(run, {}), own)
+        if _is_spent(run, own) and run.is_reported:
+            continue
+        given = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
+        words[seed] = ["train", "--resume", str(run.path), "--quiet", *given]
+    return config, words
+
+
+def _is_spent(run: Run, config: TrainConfig) -> bool:
+    state, budget = run.read_state("last")[0], config.train
+    return any(
+        limit and state.get(name, 0) >= limit
+        for name, limit in (
+            ("seconds", budget.seconds),
+            ("steps", budget.steps),
+            ("episodes", budget.episodes),
+        )
+    )
+
+
 def _how_to_go_on(run: Run) -> str:
     kept = run.checkpoints()
     if not kept:
@@ -240,15 +387,18 @@ def _continued(run: Run, overrides: Mapping[str, Any]) -> TrainConfig:
     first = read_toml(run.path / "config.toml")
     before = (event.get("settings", {}) for event in run.events() if event["kind"] == "resumed")
     config = resolve(TrainConfig, first, *before, overrides)
-    changed = _changes(resolve(TrainConfig, first), config)
+    _refuse_changes(_changes(resolve(TrainConfig, first), config), run.path)
+    return config
+
+
+def _refuse_changes(changed: Mapping[str, Any], path: Path) -> None:
     wrong = [name for name in changed if name not in _CHANGEABLE]
     if wrong:
         raise ConfigError(
             f"{', '.join(wrong)}: --resume continues exactly, so that only "
             f"{', '.join(_CHANGEABLE)} may be changed. "
-            f"To train on with other settings: hotlap train --from {run.path}"
+            f"To train on with other settings: hotlap train --from {path}"
         )
-    return config
 
 
 def _changes(old: Settings, new: Settings, above: str = "") -> dict[str, Any]:
@@ -539,7 +689,7 @@ class _Training:
                 f"hotlap. Start anew from its driver with: hotlap train --from {run.path}"
             ) from None
         for name, (spent, limit) in self.spent().items():
-            if spent >= limit:
+            if spent >= limit and run.is_reported:
                 raise RunError(
                     f"{run.path} has spent its budget of {name}={limit:g}. Give it more, such as "
                     f"hotlap train --resume {run.path} {name}={2 * limit:g}"

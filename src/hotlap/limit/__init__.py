@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hotlap.errors import ConfigError, MissingExtraError, SimulationError
+from hotlap.files import replace
 from hotlap.limit.corridor import RULES, Gates, Rule, corridor, gates
 from hotlap.limit.point_mass import Line, point_mass
 from hotlap.limit.single_track import Drive, first_guess, single_track
@@ -147,12 +148,7 @@ class Limit:
         facts = json.dumps({name: value for name, value in known.items() if name not in arrays})
         data = io.BytesIO()
         np.savez_compressed(data, allow_pickle=False, facts=np.array(facts), **arrays)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(data.getvalue())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        replace(path, data.getvalue())
         return path
 
     @classmethod

@@ -1,0 +1,316 @@
+"""Trainings side by side: one that fails stops no other, and none outlives who started it."""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import hotlap
+from hotlap import fleet
+from hotlap.errors import ConfigError, RunError
+from hotlap.fleet import train_fleet
+from hotlap.population import Population
+from hotlap.runs import Run
+
+# Stands for `hotlap`: its words are what it does, and where.
+PLAY = """
+import json, os, signal, sys, time
+what, run = sys.argv[1:]
+os.makedirs(run, exist_ok=True)
+def log(name, **row):
+    with open(f"{run}/{name}.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\\n")
+def stop(number, frame):
+    log("events", kind="asked", number=number)
+    if what != "deaf":
+        sys.exit(128 + number)
+signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
+log("events", kind="began", at=time.monotonic(), threads=os.environ["HOTLAP_THREADS"])
+log("metrics", iteration=1, steps=5000, seconds=1.0, reward=2.5)
+log("events", kind="clean_laps", seconds=6.25, laps=3, steps=5000)
+while what in ("stay", "deaf"):
+    time.sleep(0.02)
+if what == "fail":
+    print("hotlap: the disk is full", file=sys.stderr)
+    sys.exit(1)
+if what == "vanish":
+    os.kill(os.getpid(), signal.SIGKILL)
+if what == "mutter":
+    print("oh", file=sys.stderr)
+    sys.exit(3)
+time.sleep(0.3)
+log("events", kind="ended", at=time.monotonic())
+"""
+PROGRAM = (sys.executable, "-S", "-c", PLAY)
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch, capsys):
+    """Let a fleet do something, a word a seed; return what came of it and what was said."""
+
+    def run(*whats, cores=4):
+        monkeypatch.setattr(fleet, "available", lambda: cores)
+        population = Population.create(tmp_path / "pop", "", range(len(whats)))
+        words = {seed: [what, str(population.place(seed))] for seed, what in enumerate(whats)}
+        made = train_fleet(
+            population, words, budget=(None, 10_000), quiet=False, plain=True, program=PROGRAM
+        )
+        return *made, capsys.readouterr().err
+
+    return run
+
+
+def events(population, seed, kind):
+    lines = (population.place(seed) / "events.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def later(seconds, *actions):
+    def act():
+        for action in actions:
+            time.sleep(seconds)
+            action()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_as_many_at_once_as_there_are_cores_and_each_its_share(play):
+    population, number, said = play("work", "work", "work", cores=2)
+
+    began = [events(population, seed, "began")[0] for seed in range(3)]
+    ended = sorted(events(population, seed, "ended")[0]["at"] for seed in range(3))
+    assert (number, dict(population.failures)) == (0, {})
+    assert [one["threads"] for one in began] == ["1", "1", "1"]
+    assert max(began[0]["at"], began[1]["at"]) < ended[0]  # two side by side
+    assert began[2]["at"] > ended[0]  # the third when one has ended
+    assert "3 seeds, 2 at once with 1 thread each" in said
+    assert "seed2: 3 clean laps in a row from every start after 6.2 s, 5,000 steps" in said
+    assert not list(population.path.glob("*.log"))
+
+
+def test_cores_are_shared_out(play):
+    population, _, said = play("work", "work", cores=5)
+
+    assert events(population, 1, "began")[0]["threads"] == "2"
+    assert "2 at once with 2 threads each" in said
+
+
+def test_one_that_fails_stops_no_other_and_is_told(play):
+    population, number, said = play("fail", "vanish", "mutter", "work")
+
+    assert number == 0
+    assert population.failures == {
+        0: "the disk is full",
+        1: "its process was killed (SIGKILL)",
+        2: f"its process ended with status 3; {population.path / 'seed2.log'} holds what it said",
+    }
+    assert events(population, 3, "ended")
+    assert "seed0 failed: the disk is full" in said
+    assert "seed3 is done" in said
+
+
+def asked(population, seed):
+    return [event["number"] for event in events(population, seed, "asked")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_each_once_and_who_waits_does_not_begin(play, number):
+    later(1.0, lambda: os.kill(os.getpid(), number))
+
+    population, got, said = play("stay", "stay", "stay", cores=2)
+
+    assert got == number
+    assert [asked(population, seed) for seed in (0, 1)] == [[number], [number]]
+    assert not population.place(2).exists()
+    assert not population.failures
+    assert "stopping each after its update" in said
+
+
+def test_the_third_signal_waits_for_nobody(play):
+    later(0.7, *[lambda: os.kill(os.getpid(), signal.SIGINT)] * 3)
+
+    population, got, _ = play("deaf")
+
+    assert got == signal.SIGINT
+    assert asked(population, 0) == [signal.SIGINT] * 2
+    assert population.failures == {0: "its process was killed (SIGKILL)"}
+
+
+def test_an_error_of_ours_leaves_nobody_behind(play, monkeypatch, tmp_path):
+    def fail(*args):
+        if list(tmp_path.glob("pop/*/events.jsonl")):
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(fleet.Board, "tick", fail)
+    with pytest.raises(ZeroDivisionError):
+        play("stay")
+
+    assert asked(Population.open(tmp_path / "pop"), 0) == [signal.SIGTERM]
+
+
+FOLLOWER = """
+import sys
+from hotlap.fleet import follow
+follow()
+import time
+open(sys.argv[1], "w").close()
+time.sleep(60)
+"""
+
+
+def test_who_follows_ends_with_the_one_it_follows(tmp_path):
+    follower = subprocess.Popen(
+        [sys.executable, "-c", FOLLOWER, str(tmp_path / "ready")], stdin=subprocess.PIPE
+    )
+    until = time.monotonic() + 60
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert follower.poll() is None
+
+    follower.stdin.close()  # as the system does when its holder is killed
+
+    assert follower.wait(10) == -signal.SIGTERM
+
+
+TINY = (
+    *("track=oval", "train.seconds=0", "train.steps=256", "train.cars=8"),
+    *("algorithm.network.mlp=[4]", "evaluation.laps=1", "evaluation.trials=2"),
+)
+
+
+def command(*words):
+    """Run a whole command in this process; return status, output and what was said."""
+    cli = importlib.import_module("hotlap.cli")
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["hotlap", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        return end.code, out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = before
+
+
+@pytest.mark.slow
+def test_two_seeds_are_two_runs_and_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    status, out, err = command("train", *TINY, "--seed", 7, "--seeds", 2, "--out", "pop")
+
+    assert status == 0, err
+    heads = " ".join(out.splitlines()[0].split())
+    assert heads == "first clean laps s best lap s mean lap s completion"
+    assert out.splitlines()[-2] == "population: pop"
+    population = Population.open("pop")
+    runs = population.runs()
+    assert [run.meta["seed"] for run in runs.values()] == [7, 8]
+    alone = hotlap.train(None, dict(w.split("=") for w in TINY[:1]) | {
+        "seed": 8, "train.seconds": 0, "train.steps": 256, "train.cars": 8,
+        "algorithm.network.mlp": [4], "evaluation.laps": 1, "evaluation.trials": 2,
+    }, out=tmp_path / "alone")  # fmt: skip
+    for name, array in alone.read_policy("last")[1].items():
+        assert array.tobytes() == runs[8].read_policy("last")[1][name].tobytes(), name
+
+    assert command("train", "--resume", "pop")[0] == 2  # nobody has a budget left
+    (population.place(7) / "report.json").unlink()  # as if killed before its end
+    made = hotlap.train(None, {"train.steps": 512}, resume="pop", seeds="all")
+
+    assert [run.checkpoints()[-1] for run in made.runs().values()] == [512, 512]
+    assert all(result.done for result in made.results())
+
+
+def test_a_mistake_shows_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    for words, said in (
+        (["--seeds", "many"], "seeds: give their number"),
+        (["--seeds", "2", "algorithm.clip=7"], "algorithm.clip"),
+        (["--seeds", "2", "--from", "nowhere"], "nowhere: no such directory"),
+    ):
+        status, out, err = command("train", *words, "--out", "pop")
+        assert (status, out) == (2, "")
+        assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_all_of_a_population_goes_on(tmp_path):
+    Population.create(tmp_path / "pop", "", (0, 1))
+
+    for given in ({"seeds": 3}, {"seeds": "all", "out": "x"}, {"seeds": "all", "source": "y"}):
+        with pytest.raises(ConfigError, match="--resume continues all seeds"):
+            hotlap.train(resume=tmp_path / "pop", **given)
+    with pytest.raises(RunError, match="is a population"):
+        hotlap.train(resume=tmp_path / "pop")
+    with pytest.raises(ConfigError, match=r"only train\.seconds, train\.steps"):
+        hotlap.train(None, {"seed": 3}, resume=tmp_path / "pop", seeds="all")
+
+
+def test_all_failing_is_an_error(tmp_path, monkeypatch):
+    module = importlib.import_module("hotlap.train")
+
+    def fail(population, words, **named):
+        return Population(population.path, population.seeds, None, dict.fromkeys(words, "no.")), 0
+
+    monkeypatch.setattr(module, "train_fleet", fail)
+    with pytest.raises(RunError, match=r"every seed failed\. no\.") as told:
+        hotlap.train(None, {"track": "oval"}, seeds=2, out=tmp_path / "pop")
+    assert told.value.exit_code == 1
+
+
+def test_who_is_stopped_is_told_how_to_go_on(tmp_path, monkeypatch):
+    module = importlib.import_module("hotlap.train")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "train_fleet", lambda population, words, **named: (population, 2))
+
+    status, out, err = command("train", "track=oval", "--seeds", "0,3", "--out", "pop", "--json")
+
+    assert status == 130
+    assert json.loads(out)["population"] == "pop"
+    assert "hotlap: stopped. Continue with: hotlap train --resume pop\n" in err
+
+
+def test_resume_goes_on_where_each_is(tmp_path, monkeypatch):
+    module = importlib.import_module("hotlap.train")
+    asked = {}
+
+    def note(population, words, **named):
+        asked.update(words)
+        return population, 0
+
+    monkeypatch.setattr(module, "train_fleet", note)
+    config = {"track": "oval", "train.steps": 256, "train.seconds": 0}
+    population = hotlap.train(None, config, seeds=4, out=tmp_path / "pop")
+    for seed, steps, reported in ((0, 256, True), (1, 256, False), (2, 100, True)):
+        text = (population.path / "config.toml").read_text()
+        with Run.create(population.place(seed), text, {"seed": seed}) as run:
+            part = ({"steps": steps, "seconds": 1.0, "episodes": 0}, {})
+            run.write_checkpoint(steps, policy=({}, {}), state=part, best=True)
+            if reported:
+                run.write_report({"completion": 1.0})
+    Run.create(population.place(3), "", {}).close()  # killed before its first checkpoint
+    asked.clear()
+
+    hotlap.train(resume=population.path, seeds="all")
+
+    assert {seed: words[1] for seed, words in asked.items()} == {
+        1: "--resume",  # its report is missing
+        2: "--resume",
+        3: str(population.path / "config.toml"),
+    }
+    assert not population.place(3).exists()
+    hotlap.train(None, {"train.steps": 999}, resume=population.path, seeds="all")
+    assert sorted(asked) == [0, 1, 2, 3]
+    assert asked[0][-1] == "train.steps=999"
