@@ -6,6 +6,7 @@ from torch import nn
 from hotlap.algorithms.batch import ObservationSpec
 from hotlap.algorithms.networks import forward, initial_weights, make_plan
 from hotlap.algorithms.settings import NetworkSettings
+from hotlap.errors import ConfigError
 
 OBSERVATION = {
     "camera": ObservationSpec((32, 48, 3), "uint8"),
@@ -102,3 +103,72 @@ def test_the_camera_memory_is_not_written_to():
     forward(plan, weights, {"camera": pixels}, bfloat16=False)
 
     np.testing.assert_array_equal(pixels, before)
+
+
+def test_the_cookbook_s_network_has_its_layers_and_numbers_of_weights():
+    # Keras' summary in RunModel.ipynb: 3x3 kernels, `same`, each followed by a 2x2 maximum:
+    # 59x255 -> 29x127 -> 14x63 -> 7x31, times 32 = 6944 numbers
+    observation = {"camera": ObservationSpec((59, 255, 3), "uint8")}
+
+    plan = make_plan(NetworkSettings(cnn="airsim"), observation, ("camera",), 5)
+
+    assert plan.images["camera"].grid() == (7, 31, 32)
+    sizes = {name: int(np.prod(shape)) for name, shape in plan.shapes().items()}
+    layers = ["camera.conv0", "camera.conv1", "camera.conv2", "hidden0", "head"]
+    assert [sizes[f"{layer}.weight"] + sizes[f"{layer}.bias"] for layer in layers] == [
+        448,  # (3 3 3 + 1) 16
+        4_640,  # (3 3 16 + 1) 32
+        9_248,  # (3 3 32 + 1) 32
+        888_960,  # (6944 + 1) 128
+        645,  # (128 + 1) 5
+    ]
+    assert sum(sizes.values()) == 903_941
+
+
+def test_the_cookbook_s_network_computes_what_torch_s_layers_do():
+    # 20x30 -> 10x15 -> 5x7 -> 2x3, 32 filters: 192 numbers, and 5 of the state
+    observation = OBSERVATION | {"camera": ObservationSpec((20, 30, 3), "uint8")}
+    plan = make_plan(NetworkSettings(cnn="airsim"), observation, ("camera",), 5)
+    rng = np.random.default_rng(0)
+    weights = {k: torch.from_numpy(v) for k, v in initial_weights(plan, 1.0, rng).items()}
+    weights = {k: (v + 0.05 * torch.randn_like(v)).requires_grad_() for k, v in weights.items()}
+    pixels = torch.randint(0, 256, (6, 20, 30, 3), dtype=torch.uint8)
+    blocks = [
+        layer
+        for inside, out in ((3, 16), (16, 32), (32, 32))
+        for layer in (nn.Conv2d(inside, out, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2))
+    ]
+    dense = (_RowsFirst(), nn.Linear(192, 128), nn.Linear(128, 5))  # no activation between them
+    reference = filled(nn.Sequential(*blocks, *dense), weights)
+
+    output = forward(plan, weights, {"camera": pixels}, bfloat16=False)
+
+    expected = reference(pixels.permute(0, 3, 1, 2).float() / 255)
+    assert_same_gradients(output, expected, weights, reference)
+
+
+def test_the_smallest_image_of_a_padded_network_is_told():
+    # three times halved: 8 pixels
+    observation = {"camera": ObservationSpec((7, 40, 3), "uint8")}
+
+    with pytest.raises(ConfigError, match="'airsim' needs an image of at least 8x8 pixels"):
+        make_plan(NetworkSettings(cnn="airsim"), observation, ("camera",), 5)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("DEEP_CONVOLUTIONAL_NETWORK_SHALLOW", "deepracer_shallow"),
+        ("SHALLOW", "deepracer_shallow"),
+        ("Deep_Convolutional_Network", "deepracer"),
+        ("DEEP", "deepracer_deep"),
+        ("small", "small"),
+    ],
+)
+def test_a_network_is_known_by_deepracer_s_words_too(word, name):
+    assert NetworkSettings(cnn=word).cnn == name
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match="cnn"):
+        NetworkSettings(cnn="medium")

@@ -22,7 +22,7 @@ class Critics:
 
     Cameras pass convolutions that all share; from there on the weights of the E networks are
     stacked, so that a layer is one batched product. Layers are normalised if asked for, then
-    rectified.
+    rectified, unless the plan says that they are linear.
 
     Args:
         plan: what is seen, and the widths of the layers; its head has K outputs.
@@ -83,7 +83,7 @@ class Critics:
                 x = functional.layer_norm(x, x.shape[-1:])
                 scale, shift = weights[f"layer{i}.scale"], weights[f"layer{i}.shift"]
                 x = torch.addcmul(shift[:count], x, scale[:count])
-            x = torch.relu(x)
+            x = x if self.plan.linear else torch.relu(x)
         return x
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from hotlap.config import Settings
 
 __all__ = [
+    "DEEPRACER_CNNS",
     "ActorCriticSettings",
     "DDPGSettings",
     "DQNSettings",
@@ -22,6 +30,13 @@ __all__ = [
     "TD3Settings",
 ]
 
+DEEPRACER_CNNS = {
+    "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW": "deepracer_shallow",
+    "DEEP_CONVOLUTIONAL_NETWORK": "deepracer",
+    "DEEP_CONVOLUTIONAL_NETWORK_DEEP": "deepracer_deep",
+}
+"""Our names of the networks that a `model_metadata.json` may ask for."""
+
 
 class NetworkSettings(Settings):
     """Layers of the actor and, separately, of the critic.
@@ -32,9 +47,19 @@ class NetworkSettings(Settings):
     mlp: tuple[PositiveInt, ...] = (64, 64)
     """Widths of the tanh layers over numbers."""
 
-    cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep"] = "small"
-    """ReLU layers over a camera: `small` for images of about 48x32 to 64x48, the others as on the
-    AWS DeepRacer, for 160x120."""
+    cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep", "airsim"] = "small"
+    """ReLU layers over a camera: `small` for images of about 48x32 to 64x48; `deepracer...` as on
+    the AWS DeepRacer, for 160x120, whose own words for them are read too; `airsim` as in the
+    Autonomous Driving Cookbook, for 255x59 pixels (Spryn et al. 2018, `rl_model.py`)."""
+
+    @field_validator("cnn", mode="before")
+    @classmethod
+    def _read_deepracer_s_words(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        word = given.upper()
+        whole = f"DEEP_CONVOLUTIONAL_NETWORK_{word}"
+        return DEEPRACER_CNNS.get(word) or DEEPRACER_CNNS.get(whole, given)
 
 
 class PPOSettings(Settings):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.deepracer.metadata import (
     LIDARS,
     STEREO_BASELINE,
@@ -38,11 +39,6 @@ STEPS_A_SECOND = 15
 STEPS_MOST = 10_000
 """DeepRacer ends an episode after this many steps."""
 
-CNNS = {
-    "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW": "deepracer_shallow",
-    "DEEP_CONVOLUTIONAL_NETWORK": "deepracer",
-    "DEEP_CONVOLUTIONAL_NETWORK_DEEP": "deepracer_deep",
-}
 LOSSES = {"mean squared error": "mse", "mean_squared_error": "mse", "huber": "huber"}
 METRICS = {"progress": "progress", "reward": "reward", "laptime": "lap_time"}
 LIDAR_KINDS = dict(
@@ -160,7 +156,7 @@ class _Plan:
                 f"{name}: the car obeys -30 to 30 degrees and 0.1 to 4 m/s; the "
                 "reward function sees what was asked"
             )
-        self.settings["algorithm.network.cnn"] = CNNS[found.network]
+        self.settings["algorithm.network.cnn"] = DEEPRACER_CNNS[found.network]
         self._note(
             f"{name}: neural_network = {found.network}: {self._set('algorithm.network.cnn')}"
         )
