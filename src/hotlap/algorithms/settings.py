@@ -62,7 +62,17 @@ class NetworkSettings(Settings):
         return DEEPRACER_CNNS.get(word) or DEEPRACER_CNNS.get(whole, given)
 
 
-class PPOSettings(Settings):
+class _Freezing(Settings):
+    freeze: tuple[str, ...] = ()
+    """Layers that do not move, by name, with `*` for anything: `camera.conv*`, `actor.hidden0`."""
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _split_names(cls, given: object) -> object:
+        return given.split(",") if isinstance(given, str) and given else given or ()
+
+
+class PPOSettings(_Freezing):
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
 
     kind: Literal["ppo"] = "ppo"
@@ -145,7 +155,7 @@ class PPOSettings(Settings):
     does not depend on it."""
 
 
-class ReplaySettings(Settings):
+class ReplaySettings(_Freezing):
     """What all learners from a replay have."""
 
     horizon: PositiveInt = 4
@@ -260,14 +270,18 @@ class _Soft(ActorCriticSettings):
     """Where that search begins."""
 
     target_entropy: float | None = None
-    """Entropy to hold [nat]; None: minus the number of numbers that an action has."""
+    """Entropy to hold [nat]; None: minus the number of numbers that an action has, or half of the
+    greatest that choices can have."""
 
     initial_std: PositiveFloat = 0.5
     """Standard deviation of actions at the start, before they are squashed."""
 
 
 class SACSettings(_Soft):
-    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)."""
+    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905).
+
+    For discrete actions as in Christodoulou 2019, arXiv:1910.07207.
+    """
 
     kind: Literal["sac"] = "sac"
     """Which algorithm."""
@@ -342,7 +356,7 @@ class DQNSettings(ReplaySettings, _Epsilon):
     """How far weights make up for priorities at the start; wholly when the budget is spent."""
 
 
-class PQNSettings(_Epsilon):
+class PQNSettings(_Epsilon, _Freezing):
     """Q-learning without a replay or a target network (Gallici et al. 2024, arXiv:2407.04811)."""
 
     epsilon_steps: PositiveInt = 8000
@@ -391,7 +405,7 @@ class PQNSettings(_Epsilon):
     """Arithmetic of the layers over cameras. `auto`: bfloat16 where the processor has it."""
 
 
-class DistillSettings(Settings):
+class DistillSettings(_Freezing):
     """A teacher that sees the state shows a student how (Ross et al. 2011, arXiv:1011.0686)."""
 
     kind: Literal["distill"] = "distill"
