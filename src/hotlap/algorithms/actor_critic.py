@@ -19,7 +19,7 @@ from torch import Tensor
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
 from hotlap.algorithms.experience import Experience, Minibatch, Scales, below, match, numpy_of
-from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan
+from hotlap.algorithms.networks import Adam, forward, initial_weights, joined, make_plan
 from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
 from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay
@@ -96,6 +96,7 @@ class ActorCritic:
             plan.model_copy(update={"activation": "relu"}),
             0 if self._choices else action.size,
             settings.critics,
+            joint=() if self._choices or plan.images else joined(settings.network),
             layer_norm=settings.layer_norm,
             bfloat16=self._bfloat16,
         )

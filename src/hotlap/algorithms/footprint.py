@@ -98,7 +98,7 @@ def _passed(network: NetworkSettings, seen: Sequence[ObservationSpec]) -> int:
     """Return about how many bytes the layers of one network keep of a row that they learn from."""
     images = [math.prod(spec.shape) for spec in seen if spec.is_image]
     if not images:
-        return 4 * _PASSES * sum(network.mlp)
+        return 4 * _PASSES * max(1024, sum(network.mlp))
     # The first convolution passes on most: filters over stride squared, numbers for a pixel; all
     # further layers together as much again at the most.
     first = {"small": 16 / 16, "deepracer": 32 / 4, "airsim": 16}.get(network.cnn, 32 / 16)

@@ -17,7 +17,7 @@ from hotlap.algorithms.settings import NetworkSettings
 from hotlap.errors import ConfigError
 from hotlap.types import Float32
 
-__all__ = ["Adam", "encode", "forward", "initial_weights", "make_plan"]
+__all__ = ["Adam", "encode", "forward", "initial_weights", "joined", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,15 @@ _CNNS = {
         ((16, 3, 1), (32, 3, 1), (32, 3, 1)), (), (128,), padded=True, pool=2, linear=True
     ),
 }
+
+
+_NUMBERS = {"robotini": ((512, 256), (256,))}
+"""Rectified layers by name, and those of a critic after state and action have joined."""
+
+
+def joined(settings: NetworkSettings) -> tuple[int, ...]:
+    """Return a critic's layers after state and action joined; none if they join at the start."""
+    return _NUMBERS[settings.numbers][1] if settings.numbers in _NUMBERS else ()
 
 
 def make_plan(
@@ -90,11 +99,13 @@ def make_plan(
                 f"network.cnn {settings.cnn!r} needs an image of at least {least}x{least} pixels, "
                 f"{name} has {width}x{height}; choose a larger image or another network"
             )
+    named = settings.numbers in _NUMBERS
+    mlp = _NUMBERS[settings.numbers][0] if named else settings.mlp
     return Plan(
         images=images,
         vectors=vectors,
-        hidden=cnn.joint if images else settings.mlp,
-        activation="relu" if images else "tanh",
+        hidden=cnn.joint if images else mlp,
+        activation="relu" if images or named else "tanh",
         outputs=outputs,
         linear=bool(images) and cnn.linear,
     )

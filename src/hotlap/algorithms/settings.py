@@ -47,6 +47,11 @@ class NetworkSettings(Settings):
     mlp: tuple[PositiveInt, ...] = (64, 64)
     """Widths of the tanh layers over numbers."""
 
+    numbers: Literal["mlp", "robotini"] = "mlp"
+    """Layers over numbers: those of `mlp`, or `robotini`, the rectified ones of its racers, 512 and
+    256, without their LSTM; a critic of DDPG's family then sees state and action apart, joined by
+    256 more (`robotini_ddpg/agent.py`)."""
+
     cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep", "airsim"] = "small"
     """ReLU layers over a camera: `small` for images of about 48x32 to 64x48; `deepracer...` as on
     the AWS DeepRacer, for 160x120, whose own words for them are read too; `airsim` as in the
