@@ -287,11 +287,24 @@ def test_a_directory_that_holds_something_is_not_written(run, hotlap):
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(
-    ("setting", "array"),
-    [("actions=grid", "actor."), ("observation.state.lookahead=[0.5]", "actor.hidden0.weight")],
-)
-def test_a_driver_of_another_shape_names_the_array(setting, array, run, hotlap):
-    result = hotlap("train", "track=oval", setting, "--from", run, "-q", *SHORT)
+def test_a_driver_of_which_no_layer_fits_says_so(run, hotlap):
+    smaller = ("algorithm.network.mlp=[8]", "actions=grid", "observation.state.lookahead=[0.5]")
+    critic = ("observation.critic=state", "algorithm=pqn")
 
-    refused(result, "--from run: the checkpoint", array)
+    result = hotlap("train", "track=oval", *critic, *smaller, "--from", run, "-q", *SHORT)
+
+    refused(result, "--from run: none of its layers fits here", "algorithm.teacher=run")
+
+
+@pytest.mark.parametrize(
+    ("freeze", "said"),
+    [
+        ("camera.conv*", "'camera.conv*' matches no weight of the network; there are hidden0"),
+        ("*", "'*' would freeze all of the actor"),
+        ("hidden0,head,log_std", "would freeze all of the actor"),
+    ],
+)
+def test_freezing_what_is_not_there_or_everything_is_refused(freeze, said, hotlap):
+    result = hotlap("train", "track=oval", f"algorithm.freeze={freeze}", "-q", *SHORT)
+
+    refused(result, "algorithm.freeze:", said)

@@ -12,7 +12,13 @@ import pytest
 
 import hotlap
 from hotlap.env import Episodes
-from hotlap.errors import ConfigError, MissingExtraError, RunError
+from hotlap.errors import (
+    ConfigError,
+    DivergedError,
+    MissingExtraError,
+    RunError,
+    SimulationError,
+)
 from hotlap.runs import Run
 from hotlap.track import load_track
 
@@ -207,18 +213,39 @@ def test_another_runs_driver_is_the_start(no_outcome, monkeypatch, tmp_path):
     np.testing.assert_allclose(weights["hidden0.weight"], before["hidden0.weight"], atol=1e-6)
 
 
-def test_a_driver_of_another_algorithm_is_told_how_to_be_used(tmp_path):
+def test_a_driver_that_is_of_no_use_is_told_how_to_be_used(tmp_path):
     first = hotlap.train(None, TINY, out=tmp_path / "first")
 
-    with pytest.raises(RunError, match=r"learned by ppo, .* choose algorithm=ppo"):
+    with pytest.raises(RunError, match=r"none of its layers fits here; .* algorithm\.teacher="):
         hotlap.train(
             None,
-            {"track": "oval", "algorithm": "sac"},
+            {"track": "oval", "algorithm": "dqn", "actions": "grid"},
             out=tmp_path / "run",
             weights_from=first.path,
         )
 
     assert not (tmp_path / "run").exists()
+
+
+def test_what_became_of_each_layer_is_said_and_kept(no_outcome, tmp_path, capsys):
+    first = hotlap.train(None, TINY, out=tmp_path / "first")
+    own = TINY | {"actions": "grid", "algorithm.freeze": ["actor.hidden0"]}
+
+    second = hotlap.train(
+        None, own, out=tmp_path / "second", weights_from=first.path, plain=True, quiet=False
+    )
+
+    said = capsys.readouterr().err
+    (kept,) = [event for event in second.events() if event["kind"] == "weights_from"]
+    assert kept["loaded"] == ["actor.hidden0", "critic.hidden0", "critic.head"]
+    # 5 by 5 choices where there were two numbers
+    assert kept["skipped"] == {"actor.head": "weight 2x8, here 25x8"}
+    assert kept["frozen"] == ["actor.hidden0"]
+    assert "3 layers taken, 1 begin anew, 1 frozen" in said
+    assert re.search(r"actor\.hidden0 +taken, frozen\n", said)
+    assert re.search(r"actor\.head +anew: weight 2x8, here 25x8\n", said)
+    weights, before = second.read_policy("last")[1], first.read_policy("best")[1]
+    np.testing.assert_array_equal(weights["hidden0.weight"], before["hidden0.weight"])
 
 
 def test_nothing_is_begun_where_the_driver_cannot_be_taken(tmp_path):
@@ -279,3 +306,95 @@ def test_old_checkpoints_go_and_the_best_stays(no_outcome, tmp_path):
     assert len(kept) <= 3
     best = [event["steps"] for event in run.events() if event.get("best")][-1]
     assert best in kept
+
+
+# --- gradients that are no numbers ---
+
+
+def poison(monkeypatch, *updates):
+    """Let some updates of PPO, counted over all learners, find weights that are no numbers."""
+    import torch
+
+    from hotlap.algorithms.ppo import PPO
+
+    update, calls = PPO.update, []
+
+    def poisoned(self, batch, *, progress):
+        calls.append(self.settings.learning_rate)
+        if len(calls) in updates:
+            with torch.no_grad():
+                self._weights["actor.hidden0.weight"].fill_(float("nan"))
+        return update(self, batch, progress=progress)
+
+    monkeypatch.setattr(PPO, "update", poisoned)
+    return calls
+
+
+def test_a_training_that_diverged_goes_back_and_on_with_half_the_step(
+    no_outcome, monkeypatch, tmp_path, capsys
+):
+    # checkpoints: after the first of four updates, and at the end; the third one diverges
+    rates = poison(monkeypatch, 3)
+    rate = {"algorithm.learning_rate": 0.004, "algorithm.schedule": "constant"}
+    rate["evaluation.every"] = 99  # a better driver would have a checkpoint of its own
+
+    run = hotlap.train(None, TINY | rate, out=tmp_path / "run", quiet=False)
+
+    assert rates == [0.004] * 3 + [0.002] * 3  # 1, 2, 3; then from checkpoint 1 on: 2, 3, 4
+    assert [row["steps"] for row in run.metrics_rows()] == [256, 512, 768, 1024]
+    assert [row["learning_rate"] for row in run.metrics_rows()] == [0.004] + [0.002] * 3
+    (back,) = [event for event in run.events() if event["kind"] == "rolled_back"]
+    assert back["steps"] == 256
+    assert back["settings"] == {"algorithm.learning_rate": 0.002}
+    assert "gradients of update 3 are not finite" in back["reason"]
+    assert "Back to the checkpoint of 256 steps (from 512), with half" in capsys.readouterr().err
+    assert all(np.isfinite(array).all() for array in run.read_policy("last")[1].values())
+
+
+def test_after_three_returns_it_gives_up(no_outcome, monkeypatch, tmp_path):
+    rates = poison(monkeypatch, 2, 3, 4, 5)
+
+    with pytest.raises(DivergedError, match="not finite") as told:
+        hotlap.train(None, TINY | {"algorithm.learning_rate": 0.008}, out=tmp_path / "run")
+
+    assert told.value.exit_code == 1
+    assert rates == [0.008, 0.008, 0.004, 0.002, 0.001]
+
+
+def test_a_training_that_diverges_at_once_has_nowhere_to_go_back_to(
+    no_outcome, monkeypatch, tmp_path
+):
+    poison(monkeypatch, 1)
+
+    with pytest.raises(DivergedError, match="gradients of update 1 are not finite"):
+        hotlap.train(None, TINY, out=tmp_path / "run")
+
+
+def test_a_rolled_back_training_resumes_with_the_step_it_had(no_outcome, monkeypatch, tmp_path):
+    rates = poison(monkeypatch, 2)
+    rate = {"algorithm.learning_rate": 0.004}
+    run = hotlap.train(None, TINY | rate | {"train.steps": 512}, out=tmp_path / "run")
+
+    hotlap.train(None, {"train.steps": 768}, resume=run.path)
+
+    assert rates == [0.004, 0.004, 0.002, 0.002]
+    with pytest.raises(ConfigError, match=r"algorithm\.learning_rate: --resume continues exactly"):
+        hotlap.train(None, {"algorithm.learning_rate": 0.004}, resume=run.path)
+
+
+def test_rewards_that_are_no_numbers_are_not_tried_again(no_outcome, monkeypatch, tmp_path):
+    from hotlap.algorithms.ppo import PPO
+
+    update, calls = PPO.update, []
+
+    def broken(self, batch, *, progress):
+        calls.append(1)
+        if len(calls) == 2:
+            batch.reward[0, 0] = np.nan
+        return update(self, batch, progress=progress)
+
+    monkeypatch.setattr(PPO, "update", broken)
+
+    with pytest.raises(SimulationError, match="rewards are not finite"):
+        hotlap.train(None, TINY, out=tmp_path / "run")
+    assert len(calls) == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigError",
+    "DivergedError",
     "HotlapError",
     "MissingExtraError",
     "MissingFieldError",
@@ -59,3 +60,7 @@ class SimulationError(HotlapError, RuntimeError):
     """The world produced a state that cannot be, such as NaN; the run has failed."""
 
     exit_code = 1
+
+
+class DivergedError(SimulationError):
+    """Learning went astray: what a gradient step would have to follow is no number."""

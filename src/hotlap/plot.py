@@ -166,7 +166,7 @@ def _between(rows: Float64, share: float) -> Float64:
     at = share * (len(rows) - 1)
     low, part = int(at), at - int(at)
     if not part:
-        return rows[low]
+        return np.asarray(rows[low])
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(rows[low + 1]), np.inf, _mix(rows[low], rows[low + 1], part))
 

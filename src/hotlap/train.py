@@ -19,15 +19,24 @@ from typing import Any, Literal, overload
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from hotlap.algorithms.learner import AlgorithmSettings, Phase, Phased, Taught, make_learner
+from hotlap.algorithms import footprint
+from hotlap.algorithms.learner import (
+    AlgorithmSettings,
+    Learner,
+    Phase,
+    Phased,
+    Taught,
+    make_learner,
+)
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import DistillSettings, PPOSettings
+from hotlap.algorithms.transfer import Transfer
 from hotlap.config import Settings, read_toml, resolve, to_toml
 from hotlap.crew import Driver
 from hotlap.deepracer.folder import read_folder
 from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv, driver_task
-from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
+from hotlap.errors import ConfigError, DivergedError, HotlapError, MissingExtraError, RunError
 from hotlap.evaluate import env_settings
 from hotlap.files import explained, replace
 from hotlap.fleet import train_fleet
@@ -54,6 +63,8 @@ __all__ = [
 
 _RECENT = 100
 """The metrics speak of so many episodes, the last that ended."""
+_RESCUES = 3
+"""Times that a training goes back to its last checkpoint because its gradients were no numbers."""
 _CHANGEABLE = tuple(
     f"train.{name}"
     for name in ("seconds", "steps", "episodes", "checkpoint_seconds", "keep", "device")
@@ -238,14 +249,14 @@ def train(
     else:
         training.take_teacher()
         if weights_from is not None:
-            training.take_weights(Run.open(weights_from))
+            transfer = training.take_weights(Run.open(weights_from), by_name=plain)
         meta = {"seed": config.seed, "device": training.device}
         run = Run.create(where, to_toml(config), meta)
     with run:
         if resume is not None:
             training.restore(run)
         elif weights_from is not None:
-            run.log_event("weights_from", run=str(weights_from))
+            run.log_event("weights_from", run=str(weights_from), **transfer.as_dict())
         advice = ""
         try:
             training.loop(run)
@@ -353,7 +364,7 @@ def _continued_seeds(
             continue
         run = runs[seed]
         own = config.model_copy(update={"seed": seed})
-        changed = _changes(_continued(run, {}), own)
+        changed = _changes(resolve(TrainConfig, read_toml(run.path / "config.toml")), own)
         if _is_spent(run, own) and run.is_reported:
             continue
         given = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
@@ -383,11 +394,15 @@ def _how_to_go_on(run: Run) -> str:
 
 
 def _continued(run: Run, overrides: Mapping[str, Any]) -> TrainConfig:
-    """Return the settings of a run with its budget changed, now or when it was resumed before."""
+    """Return the settings of a run with what was changed when it was resumed or rolled back.
+
+    Only its budget may be changed now.
+    """
     first = read_toml(run.path / "config.toml")
-    before = (event.get("settings", {}) for event in run.events() if event["kind"] == "resumed")
+    kinds = ("resumed", "rolled_back")
+    before = [event.get("settings", {}) for event in run.events() if event["kind"] in kinds]
     config = resolve(TrainConfig, first, *before, overrides)
-    _refuse_changes(_changes(resolve(TrainConfig, first), config), run.path)
+    _refuse_changes(_changes(resolve(TrainConfig, first, *before), config), run.path)
     return config
 
 
@@ -473,16 +488,14 @@ class _Training:
         self.began = began
         self.progress = progress
         self.device = _device(config.train.device)
-        self.env = VectorEnv(config, config.train.cars, seed=config.seed, desynchronize=True)
-        self.learner = make_learner(
-            config.algorithm,
-            observation_specs(self.env),
-            action_spec(self.env),
-            config.observation.actor,
-            config.observation.critic,
-            seed=config.seed,
-            device=self.device,
-        )
+        try:
+            self.env = VectorEnv(config, config.train.cars, seed=config.seed, desynchronize=True)
+        except MemoryError:
+            raise ConfigError(
+                f"train.cars: {config.train.cars:,} cars do not fit into the memory of this "
+                "machine; let fewer drive at once"
+            ) from None
+        self.learner = self._make_learner()
         self.runner = Runner(self.env, seed=config.seed)
         self.trials = Trials(config, config.evaluation)
         self.iteration = self.steps = self.episodes = 0
@@ -491,6 +504,20 @@ class _Training:
         self.recent = np.empty((0, 4), np.float32)
         self.best_lap: float | None = None
         self.stopped_by = 0
+
+    def _make_learner(self) -> Learner:
+        config, observation = self.config, observation_specs(self.env)
+        names = (*config.observation.actor, *config.observation.critic)
+        footprint.check(config.algorithm, observation, names, config.train.cars)
+        return make_learner(
+            config.algorithm,
+            observation,
+            action_spec(self.env),
+            config.observation.actor,
+            config.observation.critic,
+            seed=config.seed,
+            device=self.device,
+        )
 
     @property
     def seconds(self) -> float:
@@ -531,7 +558,11 @@ class _Training:
                 self.env.margin = phase.margin
                 batch, episodes = self.runner.collect(self.learner, phase.steps, phase.names)
                 collected = time.perf_counter()
-                metrics = self.learner.update(batch, progress=min(1.0, self.share))
+                try:
+                    metrics = self.learner.update(batch, progress=min(1.0, self.share))
+                except DivergedError as error:
+                    self._roll_back(error)
+                    continue
                 learnt = time.perf_counter()
                 self.iteration += 1
                 self.steps += batch.reward.size
@@ -666,9 +697,45 @@ class _Training:
         self.segments = [first for first, end in pairs if end > replay.oldest]
         return replay.save()
 
+    def _roll_back(self, error: DivergedError) -> None:
+        """Go back to the last checkpoint with half the step size; give up after three times.
+
+        The time that was lost stays spent.
+        """
+        tried = sum(event["kind"] == "rolled_back" for event in self.run.events())
+        if tried >= _RESCUES or not self.run.checkpoints():
+            raise error
+        halved = {f"algorithm.{k}": v / 2 for k, v in _rates(self.config.algorithm).items()}
+        self.config = resolve(
+            TrainConfig, self.config.model_dump(mode="json", exclude_none=True), halved
+        )
+        self.learner, lost = self._make_learner(), self.steps
+        self._return_to_checkpoint(self.run)
+        self.run.log_event("rolled_back", steps=self.steps, settings=halved, reason=str(error))
+        reason = str(error).partition(";")[0]
+        rates = ", ".join(f"{name}={rate:g}" for name, rate in halved.items())
+        self.progress.event(
+            f"{reason}. Back to the checkpoint of {self.steps:,} steps (from {lost:,}), with half "
+            f"the step size: {rates}"
+        )
+
     def restore(self, run: Run) -> None:
         """Continue from a run's last checkpoint, as its writer."""
         run.claim()
+        self.began = time.perf_counter() - self._return_to_checkpoint(run)
+        for name, (spent, limit) in self.spent().items():
+            if spent >= limit and run.is_reported:
+                raise RunError(
+                    f"{run.path} has spent its budget of {name}={limit:g}. Give it more, such as "
+                    f"hotlap train --resume {run.path} {name}={2 * limit:g}"
+                )
+        first = resolve(TrainConfig, read_toml(run.path / "config.toml"))
+        changed = _changes(first, self.config)
+        run.log_event("resumed", steps=self.steps, settings=changed)
+        self.progress.event(f"resumed at {self.steps:,} steps")
+
+    def _return_to_checkpoint(self, run: Run) -> float:
+        """Become what a run's last checkpoint holds; return its seconds of training."""
         state, arrays = run.read_state("last")
         try:
             self.learner.restore(state["learner"], _part(arrays, "learner."))
@@ -682,22 +749,12 @@ class _Training:
             self.iteration, self.steps = state["iteration"], state["steps"]
             self.episodes, self.best_lap = state["episodes"], state["best_lap"]
             self.trials.restore(state)
-            self.began = time.perf_counter() - state["seconds"]
+            return float(state["seconds"])
         except KeyError as error:
             raise RunError(
                 f"{run.path}: the checkpoint lacks {error}; it was written by another version of "
                 f"hotlap. Start anew from its driver with: hotlap train --from {run.path}"
             ) from None
-        for name, (spent, limit) in self.spent().items():
-            if spent >= limit and run.is_reported:
-                raise RunError(
-                    f"{run.path} has spent its budget of {name}={limit:g}. Give it more, such as "
-                    f"hotlap train --resume {run.path} {name}={2 * limit:g}"
-                )
-        first = resolve(TrainConfig, read_toml(run.path / "config.toml"))
-        changed = _changes(first, self.config)
-        run.log_event("resumed", steps=self.steps, settings=changed)
-        self.progress.event(f"resumed at {self.steps:,} steps")
 
     def take_teacher(self) -> None:
         """Read the driver that teaches, where the settings name a Run."""
@@ -725,22 +782,42 @@ class _Training:
         self.learner.take_teacher(*policy)
         self.progress.event(f"the driver of {run.path} teaches")
 
-    def take_weights(self, other: Run) -> None:
-        """Start from another run's driver, with our own step size and with episodes of our own."""
+    def take_weights(self, other: Run, *, by_name: bool) -> Transfer:
+        """Start from another run's driver, with our own step size and with episodes of our own.
+
+        Args:
+            other: the run.
+            by_name: whether to say of every layer what became of it; else only of those that begin
+                anew.
+        """
         state, arrays = other.read_state("best")
-        ours = self.config.algorithm.kind
-        theirs = state.get("learner", {}).get("kind", ours)
-        if theirs != ours:
-            raise RunError(
-                f"--from {other.path}: its driver learned by {theirs}, and this training would by "
-                f"{ours}; choose algorithm={theirs}, or let it teach: algorithm=distill "
-                f"algorithm.teacher={other.path}"
-            )
         try:
-            self.learner.adopt(state["learner"], _part(arrays, "learner."))
+            learner, own = state["learner"], _part(arrays, "learner.")
+            found = self.learner.adopt(learner, own, other.read_policy("best"))
         except (RunError, KeyError) as error:
-            raise RunError(f"--from {other.path}: {error}") from None
-        self.progress.event(f"starts from the driver of {other.path}")
+            raise RunError(
+                f"--from {other.path}: {error}; keep the observations, actions and network of its "
+                f"config.toml, or let it teach: algorithm=distill algorithm.teacher={other.path}"
+            ) from None
+        self.progress.event(f"starts from the driver of {other.path}: {found.summary}")
+        for line in found.table():
+            if by_name or "  anew: " in line:
+                self.progress.event(f"  {line}")
+        random = [name for name in found.frozen if name in found.skipped]
+        if random:
+            self.progress.event(f"  frozen as they were drawn at random: {', '.join(random)}")
+        return found
+
+
+def _rates(settings: Settings, above: str = "") -> dict[str, float]:
+    """Return every step size of a learner by dotted name."""
+    found: dict[str, float] = {}
+    for name, value in settings:
+        if isinstance(value, Settings):
+            found |= _rates(value, f"{above}{name}.")
+        elif name in ("learning_rate", "critic_learning_rate", "finetune_rate") and value:
+            found[above + name] = value
+    return found
 
 
 def _mean(column: Array) -> float | None:

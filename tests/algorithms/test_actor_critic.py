@@ -1,5 +1,6 @@
 """DDPG, TD3, SAC and QR-SAC against slow twins, and as learners that stop and go on."""
 
+import dataclasses
 import json
 import math
 
@@ -393,10 +394,16 @@ def test_a_fixed_temperature_stays_and_a_free_one_seeks_its_entropy():
     assert free[0].last < 0.1 < free[1].last  # too much entropy is cheap, too little is dear
 
 
-def test_discrete_actions_are_refused_and_told_who_can():
-    with pytest.raises(ConfigError, match=r"sac answers with numbers.*ppo, dqn or pqn"):
+@pytest.mark.parametrize("kind", ["ddpg", "td3", "qr_sac"])
+def test_discrete_actions_are_refused_and_told_who_can(kind):
+    with pytest.raises(ConfigError, match=f"{kind} answers with numbers.*ppo, sac, dqn or pqn"):
         ActorCritic(
-            SACSettings(), OBSERVATION, ActionSpec("discrete", 3), ("state",), ("state",), seed=0
+            SETTINGS[kind](),
+            OBSERVATION,
+            ActionSpec("discrete", 3),
+            ("state",),
+            ("state",),
+            seed=0,
         )
 
 
@@ -428,3 +435,128 @@ def test_gradients_that_are_no_numbers_stop_the_run():
 
     with pytest.raises(SimulationError, match=r"not finite.*algorithm\.critic_learning_rate"):
         ours.update(make_batch(), progress=0.0)
+
+
+# --- SAC among choices ---
+
+
+def chooser(actor=("state",), critic=("state",), seed=7, **settings):
+    chosen = SACSettings(**(FAST | settings))
+    return ActorCritic(chosen, OBSERVATION, ActionSpec("discrete", 3), actor, critic, seed=seed)
+
+
+def choice_batch(seed=0, steps=8, rows=4):
+    batch = make_batch(seed, steps, rows)
+    action = np.random.default_rng(seed).integers(0, 3, (steps, rows))
+    return dataclasses.replace(batch, action=action)
+
+
+def drawn(ours, batch):
+    """Fill a chooser's replay, and return one minibatch."""
+    ours._experience.add(batch)
+    return next(ours._experience.minibatches())
+
+
+def by_hand(ours, weights, seen, row, network):
+    """Return one row's numbers, from the weights alone: of the actor, or of every critic."""
+    x = seen["state"][row]
+    if network == "actor":
+        for i in range(2):
+            x = torch.tanh(
+                weights[f"actor.hidden{i}.weight"] @ x + weights[f"actor.hidden{i}.bias"]
+            )
+        return weights["actor.head.weight"] @ x + weights["actor.head.bias"]
+    found = []
+    for e in range(2):
+        y = x
+        for i in range(3):
+            y = y @ weights[f"critic.layer{i}.weight"][e] + weights[f"critic.layer{i}.bias"][e, 0]
+            if i < 2:
+                y = torch.relu(y)
+        found.append(y)
+    return torch.stack(found)
+
+
+def test_losses_among_choices_are_the_sums_written_out():
+    ours = chooser(layer_norm=False, initial_temperature=0.3)
+    with torch.no_grad():
+        for weight in ours._weights.values():
+            weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+        for weight in ours._targets.values():
+            weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+    minibatch = drawn(ours, choice_batch())
+    weights = {k: v.detach().clone() for k, v in ours._weights.items()}
+    targets = ours._targets
+    critic_loss = actor_loss = entropy = 0.0
+    for b in range(16):
+        logits = by_hand(ours, weights, minibatch.reached, b, "actor")
+        p = torch.exp(logits) / torch.exp(logits).sum()
+        q = by_hand(ours, targets, minibatch.reached, b, "critic").min(dim=0).values
+        ahead = sum(p[a] * (q[a] - 0.3 * torch.log(p[a])) for a in range(3))
+        y = minibatch.reward[b] + minibatch.discount[b] * ahead
+        said = by_hand(ours, weights, minibatch.observation, b, "critic")
+        critic_loss += sum((said[e, minibatch.action[b]] - y) ** 2 for e in range(2)) / 16
+        logits = by_hand(ours, weights, minibatch.observation, b, "actor")
+        p = torch.exp(logits) / torch.exp(logits).sum()
+        least = said.min(dim=0).values
+        actor_loss += sum(p[a] * (0.3 * torch.log(p[a]) - least[a]) for a in range(3)) / 16
+        entropy -= sum(p[a] * torch.log(p[a]) for a in range(3)) / 16
+
+    start = ours.save()
+    actor = ours._actor_step(minibatch)
+    ours.restore(*start)
+    critic = ours._critic_step(minibatch)
+
+    assert actor["actor_loss"].item() == pytest.approx(float(actor_loss), rel=1e-4)
+    assert actor["entropy"].item() == pytest.approx(float(entropy), rel=1e-4)
+    assert critic["critic_loss"].item() == pytest.approx(float(critic_loss), rel=1e-4)
+
+
+def test_the_temperature_of_choices_seeks_half_of_the_greatest_entropy():
+    # three choices that begin nearly alike have log 3 = 1.0986; half of it is wanted
+    ours = chooser(learning_rate=1e-2)
+
+    seen = ours.update(choice_batch(), progress=0.0)
+
+    assert seen["entropy"] == pytest.approx(math.log(3), abs=0.02)
+    assert ours._temperature().item() < 0.1  # too much entropy: it becomes cheaper
+
+
+@pytest.mark.parametrize("actor", [("state",), ("camera", "state")])
+def test_a_saved_chooser_drives_without_torch_as_it_did(actor):
+    ours = chooser(actor, precision="float32", learning_rate=3e-2)
+    for seed in range(4):
+        ours.update(choice_batch(seed), progress=0.0)
+    seen = look(np.random.default_rng(3), 60)
+    uniform = np.random.default_rng(4).uniform(0.001, 0.999, (60, 1)).astype(np.float32)
+
+    driver = NumpyPolicy(*ours.policy_state())
+
+    assert driver.action == ActionSpec("discrete", 3)
+    np.testing.assert_array_equal(driver.act(seen), ours.greedy(seen))
+    expected = ours.act(seen, uniform, np.ones(60, bool))[0]
+    np.testing.assert_array_equal(driver.act(seen, uniform), expected)
+    assert len(set(expected.tolist())) == 3
+
+
+def test_a_chooser_stopped_and_restored_learns_on_to_the_same_bytes():
+    through, other = chooser(), chooser()
+    through.update(choice_batch(0), progress=0.0)
+    saved, replay = through.save(), through.replay.save()
+    segment = through.replay.segment(0)
+
+    other.restore(*saved)
+    other.replay.restore(*replay, [(0, segment)])
+
+    for one in (through, other):
+        one.update(choice_batch(1), progress=0.0)
+    assert_same(through, other)
+
+
+def test_choices_are_all_alike_until_the_replay_is_warm():
+    ours = chooser(warmup=100)
+    uniform = ((np.arange(30) + 0.5) / 30).reshape(-1, 1).astype(np.float32)
+
+    action = ours.act(look(np.random.default_rng(0), 30), uniform, np.ones(30, bool))[0]
+
+    np.testing.assert_array_equal(np.bincount(action), [10, 10, 10])

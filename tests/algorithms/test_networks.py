@@ -3,9 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from hotlap.algorithms.batch import ObservationSpec
-from hotlap.algorithms.networks import forward, initial_weights, make_plan
-from hotlap.algorithms.settings import NetworkSettings
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.critics import Critics
+from hotlap.algorithms.learner import make_learner
+from hotlap.algorithms.networks import forward, initial_weights, joined, make_plan
+from hotlap.algorithms.settings import DDPGSettings, NetworkSettings, SACSettings
+from hotlap.errors import ConfigError
 
 OBSERVATION = {
     "camera": ObservationSpec((32, 48, 3), "uint8"),
@@ -102,3 +105,146 @@ def test_the_camera_memory_is_not_written_to():
     forward(plan, weights, {"camera": pixels}, bfloat16=False)
 
     np.testing.assert_array_equal(pixels, before)
+
+
+def test_the_cookbook_s_network_has_its_layers_and_numbers_of_weights():
+    # Keras' summary in RunModel.ipynb: 3x3 kernels, `same`, each followed by a 2x2 maximum:
+    # 59x255 -> 29x127 -> 14x63 -> 7x31, times 32 = 6944 numbers
+    observation = {"camera": ObservationSpec((59, 255, 3), "uint8")}
+
+    plan = make_plan(NetworkSettings(cnn="airsim"), observation, ("camera",), 5)
+
+    assert plan.images["camera"].grid() == (7, 31, 32)
+    sizes = {name: int(np.prod(shape)) for name, shape in plan.shapes().items()}
+    layers = ["camera.conv0", "camera.conv1", "camera.conv2", "hidden0", "head"]
+    assert [sizes[f"{layer}.weight"] + sizes[f"{layer}.bias"] for layer in layers] == [
+        448,  # (3 3 3 + 1) 16
+        4_640,  # (3 3 16 + 1) 32
+        9_248,  # (3 3 32 + 1) 32
+        888_960,  # (6944 + 1) 128
+        645,  # (128 + 1) 5
+    ]
+    assert sum(sizes.values()) == 903_941
+
+
+def test_the_cookbook_s_network_computes_what_torch_s_layers_do():
+    # 20x30 -> 10x15 -> 5x7 -> 2x3, 32 filters: 192 numbers, and 5 of the state
+    observation = OBSERVATION | {"camera": ObservationSpec((20, 30, 3), "uint8")}
+    plan = make_plan(NetworkSettings(cnn="airsim"), observation, ("camera",), 5)
+    rng = np.random.default_rng(0)
+    weights = {k: torch.from_numpy(v) for k, v in initial_weights(plan, 1.0, rng).items()}
+    weights = {k: (v + 0.05 * torch.randn_like(v)).requires_grad_() for k, v in weights.items()}
+    pixels = torch.randint(0, 256, (6, 20, 30, 3), dtype=torch.uint8)
+    blocks = [
+        layer
+        for inside, out in ((3, 16), (16, 32), (32, 32))
+        for layer in (nn.Conv2d(inside, out, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2))
+    ]
+    dense = (_RowsFirst(), nn.Linear(192, 128), nn.Linear(128, 5))  # no activation between them
+    reference = filled(nn.Sequential(*blocks, *dense), weights)
+
+    output = forward(plan, weights, {"camera": pixels}, bfloat16=False)
+
+    expected = reference(pixels.permute(0, 3, 1, 2).float() / 255)
+    assert_same_gradients(output, expected, weights, reference)
+
+
+def test_the_smallest_image_of_a_padded_network_is_told():
+    # three times halved: 8 pixels
+    observation = {"camera": ObservationSpec((7, 40, 3), "uint8")}
+
+    with pytest.raises(ConfigError, match="'airsim' needs an image of at least 8x8 pixels"):
+        make_plan(NetworkSettings(cnn="airsim"), observation, ("camera",), 5)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("DEEP_CONVOLUTIONAL_NETWORK_SHALLOW", "deepracer_shallow"),
+        ("SHALLOW", "deepracer_shallow"),
+        ("Deep_Convolutional_Network", "deepracer"),
+        ("DEEP", "deepracer_deep"),
+        ("small", "small"),
+    ],
+)
+def test_a_network_is_known_by_deepracer_s_words_too(word, name):
+    assert NetworkSettings(cnn=word).cnn == name
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match="cnn"):
+        NetworkSettings(cnn="medium")
+
+
+def test_robotini_s_actor_has_its_layers_but_for_its_lstm():
+    # eight colours of three numbers; 669,954 weights of which the LSTM has 4 (256 + 256 + 1) 256
+    observation = {"color_bands": ObservationSpec((8, 3), "float32")}
+
+    plan = make_plan(NetworkSettings(numbers="robotini"), observation, ("color_bands",), 2)
+
+    sizes = {name: int(np.prod(shape)) for name, shape in plan.shapes().items()}
+    layers = ["hidden0", "hidden1", "head"]
+    assert [sizes[f"{layer}.weight"] + sizes[f"{layer}.bias"] for layer in layers] == [
+        12_800,  # (24 + 1) 512
+        131_328,  # (512 + 1) 256
+        514,  # (256 + 1) 2
+    ]
+    assert sum(sizes.values()) == 669_954 - 4 * 513 * 256
+    assert plan.activation == "relu"
+
+
+def test_robotini_s_critic_sees_state_and_action_apart():
+    # 933,889 weights, of which its LSTM has 525,312
+    observation = {"color_bands": ObservationSpec((8, 3), "float32")}
+    settings = NetworkSettings(numbers="robotini")
+    plan = make_plan(settings, observation, ("color_bands",), 1)
+    critics = Critics(plan, 2, 1, joint=joined(settings), layer_norm=False, bfloat16=False)
+    rng = np.random.default_rng(0)
+
+    first = critics.initial(rng)
+
+    sizes = {name: value.size for name, value in first.items()}
+    layers = ["seen0", "seen1", "action0", "action1", "layer0", "layer1"]
+    assert [sizes[f"{layer}.weight"] + sizes[f"{layer}.bias"] for layer in layers] == [
+        12_800,  # (24 + 1) 512
+        131_328,  # (512 + 1) 256
+        1_536,  # (2 + 1) 512
+        131_328,
+        131_328,  # (256 + 256 + 1) 256
+        257,  # (256 + 1) 1
+    ]
+    assert sum(sizes.values()) == 933_889 - 525_312
+
+    seen, action = torch.randn(5, 24), torch.randn(5, 2)
+    weights = {k: torch.from_numpy(v) for k, v in first.items()}
+    parts = []
+    for chain, x in (("seen", seen), ("action", action)):
+        for i in range(2):
+            x = nn.functional.relu(x @ weights[f"{chain}{i}.weight"][0])
+        parts.append(x)
+    x = nn.functional.relu(torch.cat(parts, dim=1) @ weights["layer0.weight"][0])
+    expected = x @ weights["layer1.weight"][0]
+    np.testing.assert_allclose(critics(weights, seen, action)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ddpg", "sac"])
+def test_a_learner_learns_with_robotini_s_layers(kind):
+    settings = {"ddpg": DDPGSettings, "sac": SACSettings}[kind](
+        network=NetworkSettings(numbers="robotini"), warmup=0, minibatch=8, update_ratio=0.1
+    )
+    names, action = ("state",), ActionSpec("continuous", 2)
+    ours = make_learner(settings, OBSERVATION, action, names, names, seed=0, device="cpu")
+    before = ours.save()[1]
+    seen = np.random.default_rng(0).normal(size=(10, 2, 5)).astype(np.float32)
+    flat, no = np.ones((10, 2), np.float32), np.zeros((10, 2), bool)
+    acts = np.random.default_rng(1).uniform(-1, 1, (10, 2, 2)).astype(np.float32)
+
+    ours.update(
+        Batch({"state": seen}, {"state": seen[0]}, acts, flat, flat * acts[:, :, 0], no, no,
+              {"state": seen[0, :0]}),
+        progress=0.0,
+    )  # fmt: skip
+
+    after = ours.save()[1]
+    for name in ("critic.seen0.weight", "critic.action0.weight", "critic.layer0.weight"):
+        assert not np.array_equal(before[name], after[name])

@@ -23,6 +23,11 @@ CASES = {
     "small, colour and numbers": (COLOUR | STATE, "small"),
     "shallow": (LARGE | STATE, "deepracer_shallow"),
     "deepracer": (LARGE | STATE, "deepracer"),
+    "airsim": (COLOUR, "airsim"),
+    "airsim, odd sizes and numbers": (
+        {"camera": ObservationSpec((29, 43, 3), "uint8")} | STATE,
+        "airsim",
+    ),
     "deep": ({"camera": ObservationSpec((120, 160, 1), "uint8")} | STATE, "deepracer_deep"),
 }
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hotlap.algorithms.settings import SACSettings
 from hotlap.deepracer.folder import read_folder
 from hotlap.deepracer.reward_file import RewardFile
 from hotlap.errors import ConfigError, RewardError, TrackError
 from hotlap.track import load_track
+from hotlap.train import read_config
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deepracer"
 REWARD = "def reward_function(params):\n    return 1.0\n"
@@ -245,12 +247,43 @@ def test_ranges_and_a_deeper_network(folder):
         "actions.speed_low": 1,
         "actions.speed_high": 2,
         "algorithm.network.cnn": "deepracer_deep",
+        "algorithm.kind": "sac",
+        "algorithm.capacity": 50_000,  # 160x120 bytes each: 1 GB
+        "algorithm.update_ratio": 0.125,
     }
     assert plan.settings["observation.camera.stereo_baseline"] == 0.06
     assert "a pair of grey cameras" in note(plan, "STEREO_CAMERAS")
-    for word in ("sac", "version = 3", "comment"):
+    assert "training_algorithm = sac: SAC;" in note(plan, "sac")
+    for word in ("version = 3", "comment"):
         assert "has no effect" in note(plan, word)
     assert any("obeys -30 to 30 degrees" in text for text in plan.notes)
+
+
+def test_a_folder_that_asks_for_sac_trains_by_sac_with_its_own_hyperparameters(folder):
+    numbers = {"lr": 0.0005, "batch_size": 32, "sac_alpha": 0.3, "num_epochs": 5}
+    choices = [{"steering_angle": angle, "speed": 1} for angle in (-20, 0, 20)]
+    place = folder(
+        model_metadata={"action_space": choices, "training_algorithm": "SAC"},
+        hyperparameters=numbers | {"discount_factor": 0.98, "loss_type": "huber"},
+    )
+
+    plan = read_folder(place)
+
+    algorithm = read_config(place).config.algorithm
+    assert isinstance(algorithm, SACSettings)
+    assert (algorithm.learning_rate, algorithm.critic_learning_rate) == (0.0005, 0.0005)
+    assert (algorithm.minibatch, algorithm.gamma, algorithm.temperature) == (32, 0.98, 0.3)
+    assert algorithm.network.cnn == "deepracer_shallow"
+    assert "among choices, which DeepRacer cannot" in note(plan, "sac")
+    for word in ("num_epochs", "loss_type"):
+        assert "has no effect: it is of PPO" in note(plan, word)
+
+
+def test_sac_s_hyperparameter_has_no_effect_on_ppo(folder):
+    plan = read_folder(folder(hyperparameters={"sac_alpha": 0.2}))
+
+    assert "it is of SAC, and training_algorithm asks for PPO" in note(plan, "sac_alpha")
+    assert "algorithm.temperature" not in plan.settings
 
 
 def test_a_lidar_is_what_the_driver_sees_beside_its_camera(folder):

@@ -1,7 +1,9 @@
 """DDPG, TD3, SAC and QR-SAC: actors that climb critics, which learn from a replay.
 
 One family. They differ in how an action is chosen (`act`, `_reach`), in what a target takes off
-(`_target`) and in what the actor climbs (`_actor_step`); the rest is common.
+(`_target`) and in what the actor climbs (`_actor_step`); the rest is common. SAC also chooses among
+discrete actions: its critics then say what every choice is worth, and expectations over the choices
+stand where samples were (Christodoulou 2019, arXiv:1910.07207).
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from torch import Tensor
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
 from hotlap.algorithms.experience import Experience, Minibatch, Scales, below, match, numpy_of
-from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan
-from hotlap.algorithms.policy import LOG_STD, Plan, normal_quantile
+from hotlap.algorithms.networks import Adam, forward, initial_weights, joined, make_plan
+from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
 from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
@@ -27,16 +29,20 @@ from hotlap.algorithms.settings import (
     SACSettings,
     TD3Settings,
 )
-from hotlap.errors import ConfigError, SimulationError
+from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.errors import ConfigError, DivergedError
 from hotlap.types import Array, Float32
 
 __all__ = ["ActorCritic", "squashed_log_prob"]
+
+SHARE = 0.5
+"""Share of the greatest entropy that choices hold; with the paper's 0.98 they are nearly alike."""
 
 AnySettings: TypeAlias = DDPGSettings | TD3Settings | SACSettings | QRSACSettings
 
 
 class ActorCritic:
-    """Learns a deterministic or a squashed normal policy from transitions it remembers.
+    """Learns a deterministic, a squashed normal or a discrete policy from what it remembers.
 
     Only its owner, the training loop, may call it; it is not safe between threads.
 
@@ -50,7 +56,8 @@ class ActorCritic:
         device: torch's name for where to compute.
 
     Raises:
-        ConfigError: actions are discrete, a name is not observed, or an image is too small.
+        ConfigError: actions are discrete and it is not SAC, a name is not observed, an image is too
+            small, or nothing is left to learn.
     """
 
     def __init__(
@@ -64,10 +71,11 @@ class ActorCritic:
         seed: int,
         device: str = "cpu",
     ) -> None:
-        if action.kind == "discrete":
+        self._choices = action.kind == "discrete"
+        if self._choices and not isinstance(settings, SACSettings):
             raise ConfigError(
                 f"algorithm.kind: {settings.kind} answers with numbers, and the actions are "
-                "discrete; choose actions=continuous, or algorithm=ppo, dqn or pqn"
+                "discrete; choose actions=continuous, or algorithm=ppo, sac, dqn or pqn"
             )
         self.settings = settings
         self._action = action
@@ -75,18 +83,20 @@ class ActorCritic:
         if self._device.type == "cpu":
             torch.set_num_threads(1)  # torch's own threads spin while they wait
         self._soft = isinstance(settings, SACSettings | QRSACSettings)
-        outputs = action.size * (2 if self._soft else 1)
+        outputs = action.size * (2 if self._soft and not self._choices else 1)
         self._actor = make_plan(settings.network, observation, actor, outputs)
         quantiles = settings.quantiles if isinstance(settings, QRSACSettings) else 1
-        plan = make_plan(settings.network, observation, critic, quantiles)
+        said = action.size if self._choices else quantiles
+        plan = make_plan(settings.network, observation, critic, said)
         images = bool(self._actor.images or plan.images)
         self._bfloat16 = settings.precision == "bfloat16" or (
             settings.precision == "auto" and images and worth_bfloat16(self._device)
         )
         self._critics = Critics(
             plan.model_copy(update={"activation": "relu"}),
-            action.size,
+            0 if self._choices else action.size,
             settings.critics,
+            joint=() if self._choices or plan.images else joined(settings.network),
             layer_norm=settings.layer_norm,
             bfloat16=self._bfloat16,
         )
@@ -95,7 +105,7 @@ class ActorCritic:
         self._experience = Experience(settings, read, action, self._scales, alpha=0.0, seed=seed)
         rng = np.random.Generator(np.random.Philox(seed & 0xFFFFFFFFFFFFFFFF))
         first = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
-        if isinstance(settings, SACSettings | QRSACSettings):
+        if isinstance(settings, SACSettings | QRSACSettings) and not self._choices:
             first["actor.head.bias"][action.size :] = math.log(settings.initial_std)
         first |= {f"critic.{k}": v for k, v in self._critics.initial(rng).items()}
         self._weights = {k: self._parameter(v) for k, v in first.items()}
@@ -103,11 +113,18 @@ class ActorCritic:
         self._targets = {
             k: self._scales.tensor(v) for k, v in first.items() if k.startswith(followed)
         }
+        self._frozen = frozen_weights(settings.freeze, self._weights)
+        for name in self._frozen:
+            self._weights[name].requires_grad_(False)
         self._learned = {
-            part: [w for k, w in self._weights.items() if k.startswith(f"{part}.")]
+            part: {
+                k: w
+                for k, w in self._weights.items()
+                if k.startswith(f"{part}.") and k not in self._frozen
+            }
             for part in ("actor", "critic")
         }
-        self._adams = {part: Adam(weights) for part, weights in self._learned.items()}
+        self._adams = {part: Adam(list(own.values())) for part, own in self._learned.items()}
         self._log_temperature: Tensor | None = None
         if isinstance(settings, SACSettings | QRSACSettings) and settings.temperature is None:
             start = np.full(1, math.log(settings.initial_temperature), np.float32)
@@ -124,12 +141,16 @@ class ActorCritic:
     def act(
         self, observation: Mapping[str, Array], uniform: Array, fresh: Array
     ) -> tuple[Array, Float32]:
-        """Choose actions to learn from, inside [-1, 1]; see `Learner.act`.
+        """Choose actions to learn from; see `Learner.act`.
 
         At random until the replay is warm. Log-probabilities are not used, and are 0.
         """
         unused = np.zeros(len(uniform), np.float32)
-        if self._experience.warming_up and not self._adopted:
+        random = self._experience.warming_up and not self._adopted
+        if self._choices:
+            flat = np.zeros((len(uniform), self._action.size), np.float32)  # all alike
+            return choose(flat if random else self._output(observation), uniform), unused
+        if random:
             return np.asarray(2.0 * uniform - 1.0, np.float32), unused
         noise = normal_quantile(uniform).astype(np.float32)
         output = self._output(observation)
@@ -148,7 +169,9 @@ class ActorCritic:
         return np.clip(action, np.float32(-1.0), np.float32(1.0)), unused
 
     def greedy(self, observation: Mapping[str, Array]) -> Array:
-        """Return the best action for N rows: (N, A) float32 inside [-1, 1]."""
+        """Return the best action for N rows: (N,) int64, or (N, A) float32 inside [-1, 1]."""
+        if self._choices:
+            return np.asarray(self._output(observation).argmax(axis=1))
         return np.tanh(self._output(observation)[:, : self._action.size])
 
     def value(self, observation: Mapping[str, Array], action: Array) -> Float32:
@@ -174,7 +197,8 @@ class ActorCritic:
             after; without gradient steps only these two.
 
         Raises:
-            SimulationError: rewards or gradients are not finite.
+            SimulationError: rewards are not finite.
+            DivergedError: gradients are not finite.
         """
         self._experience.add(batch)
         history: dict[str, list[Tensor]] = {}
@@ -188,7 +212,7 @@ class ActorCritic:
                 history.setdefault(name, []).append(value)
         found = {name: float(torch.stack(values).mean()) for name, values in history.items()}
         if not all(map(math.isfinite, found.values())):
-            raise SimulationError(
+            raise DivergedError(
                 f"the gradients of step {self._experience.gradient_steps} are not finite; look "
                 "for broken observations, or lower algorithm.critic_learning_rate"
             )
@@ -220,6 +244,9 @@ class ActorCritic:
         term only for the soft ones, and for quantile critics of the critic whose mean is least.
         """
         reached = minibatch.reached
+        if self._choices:
+            value_B = self._expected(reached, self._worths(self._targets, reached))[0]
+            return (minibatch.reward + minibatch.discount * value_B)[:, None]
         action, log_prob = self._reach(reached, minibatch.noise[1])
         worth = self._worth(self._targets, reached, action)  # (E, B, K)
         least = worth.mean(dim=2).argmin(dim=0)
@@ -251,17 +278,23 @@ class ActorCritic:
             loss = -self._worth(self._weights, seen, action, first=1).mean()
             norm = self._descend("actor", loss, settings.learning_rate)
             return {"actor_loss": loss.detach(), "actor_grad_norm": norm}
-        action, log_prob = self._sample(seen, minibatch.noise[0])
-        assert log_prob is not None
-        worth = self._worth(self._weights, seen, action).mean(dim=2).min(dim=0).values
         temperature = self._temperature()
-        loss = (temperature * log_prob - worth).mean()
+        if self._choices:
+            with torch.no_grad():
+                worth_EBA = self._worths(self._weights, seen)
+            value_B, entropy_B = self._expected(seen, worth_EBA)
+            loss, entropy = -value_B.mean(), entropy_B.detach().mean()
+        else:
+            action, log_prob = self._sample(seen, minibatch.noise[0])
+            worth = self._worth(self._weights, seen, action).mean(dim=2).min(dim=0).values
+            loss, entropy = (temperature * log_prob - worth).mean(), -log_prob.detach().mean()
         norm = self._descend("actor", loss, settings.learning_rate)
-        entropy = -log_prob.detach().mean()
         if self._log_temperature is not None:
             assert isinstance(settings, SACSettings | QRSACSettings)
             wanted = settings.target_entropy
-            wanted = -float(self._action.size) if wanted is None else wanted
+            if wanted is None:
+                numbers = self._action.size
+                wanted = SHARE * math.log(numbers) if self._choices else -float(numbers)
             # too little entropy makes it dearer; the logarithm's gradient, as published code has it
             self._adams["temperature"].step([(entropy - wanted).reshape(1)], settings.learning_rate)
         return {
@@ -290,9 +323,32 @@ class ActorCritic:
         *,
         first: int = 0,
     ) -> Tensor:
-        """Return what the critics say, (E, B, K)."""
+        """Return what the critics say of an action, (E, B, K)."""
+        if self._choices:
+            worth_EBA = self._worths(weights, seen)
+            return worth_EBA.gather(2, action[None, :, None].expand(len(worth_EBA), -1, 1))
         mine = below(weights, "critic.")
         return self._critics(mine, self._critics.encode(mine, seen), action, first=first)
+
+    def _worths(self, weights: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Tensor:
+        """Return what the critics say of every choice, (E, B, A)."""
+        mine = below(weights, "critic.")
+        features = self._critics.encode(mine, seen)
+        return self._critics(mine, features, features[:, :0])
+
+    def _expected(self, seen: Mapping[str, Tensor], worth_EBA: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a state is worth (B,), its entropy counted, and that entropy (B,).
+
+        V(s) = sum over a of pi(a|s) (min over critics of Q(s, a) - temperature log pi(a|s)).
+
+        Source: Christodoulou 2019, arXiv:1910.07207, eqs. 10 and 12.
+        """
+        output = forward(self._actor, below(self._weights, "actor."), seen, bfloat16=self._bfloat16)
+        log_prob_BA = torch.log_softmax(output, dim=1)
+        entropy_B = -(log_prob_BA.exp() * log_prob_BA).sum(dim=1)
+        least_BA = worth_EBA.min(dim=0).values
+        value_B = (log_prob_BA.exp() * least_BA).sum(dim=1)
+        return value_B + self._temperature() * entropy_B, entropy_B
 
     def _temperature(self) -> Tensor | float:
         if self._log_temperature is not None:
@@ -302,7 +358,7 @@ class ActorCritic:
 
     def _descend(self, part: str, loss: Tensor, learning_rate: float) -> Tensor:
         """Take one step of Adam down a loss; return the length of the gradient."""
-        gradients = torch.autograd.grad(loss, self._learned[part])
+        gradients = torch.autograd.grad(loss, list(self._learned[part].values()))
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         shorten = ((norm + 1e-6) / self.settings.max_grad_norm).clamp(min=1.0)
         self._adams[part].step(gradients, learning_rate, shorten)
@@ -356,19 +412,20 @@ class ActorCritic:
         for part, adam in self._adams.items():
             adam.steps = int(meta["adam_steps"][part])
 
-    def adopt(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Begin a training of its own with the driver that another one saved.
+    def adopt(
+        self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
+    ) -> Transfer:
+        """Begin a training of its own with what another one saved; see `Learner.adopt`.
 
-        The replay begins empty. `warmup` transitions are driven by the adopted driver, which
-        explores, instead of at random.
-
-        Raises:
-            RunError: the driver was saved by another algorithm, network or observation.
+        The replay begins empty. Where the whole driver was taken, it drives the `warmup`
+        transitions, and explores, instead of driving at random.
         """
-        anew = {"transitions": 0, "gradient_steps": 0}
-        self.restore({**meta, **anew}, {**arrays, "walk": self._walk})
-        self._scales.restore(arrays, anew=True)
-        self._adopted = True
+        own, mine, transfer = carry(
+            self.save(), (meta, arrays), weights=self._weights, frozen=self._frozen,
+            description=self.policy_state()[0], driver=driver,
+        )  # fmt: skip
+        self.restore(own, mine)
+        return transfer
 
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
@@ -376,8 +433,8 @@ class ActorCritic:
         description = {
             "format": 1,
             "plan": plan.model_dump(mode="json"),
-            "action": "continuous",
-            "squash": "sample" if self._soft else "mean",
+            "action": self._action.kind,
+            "squash": "none" if self._choices else "sample" if self._soft else "mean",
         }
         arrays = {k: numpy_of(v) for k, v in below(self._weights, "actor.").items()}
         settings = self.settings
@@ -397,7 +454,7 @@ class ActorCritic:
         if self._log_temperature is not None:
             found["log_temperature"] = self._log_temperature
         for part, adam in self._adams.items():
-            names = [k for k in self._weights if k.startswith(f"{part}.")] or [part]
+            names = self._learned.get(part, {part: None})
             found |= {f"adam.mean.{k}": v for k, v in zip(names, adam.means, strict=True)}
             found |= {f"adam.square.{k}": v for k, v in zip(names, adam.squares, strict=True)}
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,18 +23,27 @@ class Critics:
 
     Cameras pass convolutions that all share; from there on the weights of the E networks are
     stacked, so that a layer is one batched product. Layers are normalised if asked for, then
-    rectified.
+    rectified, unless the plan says that they are linear.
 
     Args:
         plan: what is seen, and the widths of the layers; its head has K outputs.
         actions: how many numbers an action has.
         count: E.
         layer_norm: whether layers are normalised.
+        joint: widths of layers after state and action have passed the plan's layers apart; none:
+            they join before the first.
         bfloat16: whether convolutions compute in bfloat16.
     """
 
     def __init__(
-        self, plan: Plan, actions: int, count: int, *, layer_norm: bool, bfloat16: bool
+        self,
+        plan: Plan,
+        actions: int,
+        count: int,
+        *,
+        layer_norm: bool,
+        bfloat16: bool,
+        joint: tuple[int, ...] = (),
     ) -> None:
         self.plan = plan
         self.count = count
@@ -42,25 +52,34 @@ class Critics:
         shapes = plan.shapes()
         self._convolutions = [k for k in shapes if k.partition(".")[0] in plan.images]
         first = "hidden0" if plan.hidden else "head"
-        joined = shapes[f"{first}.weight"][1] + actions
-        self._widths = [joined, *plan.hidden, plan.outputs]
+        seen = shapes[f"{first}.weight"][1]
+        # chains of layers: what goes in, and the width of each layer
+        self._chains = {"layer": [seen + actions, *plan.hidden, plan.outputs]}
+        if joint:
+            self._chains = {
+                "seen": [seen, *plan.hidden],
+                "action": [actions, *plan.hidden],
+                "layer": [2 * plan.hidden[-1], *joint, plan.outputs],
+            }
 
     def initial(self, rng: np.random.Generator) -> dict[str, Float32]:
         """Draw first weights: orthogonal, each critic its own, heads at a tenth."""
         drawn = initial_weights(self.plan, 1.0, rng)
         found = {name: drawn[name] for name in self._convolutions}
-        layers = len(self._widths) - 1
-        for i in range(layers):
-            size, out = self._widths[i], self._widths[i + 1]
-            lone = Plan(images={}, vectors={"x": size}, hidden=(), activation="relu", outputs=out)
-            gain = 0.1 if i == layers - 1 else 2.0**0.5
-            each = [initial_weights(lone, gain, rng) for _ in range(self.count)]
-            weight = np.stack([one["head.weight"].T for one in each])
-            found[f"layer{i}.weight"] = np.ascontiguousarray(weight)
-            found[f"layer{i}.bias"] = np.zeros((self.count, 1, out), np.float32)
-            if self._layer_norm and i < layers - 1:
-                found[f"layer{i}.scale"] = np.ones((self.count, 1, out), np.float32)
-                found[f"layer{i}.shift"] = np.zeros((self.count, 1, out), np.float32)
+        for chain, widths in self._chains.items():
+            last = len(widths) - 2 if chain == "layer" else -1
+            for i, (size, out) in enumerate(pairwise(widths)):
+                lone = Plan(
+                    images={}, vectors={"x": size}, hidden=(), activation="relu", outputs=out
+                )
+                gain = 0.1 if i == last else 2.0**0.5
+                each = [initial_weights(lone, gain, rng) for _ in range(self.count)]
+                weight = np.stack([one["head.weight"].T for one in each])
+                found[f"{chain}{i}.weight"] = np.ascontiguousarray(weight)
+                found[f"{chain}{i}.bias"] = np.zeros((self.count, 1, out), np.float32)
+                if self._layer_norm and i != last:
+                    found[f"{chain}{i}.scale"] = np.ones((self.count, 1, out), np.float32)
+                    found[f"{chain}{i}.shift"] = np.zeros((self.count, 1, out), np.float32)
         return found
 
     def encode(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
@@ -72,18 +91,27 @@ class Critics:
     ) -> Tensor:
         """Return (E, B, K) estimates; of the `first` critics only, if above 0."""
         count = first or self.count
-        x = torch.cat([features, action], dim=1).expand(count, -1, -1)
-        layers = len(self._widths) - 1
+        if "seen" in self._chains:
+            seen = self._pass(weights, "seen", features.expand(count, -1, -1))
+            done = self._pass(weights, "action", action.expand(count, -1, -1))
+            x = torch.cat([seen, done], dim=2)
+        else:
+            x = torch.cat([features, action], dim=1).expand(count, -1, -1)
+        return self._pass(weights, "layer", x)
+
+    def _pass(self, weights: Mapping[str, Tensor], chain: str, x: Tensor) -> Tensor:
+        """Send (E, B, features) through a chain of layers."""
+        count, layers = len(x), len(self._chains[chain]) - 1
         for i in range(layers):
-            weight, bias = weights[f"layer{i}.weight"], weights[f"layer{i}.bias"]
+            weight, bias = weights[f"{chain}{i}.weight"], weights[f"{chain}{i}.bias"]
             x = torch.baddbmm(bias[:count], x, weight[:count])
-            if i == layers - 1:
+            if chain == "layer" and i == layers - 1:
                 break
             if self._layer_norm:
                 x = functional.layer_norm(x, x.shape[-1:])
-                scale, shift = weights[f"layer{i}.scale"], weights[f"layer{i}.shift"]
+                scale, shift = weights[f"{chain}{i}.scale"], weights[f"{chain}{i}.shift"]
                 x = torch.addcmul(shift[:count], x, scale[:count])
-            x = torch.relu(x)
+            x = x if self.plan.linear else torch.relu(x)
         return x
 
 

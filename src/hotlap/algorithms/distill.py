@@ -21,6 +21,7 @@ from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
 from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import Student, shifted
+from hotlap.algorithms.transfer import Saved, Transfer, carry
 from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array, Float32
 
@@ -123,7 +124,7 @@ class Distill:
         )
         self._student = Student(
             settings.practice, observation, action, actor,
-            averaging=settings.averaging, seed=seed, device=device,
+            averaging=settings.averaging, freeze=settings.freeze, seed=seed, device=device,
         )  # fmt: skip
         self._fine: PPO | None = None
         self._teacher: NumpyPolicy | None = None
@@ -187,7 +188,8 @@ class Distill:
         """Learn from a batch; return metrics, which are those of the phase.
 
         Raises:
-            SimulationError: rewards or gradients are not finite.
+            SimulationError: rewards are not finite.
+            DivergedError: gradients are not finite.
         """
         if self._name == "finetune":
             assert self._fine is not None
@@ -372,6 +374,7 @@ class Distill:
             "min_std": min(settings.finetune_std, practice.min_std),
             "max_std": max(settings.finetune_std, practice.max_std),
             "minibatch": settings.minibatch,
+            "freeze": tuple(f"actor.{pattern}" for pattern in settings.freeze),
         }
         return PPO(
             practice.model_copy(update=changes), self._observation, self._action,
@@ -426,21 +429,33 @@ class Distill:
         for name in _COUNTS:
             setattr(self, f"_{name}", meta[name])
 
-    def adopt(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Begin a training of its own with the teacher and the student that another one saved.
+    def adopt(
+        self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
+    ) -> Transfer:
+        """Begin a training of its own with what another one saved; see `Learner.adopt`.
 
-        Raises:
-            RunError: they were saved by another algorithm, network or observation.
+        Of another distillation both come, the teacher and the student; of any other learner the
+        driver, who becomes the student.
         """
-        _check_kind(meta)
-        self._practice.adopt(meta["practice"], _part(arrays, "practice"))
-        student, fine = _part(arrays, "student"), _part(arrays, "fine")
-        for name, array in student.items():
-            driver = name if name.startswith("normalizer.") else f"actor.{name}"
-            student[name] = np.zeros_like(array) if name.startswith("adam.") else array
-            if driver in fine:
-                student[name] = fine[driver]
-        self._student.restore(student, 0)
+        if meta.get("kind") == "distill":
+            transfer = self._practice.adopt(meta["practice"], _part(arrays, "practice"))
+            student, fine = _part(arrays, "student"), _part(arrays, "fine")
+            for name in student:
+                key = name if name.startswith("normalizer.") else f"actor.{name}"
+                student[name] = fine.get(key, student[name])
+                if name.startswith("last.") and fine:
+                    student[name] = fine[f"actor.{name.removeprefix('last.')}"]
+            saved, transfer = ({"kind": "distill"}, student), transfer.below("practice.")
+        else:
+            saved, transfer = (dict(meta), dict(arrays)), Transfer()
+        _, mine, taught = carry(
+            ({"kind": "distill"}, self._student.save()), saved,
+            weights=self._student.weights, frozen=self._student.frozen,
+            description=self._student.policy_state()[0], driver=driver,
+        )  # fmt: skip
+        keep = {k: np.zeros_like(v) for k, v in mine.items() if k.startswith("adam.")}
+        self._student.restore({**mine, **keep}, 0)
+        return taught + transfer
 
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from: the student."""

@@ -20,6 +20,7 @@ from hotlap.algorithms.settings import (
     SACSettings,
     TD3Settings,
 )
+from hotlap.algorithms.transfer import Saved, Transfer
 from hotlap.types import Array, Float32
 
 __all__ = ["AlgorithmSettings", "Learner", "Phase", "Phased", "make_learner"]
@@ -78,7 +79,8 @@ class Learner(Protocol):
             progress: share of the budget that is spent, 0 to 1.
 
         Raises:
-            SimulationError: rewards or gradients are not finite.
+            SimulationError: rewards are not finite.
+            DivergedError: gradients are not finite; this learner is of no use any more.
         """
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -91,11 +93,23 @@ class Learner(Protocol):
             RunError: it was saved by another algorithm, version, network or observation.
         """
 
-    def adopt(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Begin a training of its own with the driver that another one saved.
+    def adopt(
+        self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
+    ) -> Transfer:
+        """Begin a training of its own with what another one saved, before any update.
+
+        Layers are taken by name where their shapes agree; the others begin anew.
+
+        Args:
+            meta: what the other one's `save` returned.
+            arrays: what the other one's `save` returned.
+            driver: what its `policy_state` returned; all that counts of another algorithm.
+
+        Returns:
+            What became of every layer.
 
         Raises:
-            RunError: the driver was saved by another algorithm, network or observation.
+            RunError: no layer fits.
         """
 
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -17,7 +17,7 @@ from hotlap.algorithms.settings import NetworkSettings
 from hotlap.errors import ConfigError
 from hotlap.types import Float32
 
-__all__ = ["Adam", "encode", "forward", "initial_weights", "make_plan"]
+__all__ = ["Adam", "encode", "forward", "initial_weights", "joined", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,36 @@ class _Cnn:
     conv: tuple[tuple[int, int, int], ...]
     own: tuple[int, ...]
     joint: tuple[int, ...]
-    centred: bool
+    centred: bool = False
+    padded: bool = False
+    pool: int = 1
+    linear: bool = False
 
 
 _CNNS = {
     # Big strides: most of a small network's time goes into its first layer's output.
     "small": _Cnn(((16, 6, 4), (32, 3, 2)), (), (64,), centred=True),
     # AWS DeepRacer's tables: pixels in [0, 1], other inputs join before the last column.
-    "deepracer_shallow": _Cnn(((32, 8, 4), (64, 4, 2), (64, 3, 1)), (), (512,), centred=False),
-    "deepracer": _Cnn(
-        ((32, 5, 2), (32, 3, 1), (64, 3, 2), (64, 3, 1)), (64,), (512,), centred=False
-    ),
+    "deepracer_shallow": _Cnn(((32, 8, 4), (64, 4, 2), (64, 3, 1)), (), (512,)),
+    "deepracer": _Cnn(((32, 5, 2), (32, 3, 1), (64, 3, 2), (64, 3, 1)), (64,), (512,)),
     "deepracer_deep": _Cnn(
-        ((32, 8, 4), (32, 4, 2), (64, 4, 2), (64, 3, 1)), (512, 512), (256, 128), centred=False
+        ((32, 8, 4), (32, 4, 2), (64, 4, 2), (64, 3, 1)), (512, 512), (256, 128)
+    ),
+    # The Autonomous Driving Cookbook's: `rl_dense` has no activation. Ours sees pixels in [0, 1],
+    # as its supervised twin did, where theirs saw 0 to 255; and it drops nothing out.
+    "airsim": _Cnn(
+        ((16, 3, 1), (32, 3, 1), (32, 3, 1)), (), (128,), padded=True, pool=2, linear=True
     ),
 }
+
+
+_NUMBERS = {"robotini": ((512, 256), (256,))}
+"""Rectified layers by name, and those of a critic after state and action have joined."""
+
+
+def joined(settings: NetworkSettings) -> tuple[int, ...]:
+    """Return a critic's layers after state and action joined; none if they join at the start."""
+    return _NUMBERS[settings.numbers][1] if settings.numbers in _NUMBERS else ()
 
 
 def make_plan(
@@ -75,6 +90,8 @@ def make_plan(
             offset=offset,
             conv=cnn.conv,
             dense=cnn.own,
+            padded=cnn.padded,
+            pool=cnn.pool,
         )
         if min(images[name].grid()) < 1:
             least = _least(cnn)
@@ -82,19 +99,22 @@ def make_plan(
                 f"network.cnn {settings.cnn!r} needs an image of at least {least}x{least} pixels, "
                 f"{name} has {width}x{height}; choose a larger image or another network"
             )
+    named = settings.numbers in _NUMBERS
+    mlp = _NUMBERS[settings.numbers][0] if named else settings.mlp
     return Plan(
         images=images,
         vectors=vectors,
-        hidden=cnn.joint if images else settings.mlp,
-        activation="relu" if images else "tanh",
+        hidden=cnn.joint if images else mlp,
+        activation="relu" if images or named else "tanh",
         outputs=outputs,
+        linear=bool(images) and cnn.linear,
     )
 
 
 def _least(cnn: _Cnn) -> int:
     size = 1
     for _, kernel, stride in reversed(cnn.conv):
-        size = (size - 1) * stride + kernel
+        size = (size * cnn.pool - 1) * stride + kernel - (2 * (kernel // 2) if cnn.padded else 0)
     return size
 
 
@@ -149,7 +169,7 @@ def forward(
             if plan.layer_norm:
                 scale, shift = weights[f"hidden{i}.scale"], weights[f"hidden{i}.shift"]
                 x = functional.layer_norm(x, (width,), scale, shift)
-            x = activate(x)
+            x = x if plan.linear else activate(x)
     return dense("head", x.to(torch.float32))
 
 
@@ -170,9 +190,10 @@ def encode(
             x = inputs[name]
             x = x.to(torch.float32, copy=True).mul_(image.scale).add_(image.offset)
             x = x.permute(0, 3, 1, 2)
-            for i, (_, _, stride) in enumerate(image.conv):
+            for i, (_, kernel, stride) in enumerate(image.conv):
                 weight, bias = weights[f"{name}.conv{i}.weight"], weights[f"{name}.conv{i}.bias"]
-                x = activate(functional.conv2d(x, weight, bias, stride))
+                x = activate(functional.conv2d(x, weight, bias, stride, image.border(kernel)))
+                x = functional.max_pool2d(x, image.pool) if image.pool > 1 else x
             x = x.permute(0, 2, 3, 1).flatten(1)
             for i in range(len(image.dense)):
                 x = activate(dense(f"{name}.dense{i}", x))

@@ -22,7 +22,7 @@ LOG_STD = (-5.0, 2.0)
 
 
 class ImagePlan(Settings):
-    """The layers that one camera passes before it joins the other inputs; valid padding."""
+    """The layers that one camera passes before it joins the other inputs."""
 
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     """Height, width, channels."""
@@ -34,14 +34,23 @@ class ImagePlan(Settings):
     """Filters, kernel, stride of each convolution."""
     dense: tuple[PositiveInt, ...]
     """Widths of the camera's own dense layers."""
+    padded: bool = False
+    """Whether half a kernel of zeros lies around what a convolution sees."""
+    pool: PositiveInt = 1
+    """After each convolution the greatest of so many by so many; what is left over falls away."""
 
     def grid(self) -> tuple[int, int, int]:
         """Return height, width and channels after the convolutions; below 1 if they do not fit."""
         height, width, channels = self.shape
         for filters, kernel, stride in self.conv:
-            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-            channels = filters
+            around = 2 * self.border(kernel) - kernel
+            height, width = (height + around) // stride + 1, (width + around) // stride + 1
+            height, width, channels = height // self.pool, width // self.pool, filters
         return height, width, channels
+
+    def border(self, kernel: int) -> int:
+        """Return how many zeros lie at each border of what a convolution sees."""
+        return kernel // 2 if self.padded else 0
 
 
 class Plan(Settings):
@@ -62,6 +71,8 @@ class Plan(Settings):
     """Width of the last layer, called `head`."""
     layer_norm: bool = False
     """Whether hidden layers are normalised before their activation."""
+    linear: bool = False
+    """Whether hidden layers have no activation."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -231,7 +242,7 @@ class NumpyPolicy:
             features = self._dense(f"hidden{i}", features)
             if plan.layer_norm:
                 features = self._normalize(f"hidden{i}", features)
-            features = self._activate(features)
+            features = features if plan.linear else self._activate(features)
         output = self._dense("head", features)
         if self._saved.atoms is None:
             return output
@@ -243,9 +254,14 @@ class NumpyPolicy:
     def _see(self, name: str, pixels: Array) -> Float32:
         image = self._saved.plan.images[name]
         features: Array = pixels.reshape(-1, *image.shape)
+        if image.padded:  # zeros belong around what is scaled
+            features = features * np.float32(image.scale) + np.float32(image.offset)
         for i, (filters, kernel, stride) in enumerate(image.conv):
             weight, bias = self._layer(f"{name}.conv{i}")
-            if i == 0:  # the pixels' scale and offset move into the layer: patches stay uint8
+            if image.padded:
+                border = (image.border(kernel),) * 2
+                features = np.pad(features, ((0, 0), border, border, (0, 0)))
+            elif i == 0:  # the pixels' scale and offset move into the layer: patches stay uint8
                 bias = bias + np.float32(image.offset) * weight.sum(axis=(1, 2, 3))
                 weight = weight * np.float32(image.scale)
             window = np.lib.stride_tricks.sliding_window_view(features, (kernel, kernel), (1, 2))
@@ -254,6 +270,8 @@ class NumpyPolicy:
             flat = patch.reshape(rows * height * width, -1).astype(np.float32, copy=False)
             out = flat @ weight.transpose(2, 3, 1, 0).reshape(-1, filters) + bias
             features = self._activate(out).reshape(rows, height, width, filters)
+            if image.pool > 1:
+                features = _pooled(features, image.pool)
         features = features.reshape(len(features), -1)
         for i in range(len(image.dense)):
             features = self._activate(self._dense(f"{name}.dense{i}", features))
@@ -276,6 +294,15 @@ class NumpyPolicy:
         if self._saved.plan.activation == "tanh":
             return np.tanh(features, out=features)
         return np.maximum(features, np.float32(0.0), out=features)
+
+
+def _pooled(features_BHWC: Float32, size: int) -> Float32:
+    """Return the greatest number of each `size` by `size` square."""
+    rows, height, width, channels = features_BHWC.shape
+    height, width = height // size, width // size
+    whole = features_BHWC[:, : height * size, : width * size]
+    squares = whole.reshape(rows, height, size, width, size, channels)
+    return np.asarray(squares.max(axis=(2, 4)))
 
 
 def choose(logits_NA: Float32, uniform: Array) -> Array:

@@ -23,7 +23,8 @@ from hotlap.algorithms.policy import Plan, choose, normal_quantile
 from hotlap.algorithms.returns import gae
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
-from hotlap.errors import ConfigError, RunError, SimulationError
+from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.errors import ConfigError, DivergedError, RunError, SimulationError
 from hotlap.types import Array, Float32
 
 __all__ = ["PPO", "clipped_objective", "value_error", "worth_bfloat16"]
@@ -50,7 +51,8 @@ class PPO:
         device: torch's name for where to compute.
 
     Raises:
-        ConfigError: a name is not observed, an image is too small, or the deviations cross.
+        ConfigError: a name is not observed, an image is too small, the deviations cross, or nothing
+            is left to learn.
     """
 
     replay: None = None
@@ -86,8 +88,12 @@ class PPO:
             weights["actor.log_std"] = log_std
         weights |= {f"critic.{k}": v for k, v in initial_weights(self._critic, 1.0, rng).items()}
         self._weights = {k: self._parameter(v) for k, v in weights.items()}
-        self._actor_adam = Adam([w for k, w in self._weights.items() if k.startswith("actor.")])
-        self._critic_adam = Adam([w for k, w in self._weights.items() if k.startswith("critic.")])
+        self._frozen = frozen_weights(settings.freeze, self._weights)
+        for name in self._frozen:
+            self._weights[name].requires_grad_(False)
+        self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
+        self._actor_adam = Adam([w for k, w in self._learned.items() if k.startswith("actor.")])
+        self._critic_adam = Adam([w for k, w in self._learned.items() if k.startswith("critic.")])
         self._normalizers = {
             name: RunningNormalizer(size)
             for name, size in (self._actor.vectors | self._critic.vectors).items()
@@ -159,7 +165,8 @@ class PPO:
             Metrics: means over the minibatches, but `learning_rate` and `std` as they are after.
 
         Raises:
-            SimulationError: rewards or gradients are not finite.
+            SimulationError: rewards are not finite.
+            DivergedError: gradients are not finite.
         """
         settings = self.settings
         if not np.isfinite(batch.reward).all():
@@ -202,7 +209,7 @@ class PPO:
         self._updates += 1
         found = {name: float(np.mean([m[name] for m in history])) for name in history[0]}
         if not math.isfinite(found["grad_norm"]):
-            raise SimulationError(
+            raise DivergedError(
                 f"the gradients of update {self._updates} are not finite; look for broken "
                 "observations, or lower algorithm.learning_rate"
             )
@@ -255,17 +262,19 @@ class PPO:
             normalizer.restore(_below(arrays, f"normalizer.{name}."))
         self._returns.restore(_below(arrays, "reward."))
         self._updates = int(meta["updates"])
-        self._learning_rate = float(meta["learning_rate"])
+        self._learning_rate = min(float(meta["learning_rate"]), self.settings.learning_rate)
         self._actor_adam.steps, self._critic_adam.steps = map(int, meta["adam_steps"])
 
-    def adopt(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Begin a training of its own with the driver that another one saved.
-
-        Raises:
-            RunError: the driver was saved by another algorithm, network or observation.
-        """
-        own = {"updates": 0, "learning_rate": self.settings.learning_rate}
-        self.restore({**meta, **own}, {**arrays, "reward.return": np.zeros(0)})
+    def adopt(
+        self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
+    ) -> Transfer:
+        """Begin a training of its own with what another one saved; see `Learner.adopt`."""
+        own, mine, transfer = carry(
+            self.save(), (meta, arrays), weights=self._weights, frozen=self._frozen,
+            description=self.policy_state()[0], driver=driver,
+        )  # fmt: skip
+        self.restore(own, mine)
+        return transfer
 
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
@@ -335,7 +344,7 @@ class PPO:
                 error = torch.maximum(error, moved)
             policy_loss, value_loss, entropy = -objective.sum(), error.sum(), entropy_B.sum()
             loss = policy_loss + settings.value_coef * value_loss - settings.entropy * entropy
-            found = torch.autograd.grad(loss / count, list(self._weights.values()))
+            found = torch.autograd.grad(loss / count, list(self._learned.values()))
             with torch.no_grad():
                 # unbiased, never negative: Schulman 2020, "Approximating KL divergence", k3
                 kl = (log_ratio.exp() - 1.0 - log_ratio).sum()
@@ -360,7 +369,7 @@ class PPO:
                 critic_rate *= self._learning_rate / settings.learning_rate
         self._actor_adam.step(total[:actors], self._learning_rate, shorten)
         self._critic_adam.step(total[actors:], critic_rate, shorten)
-        if self._action.kind == "continuous":
+        if "actor.log_std" in self._learned:
             lowest, highest = math.log(settings.min_std), math.log(settings.max_std)
             with torch.no_grad():
                 self._weights["actor.log_std"].clamp_(lowest, highest)
@@ -433,7 +442,7 @@ class PPO:
         """Return every tensor that learns or remembers, by name."""
         found = dict(self._weights)
         for adam, kind in ((self._actor_adam, "actor."), (self._critic_adam, "critic.")):
-            names = [name for name in self._weights if name.startswith(kind)]
+            names = [name for name in self._learned if name.startswith(kind)]
             found |= {f"adam.mean.{k}": v for k, v in zip(names, adam.means, strict=True)}
             found |= {f"adam.square.{k}": v for k, v in zip(names, adam.squares, strict=True)}
         return found

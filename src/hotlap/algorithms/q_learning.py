@@ -22,7 +22,8 @@ from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
 from hotlap.algorithms.settings import DQNSettings, PQNSettings
-from hotlap.errors import ConfigError, SimulationError
+from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.errors import ConfigError, DivergedError
 from hotlap.types import Array, Float32
 
 __all__ = ["DQN", "PQN", "QNetwork", "c51_projection", "explore"]
@@ -197,7 +198,11 @@ class _QLearner(ABC):
         rng = np.random.Generator(np.random.Philox(seed & _MASK))
         first = self._network.initial(rng)
         self._weights = {k: self._scales.tensor(v).requires_grad_() for k, v in first.items()}
-        self._adam = Adam(list(self._weights.values()))
+        self._frozen = frozen_weights(settings.freeze, self._weights)
+        for name in self._frozen:
+            self._weights[name].requires_grad_(False)
+        self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
+        self._adam = Adam(list(self._learned.values()))
 
     def greedy(self, observation: Mapping[str, Array]) -> Array:
         """Return the best choice for N rows: (N,) int64."""
@@ -216,7 +221,7 @@ class _QLearner(ABC):
 
     def _descend(self, loss: Tensor, learning_rate: float, longest: float) -> Tensor:
         """Take one step of Adam down a loss; return the length of the gradient."""
-        gradients = torch.autograd.grad(loss, list(self._weights.values()))
+        gradients = torch.autograd.grad(loss, list(self._learned.values()))
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         self._adam.step(gradients, learning_rate, ((norm + 1e-6) / longest).clamp(min=1.0))
         return norm
@@ -224,9 +229,9 @@ class _QLearner(ABC):
     def _tensors(self) -> dict[str, Tensor]:
         """Return every tensor that learns or remembers, by name."""
         found = dict(self._weights)
-        found |= dict(zip((f"adam.mean.{k}" for k in self._weights), self._adam.means, strict=True))
+        found |= dict(zip((f"adam.mean.{k}" for k in self._learned), self._adam.means, strict=True))
         squares = self._adam.squares
-        return found | dict(zip((f"adam.square.{k}" for k in self._weights), squares, strict=True))
+        return found | dict(zip((f"adam.square.{k}" for k in self._learned), squares, strict=True))
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return all of itself but a replay: a JSON-able dictionary, and arrays by name."""
@@ -248,17 +253,20 @@ class _QLearner(ABC):
         self._adam.steps = int(meta["adam_steps"])
         self._count(meta)
 
-    def adopt(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Begin a training of its own with the driver that another one saved.
+    def adopt(
+        self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
+    ) -> Transfer:
+        """Begin a training of its own with what another one saved; see `Learner.adopt`.
 
-        It explores as little as at the end from the first step on, and a replay begins empty.
-
-        Raises:
-            RunError: the driver was saved by another algorithm, network or observation.
+        A replay begins empty. Where the whole driver was taken, it explores as little as at the end
+        from the first step on.
         """
-        begun = dict.fromkeys(self._counters(), 0)
-        self.restore({**meta, **begun, "adopted": True}, arrays)
-        self._scales.restore(arrays, anew=True)
+        own, mine, transfer = carry(
+            self.save(), (meta, arrays), weights=self._weights, frozen=self._frozen,
+            description=self.policy_state()[0], driver=driver,
+        )  # fmt: skip
+        self.restore(own, mine)
+        return transfer
 
     @abstractmethod
     def _counters(self) -> dict[str, Any]:
@@ -343,7 +351,8 @@ class DQN(_QLearner):
             they are after; without gradient steps only these three.
 
         Raises:
-            SimulationError: rewards or gradients are not finite.
+            SimulationError: rewards are not finite.
+            DivergedError: gradients are not finite.
         """
         settings = self.settings
         self._experience.add(batch)
@@ -369,7 +378,7 @@ class DQN(_QLearner):
             self.replay.prioritize(index, surprise + np.float32(1e-3))
         found = {name: float(torch.stack(values).mean()) for name, values in history.items()}
         if not all(map(math.isfinite, found.values())):
-            raise SimulationError(
+            raise DivergedError(
                 f"the gradients of step {self._experience.gradient_steps} are not finite; look "
                 "for broken observations, or lower algorithm.learning_rate"
             )
@@ -466,7 +475,8 @@ class PQN(_QLearner):
             Metrics: means over the minibatches, besides `learning_rate` and `epsilon`.
 
         Raises:
-            SimulationError: rewards or gradients are not finite.
+            SimulationError: rewards are not finite.
+            DivergedError: gradients are not finite.
         """
         settings, network = self.settings, self._network
         self._scales.update(batch)
@@ -499,7 +509,7 @@ class PQN(_QLearner):
         means = torch.stack(history).mean(dim=0).tolist()
         found = dict(zip(("q_loss", "grad_norm", "td_error", "value"), means, strict=True))
         if not all(map(math.isfinite, found.values())):
-            raise SimulationError(
+            raise DivergedError(
                 f"the gradients of update {self._updates} are not finite; look for broken "
                 "observations, or lower algorithm.learning_rate"
             )

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from hotlap.config import Settings
 
 __all__ = [
+    "DEEPRACER_CNNS",
     "ActorCriticSettings",
     "DDPGSettings",
     "DQNSettings",
@@ -22,6 +30,13 @@ __all__ = [
     "TD3Settings",
 ]
 
+DEEPRACER_CNNS = {
+    "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW": "deepracer_shallow",
+    "DEEP_CONVOLUTIONAL_NETWORK": "deepracer",
+    "DEEP_CONVOLUTIONAL_NETWORK_DEEP": "deepracer_deep",
+}
+"""Our names of the networks that a `model_metadata.json` may ask for."""
+
 
 class NetworkSettings(Settings):
     """Layers of the actor and, separately, of the critic.
@@ -32,12 +47,37 @@ class NetworkSettings(Settings):
     mlp: tuple[PositiveInt, ...] = (64, 64)
     """Widths of the tanh layers over numbers."""
 
-    cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep"] = "small"
-    """ReLU layers over a camera: `small` for images of about 48x32 to 64x48, the others as on the
-    AWS DeepRacer, for 160x120."""
+    numbers: Literal["mlp", "robotini"] = "mlp"
+    """Layers over numbers: those of `mlp`, or `robotini`, the rectified ones of its racers, 512 and
+    256, without their LSTM; a critic of DDPG's family then sees state and action apart, joined by
+    256 more (`robotini_ddpg/agent.py`)."""
+
+    cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep", "airsim"] = "small"
+    """ReLU layers over a camera: `small` for images of about 48x32 to 64x48; `deepracer...` as on
+    the AWS DeepRacer, for 160x120, whose own words for them are read too; `airsim` as in the
+    Autonomous Driving Cookbook, for 255x59 pixels (Spryn et al. 2018, `rl_model.py`)."""
+
+    @field_validator("cnn", mode="before")
+    @classmethod
+    def _read_deepracer_s_words(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        word = given.upper()
+        whole = f"DEEP_CONVOLUTIONAL_NETWORK_{word}"
+        return DEEPRACER_CNNS.get(word) or DEEPRACER_CNNS.get(whole, given)
 
 
-class PPOSettings(Settings):
+class _Freezing(Settings):
+    freeze: tuple[str, ...] = ()
+    """Layers that do not move, by name, with `*` for anything: `camera.conv*`, `actor.hidden0`."""
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _split_names(cls, given: object) -> object:
+        return given.split(",") if isinstance(given, str) and given else given or ()
+
+
+class PPOSettings(_Freezing):
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
 
     kind: Literal["ppo"] = "ppo"
@@ -120,7 +160,7 @@ class PPOSettings(Settings):
     does not depend on it."""
 
 
-class ReplaySettings(Settings):
+class ReplaySettings(_Freezing):
     """What all learners from a replay have."""
 
     horizon: PositiveInt = 4
@@ -235,14 +275,18 @@ class _Soft(ActorCriticSettings):
     """Where that search begins."""
 
     target_entropy: float | None = None
-    """Entropy to hold [nat]; None: minus the number of numbers that an action has."""
+    """Entropy to hold [nat]; None: minus the number of numbers that an action has, or half of the
+    greatest that choices can have."""
 
     initial_std: PositiveFloat = 0.5
     """Standard deviation of actions at the start, before they are squashed."""
 
 
 class SACSettings(_Soft):
-    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905)."""
+    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905).
+
+    For discrete actions as in Christodoulou 2019, arXiv:1910.07207.
+    """
 
     kind: Literal["sac"] = "sac"
     """Which algorithm."""
@@ -317,7 +361,7 @@ class DQNSettings(ReplaySettings, _Epsilon):
     """How far weights make up for priorities at the start; wholly when the budget is spent."""
 
 
-class PQNSettings(_Epsilon):
+class PQNSettings(_Epsilon, _Freezing):
     """Q-learning without a replay or a target network (Gallici et al. 2024, arXiv:2407.04811)."""
 
     epsilon_steps: PositiveInt = 8000
@@ -366,7 +410,7 @@ class PQNSettings(_Epsilon):
     """Arithmetic of the layers over cameras. `auto`: bfloat16 where the processor has it."""
 
 
-class DistillSettings(Settings):
+class DistillSettings(_Freezing):
     """A teacher that sees the state shows a student how (Ross et al. 2011, arXiv:1011.0686)."""
 
     kind: Literal["distill"] = "distill"

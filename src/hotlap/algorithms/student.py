@@ -16,7 +16,8 @@ from hotlap.algorithms.normalizer import RunningNormalizer, normalize
 from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
-from hotlap.errors import RunError, SimulationError
+from hotlap.algorithms.transfer import frozen_weights
+from hotlap.errors import DivergedError, RunError
 from hotlap.types import Array, Float32
 
 __all__ = ["Student", "imitation_error", "shifted"]
@@ -38,11 +39,12 @@ class Student:
         names: of the observations it sees.
         averaging: share of the running average of its weights, which drives, that a gradient step
             keeps.
+        freeze: patterns of the names of layers that do not move.
         seed: of the first weights.
         device: torch's name for where to compute.
 
     Raises:
-        ConfigError: a name is not observed, or an image is too small.
+        ConfigError: a name is not observed, an image is too small, or nothing is left to learn.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Student:
         names: tuple[str, ...],
         *,
         averaging: float,
+        freeze: tuple[str, ...] = (),
         seed: int,
         device: str = "cpu",
     ) -> None:
@@ -63,10 +66,13 @@ class Student:
         rng = np.random.Generator(np.random.Philox(seed & _MASK))
         first = initial_weights(self._plan, 0.01, rng)
         self._weights = {k: torch.tensor(v, device=self._device) for k, v in first.items()}
-        for weight in self._weights.values():
+        self.frozen = frozen_weights(freeze, self._weights)
+        """Weights that do not move."""
+        self._learned = {k: w for k, w in self._weights.items() if k not in self.frozen}
+        for weight in self._learned.values():
             weight.requires_grad_()
         self._average = {name: w.detach().clone() for name, w in self._weights.items()}
-        self._adam = Adam(list(self._weights.values()))
+        self._adam = Adam(list(self._learned.values()))
         self._normalizers = {k: RunningNormalizer(n) for k, n in self._plan.vectors.items()}
         images = [math.prod(image.shape) for image in self._plan.images.values()]
         self._bfloat16 = settings.precision == "bfloat16" or (
@@ -103,7 +109,7 @@ class Student:
             learning_rate: step size of Adam.
 
         Raises:
-            SimulationError: the gradients are not finite.
+            DivergedError: the gradients are not finite.
         """
         inputs = self._inputs(frames)
         label = torch.from_numpy(np.ascontiguousarray(label_BA)).to(self._device)
@@ -114,7 +120,7 @@ class Student:
             output = forward(self._plan, self._weights, part, bfloat16=self._bfloat16)
             error_B = imitation_error(output, label[start : start + self._shard], self._action)
             loss = error_B.sum() / count
-            return torch.autograd.grad(loss, list(self._weights.values())), float(loss.detach())
+            return torch.autograd.grad(loss, list(self._learned.values())), float(loss.detach())
 
         starts = range(0, count, self._shard)
         results = self._shards.map(gradients, starts)
@@ -124,7 +130,7 @@ class Student:
             loss += also
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(total)))
         if not math.isfinite(float(norm)):
-            raise SimulationError(
+            raise DivergedError(
                 f"the gradients of the student's minibatch {self._adam.steps + 1} are not finite; "
                 "look for broken observations, or lower algorithm.learning_rate"
             )
@@ -139,6 +145,11 @@ class Student:
         """Take B rows into the means and deviations that numbers (not images) are scaled by."""
         for name, normalizer in self._normalizers.items():
             normalizer.update(observation[name].reshape(len(observation[name]), -1))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of its weights."""
+        return tuple(self._weights)
 
     @property
     def steps(self) -> int:
@@ -189,7 +200,7 @@ class Student:
     def _tensors(self) -> dict[str, Tensor]:
         found = {f"last.{name}": weight for name, weight in self._weights.items()}
         found |= self._average
-        names = list(self._weights)
+        names = list(self._learned)
         found |= {f"adam.mean.{k}": v for k, v in zip(names, self._adam.means, strict=True)}
         found |= {f"adam.square.{k}": v for k, v in zip(names, self._adam.squares, strict=True)}
         return found

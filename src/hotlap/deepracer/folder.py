@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.deepracer.metadata import (
     LIDARS,
     STEREO_BASELINE,
@@ -34,15 +35,13 @@ CARS, SECONDS = 32, 180
 """Cars at once, and seconds of training: what suits a 160x120 network on a laptop. With twice the
 cars, and so half as many updates, it took longer to the first clean laps."""
 
+SAC_CAPACITY, SAC_RATIO = 50_000, 0.125
+"""Images that SAC remembers, 1 GB of them at 160x120, and gradient steps for each."""
+
 STEPS_A_SECOND = 15
 STEPS_MOST = 10_000
 """DeepRacer ends an episode after this many steps."""
 
-CNNS = {
-    "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW": "deepracer_shallow",
-    "DEEP_CONVOLUTIONAL_NETWORK": "deepracer",
-    "DEEP_CONVOLUTIONAL_NETWORK_DEEP": "deepracer_deep",
-}
 LOSSES = {"mean squared error": "mse", "mean_squared_error": "mse", "huber": "huber"}
 METRICS = {"progress": "progress", "reward": "reward", "laptime": "lap_time"}
 LIDAR_KINDS = dict(
@@ -90,6 +89,7 @@ class _Plan:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._places = [folder, folder / "custom_files"]
+        self._by_sac = False
         self.notes: list[str] = []
         self.settings: dict[str, Any] = {
             "vehicle": "deepracer",
@@ -160,7 +160,7 @@ class _Plan:
                 f"{name}: the car obeys -30 to 30 degrees and 0.1 to 4 m/s; the "
                 "reward function sees what was asked"
             )
-        self.settings["algorithm.network.cnn"] = CNNS[found.network]
+        self.settings["algorithm.network.cnn"] = DEEPRACER_CNNS[found.network]
         self._note(
             f"{name}: neural_network = {found.network}: {self._set('algorithm.network.cnn')}"
         )
@@ -173,7 +173,18 @@ class _Plan:
             else:
                 self._note(f"{name}: sensor {sensor}: one grey camera of 160x120 pixels")
         if found.algorithm == "sac":
-            self._nothing(name, "training_algorithm = sac", "folders are trained by PPO")
+            self._by_sac = True
+            self.settings |= {
+                "algorithm.kind": "sac",
+                "algorithm.capacity": SAC_CAPACITY,
+                "algorithm.update_ratio": SAC_RATIO,
+            }
+            also = ", among choices, which DeepRacer cannot"
+            self._note(
+                f"{name}: training_algorithm = sac: SAC"
+                f"{'' if isinstance(found.actions, Continuous) else also}; "
+                f"{self._set('algorithm.capacity')}, {self._set('algorithm.update_ratio')}"
+            )
         else:
             self._note(f"{name}: training_algorithm = {found.algorithm}: PPO, clipped")
         if path is not None:
@@ -204,12 +215,13 @@ class _Plan:
             self._note("hyperparameters.json is absent: hotlap's own learning settings are used")
             return
         name = self._name(path)
+        plain, without = (_SAC, _NOT_SAC) if self._by_sac else (_PLAIN, _NOT_PPO)
         for key, value in read_json(path).items():
             at = f"{path}: {key}"
-            if key in _PLAIN:
-                settings, check = _PLAIN[key]
+            if key in plain:
+                settings, check = plain[key]
                 self.settings |= {setting: check(at, value) for setting in settings}
-                if key == "lr":
+                if key == "lr" and not self._by_sac:
                     self.settings["algorithm.schedule"] = "constant"
                     settings = (*settings, "algorithm.schedule")
                 self._note(f"{name}: {key}: {', '.join(self._set(s) for s in settings)}")
@@ -220,7 +232,8 @@ class _Plan:
                 else:
                     self._note(f"{name}: {key} = {value}: {why}")
             else:
-                self._nothing(name, key, _HYPERPARAMETERS.get(key, "it is not known"))
+                why = without.get(key) or _HYPERPARAMETERS.get(key, "it is not known")
+                self._nothing(name, key, why)
 
     def read_environment(self, track: str | None) -> None:
         path = self._folder / "run.env"
@@ -379,15 +392,28 @@ _PLAIN: dict[str, tuple[tuple[str, ...], Callable[[str, Any], Any]]] = {
     "loss_type": (("algorithm.value_loss",), choice(LOSSES)),
     "term_cond_max_episodes": (("train.episodes",), integer),
 }
-"""Hyperparameters that are settings of ours under another name."""
+"""Hyperparameters of PPO that are settings of ours under another name."""
+
+_SAC: dict[str, tuple[tuple[str, ...], Callable[[str, Any], Any]]] = {
+    "batch_size": _PLAIN["batch_size"],
+    "lr": (("algorithm.learning_rate", "algorithm.critic_learning_rate"), _PLAIN["lr"][1]),
+    "discount_factor": _PLAIN["discount_factor"],
+    "sac_alpha": (("algorithm.temperature",), within(0, 1)),
+    "term_cond_max_episodes": _PLAIN["term_cond_max_episodes"],
+}
+"""The same of SAC."""
+
+_NOT_PPO = {"sac_alpha": "it is of SAC, and training_algorithm asks for PPO"}
+_NOT_SAC = dict.fromkeys(
+    ("num_epochs", "beta_entropy", "loss_type"), "it is of PPO, and training_algorithm asks for SAC"
+)
 
 _HYPERPARAMETERS = {
     "num_episodes_between_training": "many cars drive at once, and the policy is updated whenever "
     "each has driven algorithm.horizon steps, not after whole episodes",
-    "e_greedy_value": "folders are trained by PPO",
-    "epsilon_steps": "folders are trained by PPO",
+    "e_greedy_value": "actions are drawn from the policy's own distribution",
+    "epsilon_steps": "actions are drawn from the policy's own distribution",
     "stack_size": "DeepRacer reads it and then stacks nothing either",
-    "sac_alpha": "folders are trained by PPO",
     "term_cond_avg_score": "training stops by train.episodes, train.steps or train.seconds",
 }
 

@@ -1,0 +1,122 @@
+"""Footprint: about how much memory a training will need, known before it begins."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from hotlap.algorithms.batch import ObservationSpec
+from hotlap.algorithms.settings import (
+    DistillSettings,
+    DQNSettings,
+    NetworkSettings,
+    PPOSettings,
+    PQNSettings,
+    ReplaySettings,
+)
+from hotlap.errors import ConfigError
+
+__all__ = ["check", "footprint", "free_memory"]
+
+AT_ONCE = 16
+"""Minibatches that are drawn together from a replay."""
+_PASSES = 3
+"""Numbers kept for each one that a layer passes on: it, its gradient, its copy in other digits."""
+_SHARD = 1024
+"""Rows that PPO and a student compute at once, at the most, whatever the minibatch."""
+
+AnySettings = PPOSettings | ReplaySettings | PQNSettings | DistillSettings
+
+
+def check(
+    settings: AnySettings,
+    observation: Mapping[str, ObservationSpec],
+    names: Sequence[str],
+    cars: int,
+) -> None:
+    """Refuse a training that cannot fit into the memory that is free.
+
+    Args:
+        settings: how to learn.
+        observation: what there is to see, by name.
+        names: of what the networks read.
+        cars: that drive at once.
+
+    Raises:
+        ConfigError: it needs more; the message names the setting that needs most.
+    """
+    parts, free = footprint(settings, observation, names, cars), free_memory()
+    if (whole := sum(parts.values())) > free:
+        most = max(parts, key=lambda name: parts[name])
+        raise ConfigError(
+            f"{most}: needs about {parts[most] / 1e9:,.1f} GB of memory (the whole training "
+            f"{whole / 1e9:,.1f} GB), and {free / 1e9:,.1f} GB are free; "
+            "lower it, or observe less"
+        )
+
+
+def footprint(
+    settings: AnySettings,
+    observation: Mapping[str, ObservationSpec],
+    names: Sequence[str],
+    cars: int,
+) -> dict[str, float]:
+    """Return about how many bytes a training needs, by the setting that decides it."""
+    seen = [observation[name] for name in dict.fromkeys(names)]
+    frame = sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in seen)
+    if isinstance(settings, DistillSettings):
+        parts = footprint(settings.practice, observation, names, cars)
+        student = min(settings.minibatch, _SHARD) * _passed(settings.practice.network, seen)
+        labels = settings.minibatch * frame * 2
+        return parts | {
+            "algorithm.memory": float(settings.memory * frame),
+            "algorithm.minibatch": float(student + labels),
+        }
+    # what is collected, and the tensors that are made of it
+    batch = cars * settings.horizon
+    parts = {"train.cars times algorithm.horizon": 2.0 * batch * frame}
+    if isinstance(settings, ReplaySettings):
+        rows, copies = settings.minibatch, 4 * AT_ONCE
+        parts["algorithm.capacity"] = float(settings.capacity * frame)
+    else:
+        rows, copies = min(settings.minibatch, batch), 1
+        if isinstance(settings, PPOSettings):
+            rows = min(rows, _SHARD)
+    networks = 1 if isinstance(settings, DQNSettings | PQNSettings) else 2
+    parts["algorithm.minibatch"] = float(
+        rows * (copies * frame + networks * _passed(settings.network, seen))
+    )
+    return parts
+
+
+def _passed(network: NetworkSettings, seen: Sequence[ObservationSpec]) -> int:
+    """Return about how many bytes the layers of one network keep of a row that they learn from."""
+    images = [math.prod(spec.shape) for spec in seen if spec.is_image]
+    if not images:
+        return 4 * _PASSES * max(1024, sum(network.mlp))
+    # The first convolution passes on most: filters over stride squared, numbers for a pixel; all
+    # further layers together as much again at the most.
+    first = {"small": 16 / 16, "deepracer": 32 / 4, "airsim": 16}.get(network.cnn, 32 / 16)
+    return int(4 * _PASSES * sum(images) * (1 + 2 * first))
+
+
+def free_memory() -> float:
+    """Return how many bytes are free, also of what a container may use; infinite where unknown."""
+    found = [math.inf]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(1024.0 * int(line.split()[1]))
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        most = int((group / "memory.max").read_text())
+        found.append(float(most - int((group / "memory.current").read_text())))
+    if len(found) == 1:
+        with suppress(AttributeError, OSError, ValueError):
+            found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return min(found)

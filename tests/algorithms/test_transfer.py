@@ -1,0 +1,288 @@
+"""Weights that are taken by name, and weights that do not move."""
+
+import numpy as np
+import pytest
+
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.learner import make_learner
+from hotlap.algorithms.settings import (
+    DDPGSettings,
+    DistillSettings,
+    DQNSettings,
+    NetworkSettings,
+    PPOSettings,
+    PQNSettings,
+    QRSACSettings,
+    SACSettings,
+    TD3Settings,
+)
+from hotlap.algorithms.transfer import Transfer, frozen_weights
+from hotlap.errors import ConfigError, RunError
+
+OBSERVATION = {
+    "camera": ObservationSpec((24, 32, 1), "uint8"),
+    "state": ObservationSpec((5,), "float32"),
+}
+SMALL = {"network": NetworkSettings(mlp=(16, 16)), "precision": "float32"}
+QUICK = {"minibatch": 16, "warmup": 0, "update_ratio": 0.125, "capacity": 400}
+PRACTICE = PPOSettings(**SMALL, minibatch=16, threads=1, freeze=())
+LEARNERS = {
+    "ppo": ("discrete", PPOSettings, SMALL | {"minibatch": 16, "epochs": 2, "threads": 1}),
+    "ppo, numbers": ("continuous", PPOSettings, SMALL | {"minibatch": 16, "threads": 1}),
+    "ddpg": ("continuous", DDPGSettings, SMALL | QUICK),
+    "td3": ("continuous", TD3Settings, SMALL | QUICK),
+    "sac": ("continuous", SACSettings, SMALL | QUICK),
+    "sac, choices": ("discrete", SACSettings, SMALL | QUICK),
+    "qr_sac": ("continuous", QRSACSettings, SMALL | QUICK),
+    "dqn": ("discrete", DQNSettings, SMALL | QUICK | {"target_every": 2}),
+    "dueling c51": ("discrete", DQNSettings, SMALL | QUICK | {"dueling": True, "head": "c51"}),
+    "pqn": ("discrete", PQNSettings, SMALL | {"minibatch": 16}),
+    "distill": ("continuous", DistillSettings, {"practice": PRACTICE, "minibatch": 16}),
+}
+EVERY = pytest.mark.parametrize("name", LEARNERS)
+SIZES = {"discrete": 3, "continuous": 2}
+
+
+def learner(name, *, seed=7, actor=("camera", "state"), actions=None, **changes):
+    kind, settings, given = LEARNERS[name]
+    action = ActionSpec(kind, actions or SIZES[kind])
+    made = settings(**(given | changes))
+    made = make_learner(made, OBSERVATION, action, actor, actor, seed=seed, device="cpu")
+    if name == "distill":  # a driver of PPO's teaches, so that the student learns at once
+        made._name = "student"
+        made._teacher = _teacher(action)
+    return made
+
+
+def _teacher(action):
+    from hotlap.algorithms.policy import NumpyPolicy
+
+    names = ("camera", "state")
+    ppo = make_learner(PRACTICE, OBSERVATION, action, names, names, seed=3, device="cpu")
+    return NumpyPolicy(*ppo.policy_state())
+
+
+def look(rng, *shape):
+    return {
+        "camera": rng.integers(0, 256, (*shape, 24, 32, 1)).astype(np.uint8),
+        "state": rng.normal(1.0, 2.0, (*shape, 5)).astype(np.float32),
+    }
+
+
+def update(ours, seed, *, numbers=2, steps=8, rows=4):
+    """Let a learner act on what is drawn at random, and learn from it."""
+    rng = np.random.default_rng(seed)
+    seen = look(rng, steps, rows)
+    acts = []
+    for t in range(steps):
+        now = {name: values[t] for name, values in seen.items()}
+        uniform = rng.uniform(0.01, 0.99, (rows, numbers)).astype(np.float32)
+        acts.append(ours.act(now, uniform, np.zeros(rows, bool)))
+    terminated, truncated = rng.random((2, steps, rows)) < 0.1
+    batch = Batch(
+        observation=seen,
+        last_observation=look(rng, rows),
+        action=np.stack([action for action, _ in acts]),
+        log_prob=np.stack([log_prob for _, log_prob in acts]),
+        reward=rng.normal(size=(steps, rows)).astype(np.float32),
+        terminated=terminated,
+        truncated=truncated,
+        reached=look(rng, int((terminated | truncated).sum())),
+    )
+    ours.update(batch, progress=0.0)
+
+
+def weights(ours):
+    """Return what a learner saves of its weights, without what only its optimiser knows."""
+    no = ("adam.", "target.", "last.", "normalizer.", "reward.", "practice.", "memory.", "walk")
+    saved = {k.removeprefix("student."): v for k, v in ours.save()[1].items()}
+    return {k: v for k, v in saved.items() if not k.startswith(no) and k != "log_temperature"}
+
+
+@EVERY
+def test_frozen_layers_keep_their_bytes_and_the_others_move(name):
+    ours = learner(name, freeze=("camera.conv*",))
+    before = weights(ours)
+
+    for seed in range(3):
+        update(ours, seed)
+
+    after = weights(ours)
+    frozen = [k for k in before if "camera.conv" in k]
+    assert len(frozen) >= 4  # kernels and biases of two convolutions
+    for key, value in before.items():
+        moved = value.tobytes() != after[key].tobytes()
+        assert moved == (key not in frozen), key
+
+
+@EVERY
+def test_what_is_frozen_continues_to_the_same_bytes(name):
+    if name == "distill":
+        pytest.skip("a distillation made by hand has no teacher of its own to save")
+    through, other = (learner(name, freeze="camera.conv0") for _ in range(2))
+    update(other, 5)
+    update(through, 0)
+    meta, arrays = through.save()
+
+    other.restore(meta, arrays)
+    if through.replay is None:
+        update(other, 1)
+        update(through, 1)
+
+    for key, value in through.save()[1].items():
+        np.testing.assert_array_equal(value, other.save()[1][key], err_msg=key)
+
+
+def test_a_frozen_camera_costs_no_gradient():
+    ours = learner("dqn", freeze=("camera.*",))
+
+    update(ours, 0)
+
+    assert not any("camera" in key for key in ours.save()[1] if key.startswith("adam."))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (("camera.conv*",), {"actor.camera.conv0.weight", "critic.camera.conv0.weight"}),
+        (("actor.camera.conv0",), {"actor.camera.conv0.weight"}),
+        (("head.bias",), {"actor.head.bias"}),
+        (("hidden0", "head.bias"), {"actor.hidden0.weight", "actor.head.bias"}),
+    ],
+)
+def test_patterns_name_layers_or_weights_of_one_network_or_of_both(patterns, expected):
+    names = ["actor.camera.conv0.weight", "actor.hidden0.weight", "actor.head.weight"]
+    names += ["actor.head.bias", "critic.camera.conv0.weight", "critic.head.weight"]
+
+    assert frozen_weights(patterns, names) == expected
+
+
+def test_a_pattern_that_names_nothing_tells_what_there_is():
+    with pytest.raises(
+        ConfigError,
+        match=r"algorithm.freeze: 'camera.cnn\*' matches no .* camera.conv0, camera.conv1, hidden0",
+    ):
+        learner("ppo", freeze=("camera.cnn*",))
+
+
+@pytest.mark.parametrize("name", ["ppo", "sac", "dqn", "pqn", "distill"])
+def test_freezing_everything_is_refused(name):
+    with pytest.raises(ConfigError, match=r"'\*' would freeze all of the \w+, .* leave out one of"):
+        learner(name, freeze=("*",))
+
+
+def test_freezing_a_whole_critic_is_refused():
+    with pytest.raises(ConfigError, match="would freeze all of the critic"):
+        learner("ppo", freeze=("critic.*",))
+
+
+# --- taken by name ---
+
+
+@EVERY
+def test_another_head_leaves_the_rest_as_it_was(name):
+    old = learner(name)
+    update(old, 0)
+    there = weights(old)
+    new = learner(name, seed=9, actions=6)
+
+    transfer = new.adopt(*old.save())
+
+    here = weights(new)
+    heads = [k for k in here if there[k].shape != here[k].shape]
+    assert 1 <= len(heads) <= 8
+    layers = {k.rpartition(".")[0] for k in heads}  # a kernel does not come without its bias
+    for key, value in here.items():
+        same = np.array_equal(value, there[key])
+        assert same == (key.rpartition(".")[0] not in layers and key not in heads), key
+    assert "camera.conv0" in {k.split("actor.")[-1].split("critic.")[-1] for k in transfer.loaded}
+    assert all(" here " in why for why in transfer.skipped.values())
+    update(new, 1, numbers=6)
+
+
+def test_a_renamed_layer_begins_anew_and_is_told():
+    old, new = learner("pqn"), learner("pqn", seed=9)
+    meta, arrays = old.save()
+    arrays = {k.replace("hidden0", "first"): v for k, v in arrays.items()}
+    fresh = weights(new)
+
+    transfer = new.adopt(meta, arrays)
+
+    assert transfer.skipped == {"hidden0": "it has no such layer"}
+    assert transfer.loaded == ("camera.conv0", "camera.conv1", "head")
+    np.testing.assert_array_equal(weights(new)["hidden0.weight"], fresh["hidden0.weight"])
+    np.testing.assert_array_equal(weights(new)["head.weight"], arrays["head.weight"])
+    assert new.save()[0]["adam_steps"] == 0
+    assert not new.save()[0]["adopted"]  # it cannot drive yet, and explores from the beginning
+
+
+def test_targets_follow_what_was_taken():
+    old, new = learner("dqn"), learner("dqn", seed=9, actions=6)
+    for seed in range(3):
+        update(old, seed)
+
+    new.adopt(*old.save())
+
+    saved = new.save()[1]
+    there = old.save()[1]
+    np.testing.assert_array_equal(saved["target.hidden0.weight"], there["target.hidden0.weight"])
+    np.testing.assert_array_equal(saved["target.head.weight"], saved["head.weight"])
+
+
+def test_nothing_that_fits_is_an_error():
+    old = learner("ppo", actor=("state",))
+    new = learner("ppo", actor=("camera",), actions=6)
+
+    with pytest.raises(RunError, match=r"none of its layers fits here; .*: it has no such layer"):
+        new.adopt(*old.save())
+
+
+@pytest.mark.parametrize("name", ["dqn", "ppo", "pqn"])
+def test_a_student_s_eyes_begin_another_learner_s(name):
+    old = learner("distill")
+    update(old, 0)
+    driver = old.policy_state()
+    new = learner(name, seed=9, freeze=("camera.conv*",))
+
+    transfer = new.adopt(*old.save(), driver)
+    for seed in range(2):
+        update(new, seed)
+
+    seen = {k: v for k, v in weights(new).items() if "camera.conv" in k}
+    assert len(seen) >= 4
+    for key, value in seen.items():  # also the critic's, of PPO
+        bare = key.removeprefix("actor.").removeprefix("critic.")
+        np.testing.assert_array_equal(value, driver[1][bare], err_msg=key)
+    assert set(transfer.frozen) == {k.rpartition(".")[0] for k in seen}
+    if name != "ppo":
+        assert transfer.skipped["head"].startswith(("its outputs", "weight"))
+
+
+def test_a_whole_driver_of_another_learner_drives_alike():
+    old = learner("ppo, numbers")
+    update(old, 0)
+    new = learner("distill", seed=9)
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    assert transfer.skipped == {}
+    seen = look(np.random.default_rng(5), 20)
+    np.testing.assert_allclose(new.greedy(seen), old.greedy(seen), atol=1e-6)
+
+
+def test_layers_that_compute_in_another_way_are_not_taken():
+    old, new = learner("ppo", actor=("state",)), learner("pqn", actor=("state",))
+
+    with pytest.raises(RunError, match="its layers compute in another way"):  # tanh, and relu
+        new.adopt(*old.save(), old.policy_state())
+
+
+def test_the_report_has_a_line_for_each_layer():
+    transfer = Transfer(("conv0", "hidden0"), {"head": "weight 5x64, here 7x64"}, ("conv0",))
+
+    assert transfer.summary == "2 layers taken, 1 begin anew, 1 frozen"
+    assert transfer.table() == [
+        "conv0    taken, frozen",
+        "hidden0  taken",
+        "head     anew: weight 5x64, here 7x64",
+    ]
