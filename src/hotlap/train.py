@@ -16,7 +16,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from hotlap.algorithms.learner import AlgorithmSettings, Phase, Phased, Taught, make_learner
+from hotlap.algorithms.learner import (
+    AlgorithmSettings,
+    Phase,
+    Phased,
+    Remembering,
+    Taught,
+    make_learner,
+)
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import DistillSettings, PPOSettings
@@ -452,7 +459,8 @@ class _Training:
 
     def _try(self) -> Trial:
         """Evaluate the present driver, and say what is new about it."""
-        trial = self.trials.run(self.learner.greedy, self.steps)
+        begin = self.learner.begin if isinstance(self.learner, Remembering) else None
+        trial = self.trials.run(self.learner.greedy, self.steps, begin)
         report = trial.report
         if trial.first_clean:
             self.run.log_event(

@@ -22,7 +22,7 @@ from hotlap.algorithms.settings import (
 )
 from hotlap.types import Array, Float32
 
-__all__ = ["AlgorithmSettings", "Learner", "Phase", "Phased", "make_learner"]
+__all__ = ["AlgorithmSettings", "Learner", "Phase", "Phased", "Remembering", "make_learner"]
 
 AlgorithmSettings: TypeAlias = Annotated[
     PPOSettings
@@ -128,6 +128,17 @@ class Phased(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """A learner whose `greedy` may remember what it saw before."""
+
+    def begin(self, rows: Array | None = None) -> None:
+        """Forget what `greedy` remembers of some rows, by index, as their episodes begin.
+
+        None: of all of them, and how many there were.
+        """
+
+
+@runtime_checkable
 class Taught(Protocol):
     """A learner that may be given a driver to learn from."""
 
@@ -168,6 +179,12 @@ def make_learner(
 
         return Distill(settings, observation, action, actor, critic, seed=seed, device=device)
     if isinstance(settings, PPOSettings):
+        if settings.network.memory or settings.network.previous_action:
+            from hotlap.algorithms.recurrent_ppo import RecurrentPPO
+
+            return RecurrentPPO(
+                settings, observation, action, actor, critic, seed=seed, device=device
+            )
         from hotlap.algorithms.ppo import PPO
 
         return PPO(settings, observation, action, actor, critic, seed=seed, device=device)

@@ -36,6 +36,17 @@ class NetworkSettings(Settings):
     """ReLU layers over a camera: `small` for images of about 48x32 to 64x48, the others as on the
     AWS DeepRacer, for 160x120."""
 
+    memory: NonNegativeInt = 0
+    """Gated recurrent units after those layers, which remember what was seen in an episode (`ppo`
+    and `rdpg`); 0: it sees the present alone."""
+
+    previous_action: bool = False
+    """Whether it also sees its action of the step before (`ppo` and `rdpg`)."""
+
+    critic_memory: bool | None = None
+    """Whether the critic has units of its own too; None: where it sees nothing but what the actor
+    sees."""
+
 
 class PPOSettings(Settings):
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
