@@ -17,6 +17,7 @@ from hotlap.algorithms.settings import (
     PPOSettings,
     PQNSettings,
     QRSACSettings,
+    RDPGSettings,
     SACSettings,
     TD3Settings,
 )
@@ -30,6 +31,7 @@ AlgorithmSettings: TypeAlias = Annotated[
     | TD3Settings
     | SACSettings
     | QRSACSettings
+    | RDPGSettings
     | DQNSettings
     | PQNSettings
     | DistillSettings,
@@ -196,6 +198,10 @@ def make_learner(
         from hotlap.algorithms.q_learning import PQN
 
         return PQN(settings, observation, action, actor, critic, seed=seed, device=device)
+    if isinstance(settings, RDPGSettings):
+        from hotlap.algorithms.rdpg import RDPG
+
+        return RDPG(settings, observation, action, actor, critic, seed=seed, device=device)
     from hotlap.algorithms.actor_critic import ActorCritic
 
     return ActorCritic(settings, observation, action, actor, critic, seed=seed, device=device)

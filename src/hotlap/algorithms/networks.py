@@ -144,8 +144,8 @@ def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[s
 def _orthogonal(out: int, size: int, rng: np.random.Generator) -> Tensor:
     draw = rng.standard_normal((max(out, size), min(out, size)), dtype=np.float32)
     q, r = torch.linalg.qr(torch.from_numpy(draw))
-    q = q * r.diagonal().sign()  # without it the draw is not uniform over rotations
-    return q.T if out < size else q
+    found: Tensor = q * r.diagonal().sign()  # else the draw is not uniform over rotations
+    return found.T if out < size else found
 
 
 def forward(

@@ -190,7 +190,7 @@ class PPO:
             key = [self._seed & _MASK, self._updates << 16 | epoch]
             rng = np.random.Generator(np.random.Philox(key=key))
             for shards in self._minibatches(rng, batch.steps, batch.rows):
-                metrics = self._minibatch(inputs, rows, advantage[torch.cat(shards)], shards)
+                metrics = self._minibatch(inputs, rows, advantage[torch.cat(list(shards))], shards)
                 # The first minibatch has seen no change of the policy yet: its KL says nothing.
                 if settings.schedule == "kl" and history:
                     self._adapt(metrics["kl"])

@@ -67,7 +67,8 @@ class RecurrentPPO(PPO):
             critic = np.where(fresh[:, None], np.float32(0), self._critic_now)
             self._begun = carried, critic
         output, hidden = self._advance(observation, carried)
-        action, log_prob = self._sample(output, uniform)
+        with torch.no_grad():
+            action, log_prob = self._sample(output, uniform)
         self._now = self._with_action(hidden, action)
         return action, log_prob
 

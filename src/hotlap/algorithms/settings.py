@@ -17,6 +17,7 @@ __all__ = [
     "PPOSettings",
     "PQNSettings",
     "QRSACSettings",
+    "RDPGSettings",
     "ReplaySettings",
     "SACSettings",
     "TD3Settings",
@@ -232,6 +233,35 @@ class TD3Settings(_Noisy):
 
     target_noise_clip: PositiveFloat = 0.5
     """it never exceeds this."""
+
+
+class RecurrentNetworkSettings(NetworkSettings):
+    """Layers of an actor that remembers, and of its critic."""
+
+    memory: PositiveInt = 64
+    """Gated recurrent units after those layers, which remember what was seen in an episode."""
+
+    previous_action: bool = True
+    """Whether it also sees its action of the step before."""
+
+
+class RDPGSettings(_Noisy):
+    """Recurrent deterministic policy gradients (Heess et al. 2015, arXiv:1512.04455)."""
+
+    kind: Literal["rdpg"] = "rdpg"
+    """Which algorithm."""
+
+    minibatch: PositiveInt = 512
+    """Transitions of one gradient step; so many `sequence`s as that makes."""
+
+    sequence: PositiveInt = 16
+    """Steps of a sequence that are learned from."""
+
+    burn_in: NonNegativeInt = 8
+    """Steps before them from which the units only remember (Kapturowski et al. 2019)."""
+
+    network: RecurrentNetworkSettings = RecurrentNetworkSettings()
+    """Layers of the actor and of the critics."""
 
 
 class _Soft(ActorCriticSettings):
