@@ -252,6 +252,15 @@ def test_losses_and_gradients_are_a_slow_twin_s():
             np.testing.assert_allclose(mine, one, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("critic", ["state", "camera"])
+def test_stretches_without_an_end_are_learned_from(critic):
+    made = learner(actor=("camera",), critic=(critic,))
+
+    metrics = made.update(drive(made, steps=40, ends=0.0), progress=0.0)
+
+    assert np.isfinite(metrics["critic_loss"])
+
+
 def test_a_critic_that_sees_the_state_needs_no_memory():
     made = learner(actor=("camera",), critic=("state",))
 

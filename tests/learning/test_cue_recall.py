@@ -89,6 +89,7 @@ def replay(settings, network, **more):
     return settings(**(defaults | {"network": network} | more))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_recurrent_ppo_recalls_what_it_saw(seed):
     world = Cue(64, "discrete", wait=5, seed=seed)
@@ -111,6 +112,7 @@ def test_ppo_without_a_memory_stays_at_chance():
     assert abs(np.mean(scores) - 0.5) < 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_rdpg_recalls_what_it_saw(seed):
     world = Cue(32, "continuous", wait=5, seed=seed)

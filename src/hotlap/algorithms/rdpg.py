@@ -209,7 +209,8 @@ class RDPG(ActorCritic):
         scales, names = self._scales, self._read
         steps, count = drawn.reward.shape
         flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in drawn.observation.items()}
-        seen, reached = scales.inputs(flat, names), scales.inputs(drawn.reached, names)
+        seen = scales.inputs(flat, names)
+        reached = scales.inputs(drawn.reached, names if drawn.ended.any() else ())
         fresh = np.concatenate([drawn.begins[None], drawn.ended])
         before = np.concatenate([drawn.before[None], drawn.action])
         before = np.where(fresh[..., None], np.float32(0), before)
