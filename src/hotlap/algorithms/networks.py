@@ -206,7 +206,9 @@ def remember(
     Source: Cho et al. 2014, arXiv:1406.1078, eqs. 5 to 8, with the reset after the product and z
     in the place of 1 - z, as torch.nn.GRU has them.
     """
-    keep = None if fresh_TB is None else (~fresh_TB).to(gates_TBG.dtype)[..., None]
+    keep = None
+    if fresh_TB is not None and fresh_TB.any():
+        keep = (~fresh_TB).to(gates_TBG.dtype)[..., None]
     found: tuple[Tensor, ...] = _Remember.apply(  # type: ignore[no-untyped-call]
         gates_TBG, weight_GH, bias_G, hidden_BH, keep
     )
@@ -328,27 +330,32 @@ class _Remember(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Return what the units reach; then both gates, candidates, k_n, and what was kept."""
         steps, (rows, units) = len(gates), hidden.shape
-        reached, candidate, before, product = gates.new_empty(4, steps, rows, units)
+        reached, candidate = gates.new_empty(2, steps, rows, units)
         both = gates.new_empty(steps, rows, 2 * units)
-        turned = weight.t()
-        for t in range(steps):
+        inner = torch.empty_like(gates)
+        kept, turned, first = inner.unbind(), weight.t(), hidden
+        # views cost as much as sums of so few numbers: they are made for all steps at once
+        loop = zip(
+            _parts(gates, units), _parts(inner, units), _parts(both, units), kept, both.unbind(),
+            candidate.unbind(), reached.unbind(), keep.unbind() if keep is not None else kept,
+            strict=True,
+        )  # fmt: skip
+        for (i_rz, i_n), (k_rz, k_n), (r, z), k, rz, n, after, on in loop:
             if keep is not None:
-                hidden = hidden * keep[t]
-            before[t] = hidden
-            kept = torch.addmm(bias, hidden, turned)
-            pair = torch.add(gates[t, :, : 2 * units], kept[:, : 2 * units], out=both[t])
-            pair.sigmoid_()
-            product[t] = kept[:, 2 * units :]
-            new = torch.addcmul(gates[t, :, 2 * units :], pair[:, :units], product[t])
-            torch.tanh(new, out=candidate[t])
-            hidden = torch.lerp(candidate[t], hidden, pair[:, units:], out=reached[t])
-        return reached, both, candidate, product, before
+                hidden = hidden * on
+            torch.addmm(bias, hidden, turned, out=k)
+            torch.add(i_rz, k_rz, out=rz).sigmoid_()
+            torch.addcmul(i_n, r, k_n, out=n).tanh_()
+            hidden = torch.lerp(n, hidden, z, out=after)
+        before = torch.cat([first[None], reached[:-1]])
+        if keep is not None:
+            before *= keep
+        return reached, both, candidate, inner[..., 2 * units :], before
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         _, weight, _, _, keep = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.has_keep = keep is not None
         ctx.save_for_backward(weight, *output[1:], *([keep] if keep is not None else []))
 
     @staticmethod
@@ -363,18 +370,31 @@ class _Remember(torch.autograd.Function):
         slope = both.new_empty(*both.shape[:2], 3 * units)
         inner = torch.empty_like(slope)  # of W h + b: as the gates', but n's goes through r
         back = torch.zeros_like(candidate[0])
-        for t in reversed(range(len(slope))):
-            back = back + gradient[t]
-            torch.mul(back, to_update[t], out=slope[t, :, units : 2 * units])
-            new = torch.mul(back, to_new[t], out=slope[t, :, 2 * units :])
-            torch.mul(new, to_reset[t], out=slope[t, :, :units])
-            inner[t, :, : 2 * units] = slope[t, :, : 2 * units]
-            torch.mul(new, reset[t], out=inner[t, :, 2 * units :])
-            back = torch.addmm(back * update[t], inner[t], weight)
-            if ctx.has_keep:
-                back = back * rest[0][t]
+        keeps = rest[0].unbind() if rest else update.unbind()
+        loop = zip(
+            gradient.unbind(), to_update.unbind(), to_new.unbind(), to_reset.unbind(),
+            reset.unbind(), update.unbind(), slope[..., 2 * units :].unbind(), inner.unbind(),
+            inner[..., :units].unbind(), inner[..., units : 2 * units].unbind(),
+            inner[..., 2 * units :].unbind(), keeps, strict=True,
+        )  # fmt: skip
+        for g, u_z, u_n, u_r, r, z, new, k, k_r, k_z, k_n, on in reversed(list(loop)):
+            back = back + g
+            torch.mul(back, u_z, out=k_z)
+            torch.mul(back, u_n, out=new)
+            torch.mul(new, u_r, out=k_r)
+            torch.mul(new, r, out=k_n)
+            back = torch.addmm(back * z, k, weight)
+            if rest:
+                back *= on
+        slope[..., : 2 * units] = inner[..., : 2 * units]
         flat = inner.flatten(0, 1)
         return slope, flat.t() @ before.flatten(0, 1), flat.sum(dim=0), back, None
+
+
+def _parts(gates_TBG: Tensor, units: int) -> list[tuple[Tensor, Tensor]]:
+    """Return the gates of each step, cut before the last of them."""
+    last = gates_TBG.shape[2] - units
+    return list(zip(gates_TBG[..., :last].unbind(), gates_TBG[..., last:].unbind(), strict=True))
 
 
 class Adam:
