@@ -279,11 +279,16 @@ def test_a_policy_that_stays_has_no_kl(kind, network):
 
 def test_values_and_advantages_are_a_slow_twin_s():
     """Walk through every row step by step, with torch's own GRU cell."""
-    made = stirred(learner(normalize_observations=False, normalize_rewards=False))
-    made.update(drive(made, seed=3), progress=0.0)
+    made = stirred(
+        learner(
+            normalize_observations=False, normalize_rewards=False, learning_rate=1e-12,
+            schedule="constant",
+        )
+    )  # fmt: skip
+    earlier = drive(made, seed=3)
+    made.update(earlier, progress=0.0)
     arrays, scale = made.save()[1], made._normalizers["state"]
-    carried = made._critic_now.copy()
-    batch = drive(made, seed=4, ends=0.15)
+    batch = drive(made, seed=4, ends=0.15, fresh=earlier.ended[-1])
     w = {k.removeprefix("critic."): torch.from_numpy(v) for k, v in arrays.items()
          if k.startswith("critic.")}  # fmt: skip
 
@@ -298,13 +303,16 @@ def test_values_and_advantages_are_a_slow_twin_s():
         return (state @ w["head.weight"].t() + w["head.bias"]).item(), state
 
     steps, rows = batch.reward.shape
-    first = made._begun[0][:, made._actor.memory :].copy()
     values, following = np.zeros((2, steps, rows), np.float32)
     reached = iter(batch.reached["state"])
     ends = {(t, n): next(reached) for t, n in zip(*np.nonzero(batch.ended), strict=True)}
     for n in range(rows):
-        state = torch.from_numpy(carried[n])[None]
-        before = first[n]
+        state, before = torch.zeros(1, 8), np.zeros(3, np.float32)
+        for t in range(steps):  # what it remembers from the update before
+            _, state = value(earlier.observation["state"][t, n], before, state)
+            before = earlier.action[t, n].clip(-1, 1)
+            if earlier.ended[t, n]:
+                state, before = torch.zeros(1, 8), np.zeros(3, np.float32)
         for t in range(steps):
             values[t, n], state = value(batch.observation["state"][t, n], before, state)
             before = batch.action[t, n].clip(-1, 1)
@@ -462,11 +470,16 @@ def test_a_driver_that_remembers_is_not_taken_for_one_that_does_not():
     ],
 )
 def test_learners_without_a_memory_say_so(settings):
-    with pytest.raises(ConfigError, match=r"network\.memory .*only algorithm=ppo and .*rdpg"):
+    with pytest.raises(ConfigError, match=r"algorithm\.network\.memory .*only ppo and rdpg"):
         make_learner(
             settings, OBSERVATION, ActionSpec("continuous", 3), ("state",), ("state",),
             seed=0, device="cpu",
         )  # fmt: skip
+
+
+def test_a_critic_s_memory_alone_is_refused():
+    with pytest.raises(ConfigError, match=r"network\.critic_memory: without .*memory nothing"):
+        learner(network={"memory": 0, "previous_action": False, "critic_memory": True})
 
 
 def test_a_teacher_with_a_memory_is_refused():

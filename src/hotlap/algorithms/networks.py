@@ -68,8 +68,13 @@ def make_plan(
     """
     if actions is None and (settings.memory or settings.previous_action):
         raise ConfigError(
-            "network.memory and network.previous_action: only algorithm=ppo and algorithm=rdpg "
-            "remember; choose one of them, or memory=0 and previous_action=false"
+            "algorithm.network.memory and algorithm.network.previous_action: only ppo and rdpg "
+            "remember; choose one of them as algorithm, or memory=0 and previous_action=false"
+        )
+    if settings.critic_memory is not None and not (settings.memory or settings.previous_action):
+        raise ConfigError(
+            "algorithm.network.critic_memory: without algorithm.network.memory nothing is "
+            "remembered; set that too (ppo and rdpg have one), or leave critic_memory away"
         )
     unknown = [name for name in names if name not in observation]
     if unknown or not names:

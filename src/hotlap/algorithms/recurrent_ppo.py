@@ -157,7 +157,7 @@ class RecurrentPPO(PPO):
         units = self._critic.memory
         if not units and not self._critic.previous_action:
             return super()._advantages(batch, inputs)
-        sequences, last = self._sequences, batch.ended[-1]
+        sequences = self._sequences
         value, hidden = self._through("critic", inputs, sequences.begun["critic"],
                                       sequences.fresh)  # fmt: skip
         hidden_TNH = np.array(hidden.cpu().numpy())
@@ -172,8 +172,7 @@ class RecurrentPPO(PPO):
             found = self._through("critic", given, self._tensor(hidden_BH), None)[0]
             return np.array(found[:, 0].cpu().numpy())
 
-        on = ~last[:, None]
-        following = after(batch.last_observation, hidden_TNH[-1] * on, done[-1] * on)
+        following = after(batch.last_observation, hidden_TNH[-1], done[-1])
         # What an ended step reached belongs to its own episode, and so to its memory.
         reached = np.zeros(0, np.float32)
         if ended.any():
