@@ -11,7 +11,7 @@ import numpy as np
 
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.simulator import Command
-from hotlap.types import Array
+from hotlap.types import Array, Float32
 
 __all__ = ["NOBODY", "Crew", "Driver", "Eyes"]
 
@@ -83,21 +83,39 @@ class Driver:
         return found.hexdigest()[:8]
 
     def act(self, observation: Mapping[str, Array]) -> Array:
-        """Choose the best action for each of M rows; an answer depends on its own row alone."""
+        """Choose the best action for each of M rows, which all begin an episode; see `step`."""
+        rows = len(next(iter(observation.values()))) if observation else 0
+        return self.step(observation, np.zeros((rows, self.policy.memory), np.float32))[0]
+
+    def step(self, observation: Mapping[str, Array], memory: Float32) -> tuple[Array, Float32]:
+        """Choose the best action for each of M rows; an answer depends on its own row alone.
+
+        Args:
+            observation: by name, (M, ...).
+            memory: (M, `policy.memory`), what the step before returned; 0 where an episode begins.
+
+        Returns:
+            The actions, and what to give to the next step.
+        """
         seen = {name: observation[name] for name in self.policy.names if name in observation}
         rows = len(next(iter(seen.values()))) if seen else 0
         if not rows:
-            return self.policy.act(observation)
+            return self.policy.step(observation, memory)
         padded = -(-rows // _BLOCK) * _BLOCK
-        for name, found in seen.items():
+        for name, found in {**seen, "": memory}.items():
             room = np.zeros((padded, *found.shape[1:]), found.dtype)
             room[:rows] = found
             seen[name] = room
+        carried = seen.pop("")
         blocks = [
-            self.policy.act({name: found[at : at + _BLOCK] for name, found in seen.items()})
+            self.policy.step(
+                {name: found[at : at + _BLOCK] for name, found in seen.items()},
+                carried[at : at + _BLOCK],
+            )
             for at in range(0, padded, _BLOCK)
         ]
-        return np.concatenate(blocks)[:rows]
+        action, after = (np.concatenate(parts)[:rows] for parts in zip(*blocks, strict=True))
+        return action, after
 
 
 class Crew:
@@ -118,6 +136,7 @@ class Crew:
         self._eyes: dict[str, Eyes] = {}
         self._next = 0
         self._groups: list[tuple[Eyes, list[int]]] = []
+        self._memory: dict[int, Float32] = {}  # (N, carried) by driver, of those that remember
 
     seat: Array
     """(N,) number of the driver of each row, or NOBODY."""
@@ -128,6 +147,8 @@ class Crew:
         """Take a driver in, and return its number."""
         number, self._next = self._next, self._next + 1
         self.drivers[number] = driver
+        if driver.policy.memory:
+            self._memory[number] = np.zeros((len(self.seat), driver.policy.memory), np.float32)
         self._group()
         return number
 
@@ -135,12 +156,15 @@ class Crew:
         """Let go of a driver that drives nothing."""
         assert not (self.seat == number).any()
         del self.drivers[number]
+        self._memory.pop(number, None)
         self._group()
 
     def take(self, rows: Array, who: Array) -> None:
         """Put drivers (M,) into rows (M,) whose episodes have just begun; NOBODY empties a seat."""
         self.seat = self.seat.copy()
         self.seat[rows] = who
+        for memory in self._memory.values():
+            memory[rows] = 0.0
         for eyes, numbers in self._groups:
             mine = rows[np.isin(who, numbers)]
             if len(mine):
@@ -163,7 +187,8 @@ class Crew:
             for number in numbers:
                 mine = np.flatnonzero(seat == number)
                 if len(mine):
-                    chosen = self.drivers[number].act({k: v[mine] for k, v in seen.items()})
+                    part = {k: v[mine] for k, v in seen.items()}
+                    chosen = self._ask(number, rows[mine], part)
                     if action is None:
                         action = np.empty((len(rows), *chosen.shape[1:]), chosen.dtype)
                     action[mine] = chosen
@@ -171,6 +196,14 @@ class Crew:
             wanted = eyes.decode(action)
             steering[rows], speed[rows] = wanted.steering, wanted.speed
         return Command(steering=steering, speed=speed)
+
+    def _ask(self, number: int, rows: Array, seen: Mapping[str, Array]) -> Array:
+        """Return what a driver does in its rows, and remember what it carries on."""
+        memory = self._memory.get(number)
+        if memory is None:
+            return self.drivers[number].act(seen)
+        action, memory[rows] = self.drivers[number].step(seen, memory[rows])
+        return action
 
     def _group(self) -> None:
         """Give each task its eyes, and note who looks through them."""
@@ -196,6 +229,7 @@ class Crew:
         }
         for number, driver in self.drivers.items():
             arrays |= {f"driver{number}.{k}": v.copy() for k, v in driver.arrays.items()}
+        arrays |= {f"memory{number}": memory.copy() for number, memory in self._memory.items()}
         for eyes, numbers in self._groups:
             saved = eyes.save_senses()
             arrays |= {f"eyes{numbers[0]}.{k}": v for k, v in saved.items()}
@@ -209,6 +243,11 @@ class Crew:
             own = _below(arrays, f"driver{saved['number']}.")
             driver = Driver(saved["name"], saved["task"], saved["description"], own)
             self.drivers[saved["number"]] = driver
+        self._memory = {
+            number: np.array(arrays[f"memory{number}"], np.float32)
+            for number, driver in self.drivers.items()
+            if driver.policy.memory
+        }
         self._group()
         self.seat = np.asarray(arrays["seat"]).copy()
         for eyes, numbers in self._groups:

@@ -88,7 +88,10 @@ class Report:
 
 
 def load_policy(path: str | Path, checkpoint: Literal["best", "last"] = "best") -> NumpyPolicy:
-    """Load the driver of a run; `policy.act(observation) -> action`. Needs no torch."""
+    """Load the driver of a run; `policy.act(observation) -> action`. Needs no torch.
+
+    One with a memory wants to hear of each episode that begins: `policy.begin(rows)`.
+    """
     return NumpyPolicy(*Run.open(path).read_policy(checkpoint))
 
 
@@ -137,7 +140,8 @@ def evaluate(
             f"{policy.action.size}, but config.toml describes {env.actions.size}; "
             "the file was changed after training"
         )
-    return _with_limit(evaluate_policy(env, policy.act, seed=seed), env)
+    report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed)
+    return _with_limit(report, env)
 
 
 def _with_limit(report: Report, env: VectorEnv) -> Report:
@@ -207,15 +211,26 @@ def evaluate_policy(
     env: VectorEnv,
     act: Callable[[Mapping[str, Array]], Array],
     *,
+    begin: Callable[[Array | None], None] | None = None,
     seed: int = 0,
     rewarded: bool = False,
 ) -> Report:
     """Drive every row of an evaluation environment through one episode.
 
     Every call with the same `seed` has the same starts, so that its reports can be compared.
+
+    Args:
+        env: what `evaluation_env` built.
+        act: chooses the actions of all rows.
+        begin: told the rows whose episodes begin, so that a driver with a memory forgets; None at
+            the start: all of them.
+        seed: of the starts.
+        rewarded: whether the environment computes the run's own reward.
     """
     rows, laps = env.rows, env.settings.rules.laps
     env.reset(seed=seed)
+    if begin is not None:
+        begin(None)
     observation = env.observe()
     running = np.ones(rows, bool)
     status = np.zeros(rows, np.int32)
@@ -234,6 +249,8 @@ def evaluate_policy(
                 running[row] = False
                 status[row] = step.episodes.status[k]
                 reward[row] = step.episodes.reward[k]
+        if begin is not None and len(step.ended):
+            begin(step.ended)
         observation = step.observation
     columns = _columns(first, log, env.dt)
     traces = tuple(

@@ -25,6 +25,7 @@ from hotlap.algorithms.learner import (
     Learner,
     Phase,
     Phased,
+    Remembering,
     Taught,
     make_learner,
 )
@@ -633,7 +634,8 @@ class _Training:
 
     def _try(self) -> Trial:
         """Evaluate the present driver, and say what is new about it."""
-        trial = self.trials.run(self.learner.greedy, self.steps)
+        begin = self.learner.begin if isinstance(self.learner, Remembering) else None
+        trial = self.trials.run(self.learner.greedy, self.steps, begin)
         report = trial.report
         if trial.first_clean:
             self.run.log_event(

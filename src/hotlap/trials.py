@@ -95,13 +95,22 @@ class Trials:
         """Note what an evaluation cost, and when it ended by the training's clock [s]."""
         self._cost, self._ended = seconds, ended
 
-    def run(self, act: Callable[[Mapping[str, Array]], Array], steps: int) -> Trial:
-        """Evaluate a driver; `steps` of training so far decide about the other starts."""
-        report, again = evaluate_policy(self._env, act, rewarded=self._rewarded), None
+    def run(
+        self,
+        act: Callable[[Mapping[str, Array]], Array],
+        steps: int,
+        begin: Callable[[Array | None], None] | None = None,
+    ) -> Trial:
+        """Evaluate a driver; `steps` of training so far decide about the other starts.
+
+        `begin` is told the rows whose episodes begin; see `evaluate_policy`.
+        """
+        rewarded = self._rewarded
+        report, again = evaluate_policy(self._env, act, begin=begin, rewarded=rewarded), None
         score = self._score(report)
         better = self.best is None or score >= self.best
         if better and report.completion == 1:
-            again = evaluate_policy(self._again, act, seed=steps, rewarded=self._rewarded)
+            again = evaluate_policy(self._again, act, begin=begin, seed=steps, rewarded=rewarded)
             score = self._score(report, again)
             better = self.best is None or score >= self.best
         first_clean = report.completion == 1 and not self.clean

@@ -9,7 +9,7 @@ stand where samples were (Christodoulou 2019, arXiv:1910.07207).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +26,7 @@ from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
     QRSACSettings,
+    RDPGSettings,
     SACSettings,
     TD3Settings,
 )
@@ -38,7 +39,7 @@ __all__ = ["ActorCritic", "squashed_log_prob"]
 SHARE = 0.5
 """Share of the greatest entropy that choices hold; with the paper's 0.98 they are nearly alike."""
 
-AnySettings: TypeAlias = DDPGSettings | TD3Settings | SACSettings | QRSACSettings
+AnySettings: TypeAlias = DDPGSettings | TD3Settings | RDPGSettings | SACSettings | QRSACSettings
 
 
 class ActorCritic:
@@ -59,6 +60,9 @@ class ActorCritic:
         ConfigError: actions are discrete and it is not SAC, a name is not observed, an image is too
             small, or nothing is left to learn.
     """
+
+    _free: tuple[str, ...] = ("walk", "reward.return")
+    # Arrays of a checkpoint that have the length of the last batch, whatever it was.
 
     def __init__(
         self,
@@ -83,24 +87,14 @@ class ActorCritic:
         if self._device.type == "cpu":
             torch.set_num_threads(1)  # torch's own threads spin while they wait
         self._soft = isinstance(settings, SACSettings | QRSACSettings)
-        outputs = action.size * (2 if self._soft and not self._choices else 1)
-        self._actor = make_plan(settings.network, observation, actor, outputs)
-        quantiles = settings.quantiles if isinstance(settings, QRSACSettings) else 1
-        said = action.size if self._choices else quantiles
-        plan = make_plan(settings.network, observation, critic, said)
+        self._actor, plan = self._plans(observation, actor, critic)
         images = bool(self._actor.images or plan.images)
         self._bfloat16 = settings.precision == "bfloat16" or (
             settings.precision == "auto" and images and worth_bfloat16(self._device)
         )
-        self._critics = Critics(
-            plan.model_copy(update={"activation": "relu"}),
-            0 if self._choices else action.size,
-            settings.critics,
-            joint=() if self._choices or plan.images else joined(settings.network),
-            layer_norm=settings.layer_norm,
-            bfloat16=self._bfloat16,
-        )
+        self._critics = self._make_critics(plan)
         read = {name: observation[name] for name in (*self._actor.names, *plan.names)}
+        self._read = tuple(read)
         self._scales = Scales(settings, read, self._device)
         self._experience = Experience(settings, read, action, self._scales, alpha=0.0, seed=seed)
         rng = np.random.Generator(np.random.Philox(seed & 0xFFFFFFFFFFFFFFFF))
@@ -133,6 +127,33 @@ class ActorCritic:
         self._walk: Float32 = np.zeros((0, action.size), np.float32)
         self._adopted = False
 
+    def _plans(
+        self,
+        observation: Mapping[str, ObservationSpec],
+        actor: tuple[str, ...],
+        critic: tuple[str, ...],
+    ) -> tuple[Plan, Plan]:
+        """Lay out the actor and what a critic sees."""
+        settings = self.settings
+        outputs = self._action.size * (2 if self._soft and not self._choices else 1)
+        quantiles = settings.quantiles if isinstance(settings, QRSACSettings) else 1
+        said = self._action.size if self._choices else quantiles
+        return (
+            make_plan(settings.network, observation, actor, outputs),
+            make_plan(settings.network, observation, critic, said),
+        )
+
+    def _make_critics(self, plan: Plan) -> Critics:
+        settings = self.settings
+        return Critics(
+            plan.model_copy(update={"activation": "relu"}),
+            0 if self._choices else self._action.size,
+            settings.critics,
+            joint=() if self._choices or plan.images else joined(settings.network),
+            layer_norm=settings.layer_norm,
+            bfloat16=self._bfloat16,
+        )
+
     @property
     def replay(self) -> Replay:
         """What it remembers, which a training keeps apart from its checkpoints."""
@@ -158,15 +179,20 @@ class ActorCritic:
         if isinstance(settings, SACSettings | QRSACSettings):
             mean, log_std = np.split(output, 2, axis=1)
             return np.tanh(mean + np.exp(np.clip(log_std, *LOG_STD)) * noise), unused
-        rows = len(noise)
+        return self._explored(np.tanh(output), noise, fresh), unused
+
+    def _explored(self, action: Float32, noise: Float32, fresh: Array) -> Float32:
+        """Add noise, of another size for each row, or a walk that is driven by it."""
+        settings, rows = self.settings, len(noise)
+        assert isinstance(settings, DDPGSettings | TD3Settings | RDPGSettings)
         deviation_N = np.linspace(settings.noise_min, settings.noise_max, rows, dtype=np.float32)
         if settings.noise == "ornstein_uhlenbeck":
             # dx = -theta x dt + sigma dW with a step of 1, from 0 at every start
             walk = self._walk if len(self._walk) == rows else np.zeros_like(noise)
             walk = np.where(np.asarray(fresh)[:, None], np.float32(0), walk)
             noise = self._walk = walk * np.float32(1.0 - settings.ou_theta) + noise
-        action = np.tanh(output) + deviation_N[:, None] * noise
-        return np.clip(action, np.float32(-1.0), np.float32(1.0)), unused
+        action = action + deviation_N[:, None] * noise
+        return np.clip(action, np.float32(-1.0), np.float32(1.0))
 
     def greedy(self, observation: Mapping[str, Array]) -> Array:
         """Return the best action for N rows: (N,) int64, or (N, A) float32 inside [-1, 1]."""
@@ -203,7 +229,7 @@ class ActorCritic:
         self._experience.add(batch)
         history: dict[str, list[Tensor]] = {}
         first = self._experience.gradient_steps
-        for step, minibatch in enumerate(self._experience.minibatches(), first + 1):
+        for step, minibatch in enumerate(self._minibatches(), first + 1):
             seen = self._critic_step(minibatch)
             if step % self.settings.actor_delay == 0:
                 seen |= self._actor_step(minibatch)
@@ -219,6 +245,10 @@ class ActorCritic:
         found["replay"] = float(len(self.replay))
         found["gradient_steps"] = float(self._experience.gradient_steps)
         return found
+
+    def _minibatches(self) -> Iterable[Any]:
+        """Yield what to learn from: one minibatch for each gradient step that is due."""
+        return self._experience.minibatches()
 
     # --- the losses ---
 
@@ -401,7 +431,7 @@ class ActorCritic:
         Raises:
             RunError: it was saved by another algorithm, version, network or observation.
         """
-        match(self.settings.kind, self.save()[1], meta, arrays, free=("walk", "reward.return"))
+        match(self.settings.kind, self.save()[1], meta, arrays, free=self._free)
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
@@ -438,7 +468,7 @@ class ActorCritic:
         }
         arrays = {k: numpy_of(v) for k, v in below(self._weights, "actor.").items()}
         settings = self.settings
-        if isinstance(settings, DDPGSettings | TD3Settings):
+        if isinstance(settings, DDPGSettings | TD3Settings | RDPGSettings):
             deviation = max(1e-9, (settings.noise_min + settings.noise_max) / 2)
             arrays["log_std"] = np.full(self._action.size, math.log(deviation), np.float32)
         for name in plan.vectors:

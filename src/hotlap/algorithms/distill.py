@@ -221,6 +221,11 @@ class Distill:
                 f"{teacher.action.kind} numbers, here it is {self._action.size} "
                 f"{self._action.kind}; give both the same actions"
             )
+        if teacher.memory:
+            raise ConfigError(
+                "algorithm.teacher: its driver has a memory, and a teacher is asked about single "
+                "frames; choose a Run with algorithm.network.memory=0 and previous_action=false"
+            )
         self._given = dict(description), dict(arrays)
         self._teacher = teacher
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
-from hotlap.algorithms.replay import Replay
+from hotlap.algorithms.replay import Replay, Windows
 from hotlap.algorithms.settings import PQNSettings, ReplaySettings
 from hotlap.errors import RunError, SimulationError
 from hotlap.types import Array, Float32
@@ -170,18 +170,32 @@ class Experience:
 
     def minibatches(self, beta: float = 1.0) -> Iterator[Minibatch]:
         """Yield what to learn from: one minibatch for each gradient step that is due."""
-        settings = self.settings
-        learnable = max(0, self.transitions - settings.warmup)
-        due = int(settings.update_ratio * learnable + 1e-6) - self.gradient_steps
+        due = self._due
         while due > 0:
             parts = min(due, _AT_ONCE)
             yield from self._draw(parts, beta)
             due -= parts
 
+    def windows(self, count: int, length: int) -> Iterator[Windows]:
+        """Yield stretches of steps: `count` for each gradient step that is due, once there are."""
+        for _ in range(self._due if self.replay.head - self.replay.oldest > length else 0):
+            rng = self._rng()
+            self.gradient_steps += 1
+            yield self.replay.windows(count, rng, length)
+
+    @property
+    def _due(self) -> int:
+        """Gradient steps that are to be taken now."""
+        learnable = max(0, self.transitions - self.settings.warmup)
+        return int(self.settings.update_ratio * learnable + 1e-6) - self.gradient_steps
+
+    def _rng(self) -> np.random.Generator:
+        key = [self._seed & _MASK, self.gradient_steps]
+        return np.random.Generator(np.random.Philox(key=key))
+
     def _draw(self, parts: int, beta: float) -> Iterator[Minibatch]:
         settings, size = self.settings, self.settings.minibatch
-        key = [self._seed & _MASK, self.gradient_steps]
-        rng = np.random.Generator(np.random.Philox(key=key))
+        rng = self._rng()
         drawn = self.replay.draw(
             parts * size, rng, steps=settings.n_step, gamma=settings.gamma, beta=beta
         )

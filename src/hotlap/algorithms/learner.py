@@ -17,13 +17,14 @@ from hotlap.algorithms.settings import (
     PPOSettings,
     PQNSettings,
     QRSACSettings,
+    RDPGSettings,
     SACSettings,
     TD3Settings,
 )
 from hotlap.algorithms.transfer import Saved, Transfer
 from hotlap.types import Array, Float32
 
-__all__ = ["AlgorithmSettings", "Learner", "Phase", "Phased", "make_learner"]
+__all__ = ["AlgorithmSettings", "Learner", "Phase", "Phased", "Remembering", "make_learner"]
 
 AlgorithmSettings: TypeAlias = Annotated[
     PPOSettings
@@ -31,6 +32,7 @@ AlgorithmSettings: TypeAlias = Annotated[
     | TD3Settings
     | SACSettings
     | QRSACSettings
+    | RDPGSettings
     | DQNSettings
     | PQNSettings
     | DistillSettings,
@@ -142,6 +144,17 @@ class Phased(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """A learner whose `greedy` may remember what it saw before."""
+
+    def begin(self, rows: Array | None = None) -> None:
+        """Forget what `greedy` remembers of some rows, by index, as their episodes begin.
+
+        None: of all of them, and how many there were.
+        """
+
+
+@runtime_checkable
 class Taught(Protocol):
     """A learner that may be given a driver to learn from."""
 
@@ -182,6 +195,12 @@ def make_learner(
 
         return Distill(settings, observation, action, actor, critic, seed=seed, device=device)
     if isinstance(settings, PPOSettings):
+        if settings.network.memory or settings.network.previous_action:
+            from hotlap.algorithms.recurrent_ppo import RecurrentPPO
+
+            return RecurrentPPO(
+                settings, observation, action, actor, critic, seed=seed, device=device
+            )
         from hotlap.algorithms.ppo import PPO
 
         return PPO(settings, observation, action, actor, critic, seed=seed, device=device)
@@ -193,6 +212,10 @@ def make_learner(
         from hotlap.algorithms.q_learning import PQN
 
         return PQN(settings, observation, action, actor, critic, seed=seed, device=device)
+    if isinstance(settings, RDPGSettings):
+        from hotlap.algorithms.rdpg import RDPG
+
+        return RDPG(settings, observation, action, actor, critic, seed=seed, device=device)
     from hotlap.algorithms.actor_critic import ActorCritic
 
     return ActorCritic(settings, observation, action, actor, critic, seed=seed, device=device)

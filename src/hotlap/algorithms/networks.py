@@ -17,7 +17,16 @@ from hotlap.algorithms.settings import NetworkSettings
 from hotlap.errors import ConfigError
 from hotlap.types import Float32
 
-__all__ = ["Adam", "encode", "forward", "initial_weights", "joined", "make_plan"]
+__all__ = [
+    "Adam",
+    "encode",
+    "forward",
+    "initial_weights",
+    "joined",
+    "make_plan",
+    "recall",
+    "remember",
+]
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,35 @@ def make_plan(
     observation: Mapping[str, ObservationSpec],
     names: Sequence[str],
     outputs: int,
+    *,
+    actions: int | None = None,
+    remembers: bool = True,
 ) -> Plan:
     """Lay out a network that reads the named observations.
 
+    Args:
+        settings: its layers.
+        observation: what there is to see, by name.
+        names: what it sees of it.
+        outputs: width of its head.
+        actions: numbers or choices of an action, which it may see too; None: its learner is not
+            made for networks with a memory.
+        remembers: whether this network has the memory that the settings ask for.
+
     Raises:
-        ConfigError: a name is not observed, or a camera is too small for the convolutions.
+        ConfigError: a name is not observed, a camera is too small for the convolutions, or a memory
+            is asked for where none can be.
     """
+    if actions is None and (settings.memory or settings.previous_action):
+        raise ConfigError(
+            "algorithm.network.memory and algorithm.network.previous_action: only ppo and rdpg "
+            "remember; choose one of them as algorithm, or memory=0 and previous_action=false"
+        )
+    if settings.critic_memory is not None and not (settings.memory or settings.previous_action):
+        raise ConfigError(
+            "algorithm.network.critic_memory: without algorithm.network.memory nothing is "
+            "remembered; set that too (ppo and rdpg have one), or leave critic_memory away"
+        )
     unknown = [name for name in names if name not in observation]
     if unknown or not names:
         raise ConfigError(
@@ -108,6 +140,8 @@ def make_plan(
         activation="relu" if images or named else "tanh",
         outputs=outputs,
         linear=bool(images) and cnn.linear,
+        memory=settings.memory if remembers else 0,
+        previous_action=(actions or 0) if remembers and settings.previous_action else 0,
     )
 
 
@@ -121,6 +155,8 @@ def _least(cnn: _Cnn) -> int:
 def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:
     """Draw orthogonal weights (gain sqrt 2 inside, `gain` at the head), zero biases, unit scales.
 
+    Each gate of the recurrent units is a matrix of its own, of gain 1.
+
     NumPy draws them, so that torch's global stream is left alone. Torch decomposes them: NumPy's
     QR spins on all cores, ten times slower when another process runs.
 
@@ -131,32 +167,100 @@ def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[s
         if not name.endswith(".weight"):
             found[name] = np.full(shape, name.endswith(".scale"), np.float32)
             continue
-        out, size = shape[0], int(np.prod(shape[1:]))
-        draw = rng.standard_normal((max(out, size), min(out, size)), dtype=np.float32)
-        q, r = torch.linalg.qr(torch.from_numpy(draw))
-        q = q * r.diagonal().sign()  # without it the draw is not uniform over rotations
-        matrix = (q.T if out < size else q) * (gain if name == "head.weight" else 2.0**0.5)
-        found[name] = matrix.reshape(shape).contiguous().numpy()
+        gates = 3 if name.startswith("memory.") else 1
+        out, size = shape[0] // gates, int(np.prod(shape[1:]))
+        scale = gain if name == "head.weight" else 1.0 if gates > 1 else 2.0**0.5
+        blocks = [_orthogonal(out, size, rng) * scale for _ in range(gates)]
+        found[name] = torch.cat(blocks).reshape(shape).contiguous().numpy()
     return found
+
+
+def _orthogonal(out: int, size: int, rng: np.random.Generator) -> Tensor:
+    draw = rng.standard_normal((max(out, size), min(out, size)), dtype=np.float32)
+    q, r = torch.linalg.qr(torch.from_numpy(draw))
+    found: Tensor = q * r.diagonal().sign()  # else the draw is not uniform over rotations
+    return found.T if out < size else found
 
 
 def forward(
     plan: Plan, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], *, bfloat16: bool
 ) -> Tensor:
-    """Run a network on B rows.
+    """Run a network without recurrent units on B rows.
 
     Args:
         plan: its layers.
         weights: named as `plan.shapes()` says.
         inputs: by name: images (B, H, W, C) as the camera gave them, vectors (B, size) float32,
-            already normalised.
+            already normalised; `previous_action` (B, A) where the plan has it.
         bfloat16: whether all layers but the head compute in bfloat16.
 
     Returns:
         (B, outputs) float32.
     """
+    return _layers(plan, weights, inputs, "head", bfloat16=bfloat16)
+
+
+def recall(
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    hidden_BH: Tensor,
+    fresh_TB: Tensor | None,
+    *,
+    bfloat16: bool,
+) -> Tensor:
+    """Run a network up to its recurrent units, over T steps of B rows.
+
+    Args:
+        plan: its layers.
+        weights: named as `plan.shapes()` says.
+        inputs: as for `forward`, of T B rows: the B rows of the first step, then of the second.
+        hidden_BH: what the units had reached before the first step.
+        fresh_TB: bool, the steps at which a row begins an episode: what was before is forgotten.
+            None: there is none.
+        bfloat16: whether the layers before the units compute in bfloat16.
+
+    Returns:
+        (T, B, H) what the units reach, which `head` reads.
+    """
+    gates = _layers(plan, weights, inputs, "memory.input", bfloat16=bfloat16)
+    gates = gates.reshape(-1, *hidden_BH.shape[:-1], 3 * plan.memory)
+    weight, bias = weights["memory.hidden.weight"], weights["memory.hidden.bias"]
+    return remember(gates, weight, bias, hidden_BH, fresh_TB)
+
+
+def remember(
+    gates_TBG: Tensor, weight_GH: Tensor, bias_G: Tensor, hidden_BH: Tensor, fresh_TB: Tensor | None
+) -> Tensor:
+    """Advance gated recurrent units over T steps; return what they reach, (T, B, H).
+
+    With i = gates and k = W h + b, each cut into three: r = sigmoid(i_r + k_r),
+    z = sigmoid(i_z + k_z), n = tanh(i_n + r k_n), h' = n + z (h - n).
+
+    Source: Cho et al. 2014, arXiv:1406.1078, eqs. 5 to 8, with the reset after the product and z
+    in the place of 1 - z, as torch.nn.GRU has them.
+    """
+    keep = None
+    if fresh_TB is not None and fresh_TB.any():
+        keep = (~fresh_TB).to(gates_TBG.dtype)[..., None]
+    found: tuple[Tensor, ...] = _Remember.apply(  # type: ignore[no-untyped-call]
+        gates_TBG, weight_GH, bias_G, hidden_BH, keep
+    )
+    return found[0]
+
+
+def _layers(
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    last: str,
+    *,
+    bfloat16: bool,
+) -> Tensor:
+    """Run the layers up to a linear one, which computes in float32."""
     if plan.activation == "tanh" and not (plan.images or plan.layer_norm or bfloat16):
-        return _tanh_layers(encode(plan, weights, inputs, bfloat16=False), weights, plan.hidden)
+        x = encode(plan, weights, inputs, bfloat16=False)
+        return _tanh_layers(x, weights, plan.hidden, last)
     activate = torch.tanh if plan.activation == "tanh" else functional.relu
 
     def dense(name: str, x: Tensor) -> Tensor:
@@ -170,13 +274,13 @@ def forward(
                 scale, shift = weights[f"hidden{i}.scale"], weights[f"hidden{i}.shift"]
                 x = functional.layer_norm(x, (width,), scale, shift)
             x = x if plan.linear else activate(x)
-    return dense("head", x.to(torch.float32))
+    return dense(last, x.to(torch.float32))
 
 
 def encode(
     plan: Plan, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], *, bfloat16: bool
 ) -> Tensor:
-    """Return what the hidden layers read: cameras after their own layers, then the vectors."""
+    """Return what the hidden layers read: cameras after their own layers, vectors, the action."""
     parts = []
     activate = torch.tanh if plan.activation == "tanh" else functional.relu
 
@@ -199,6 +303,8 @@ def encode(
                 x = activate(dense(f"{name}.dense{i}", x))
             parts.append(x)
     parts += [inputs[name] for name in plan.vectors]
+    if plan.previous_action:
+        parts.append(inputs["previous_action"])
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
@@ -238,11 +344,92 @@ class _TanhLayers(torch.autograd.Function):
         return None, *reversed(found)
 
 
-def _tanh_layers(x: Tensor, weights: Mapping[str, Tensor], hidden: Sequence[int]) -> Tensor:
-    names = [*(f"hidden{i}" for i in range(len(hidden))), "head"]
+def _tanh_layers(
+    x: Tensor, weights: Mapping[str, Tensor], hidden: Sequence[int], last: str
+) -> Tensor:
+    names = [*(f"hidden{i}" for i in range(len(hidden))), last]
     layers = [weights[f"{name}.{part}"] for name in names for part in ("weight", "bias")]
     found: tuple[Tensor, ...] = _TanhLayers.apply(x, *layers)  # type: ignore[no-untyped-call]
     return found[0]
+
+
+class _Remember(torch.autograd.Function):
+    """The loop of `remember` as one step of the graph, with its gradient by hand.
+
+    A graph of single operations has fifteen nodes a step; most of the time would go into them.
+    """
+
+    @staticmethod
+    def forward(
+        gates: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, keep: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Return what the units reach; then both gates, candidates, k_n, and what was kept."""
+        steps, (rows, units) = len(gates), hidden.shape
+        reached, candidate = gates.new_empty(2, steps, rows, units)
+        both = gates.new_empty(steps, rows, 2 * units)
+        inner = torch.empty_like(gates)
+        kept, turned, first = inner.unbind(), weight.t(), hidden
+        # views cost as much as sums of so few numbers: they are made for all steps at once
+        loop = zip(
+            _parts(gates, units), _parts(inner, units), _parts(both, units), kept, both.unbind(),
+            candidate.unbind(), reached.unbind(), keep.unbind() if keep is not None else kept,
+            strict=True,
+        )  # fmt: skip
+        for (i_rz, i_n), (k_rz, k_n), (r, z), k, rz, n, after, on in loop:
+            if keep is not None:
+                hidden = hidden * on
+            torch.addmm(bias, hidden, turned, out=k)
+            torch.add(i_rz, k_rz, out=rz).sigmoid_()
+            torch.addcmul(i_n, r, k_n, out=n).tanh_()
+            hidden = torch.lerp(n, hidden, z, out=after)
+        before = torch.cat([first[None], reached[:-1]])
+        if keep is not None:
+            before *= keep
+        return reached, both, candidate, inner[..., 2 * units :], before
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, weight, _, _, keep = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(weight, *output[1:], *([keep] if keep is not None else []))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        weight, both, candidate, product, before, *rest = ctx.saved_tensors
+        units = candidate.shape[2]
+        reset, update = both[..., :units], both[..., units:]
+        # what a slope of the state is to that of each gate before its squash
+        to_update = (before - candidate) * update * (1.0 - update)
+        to_new = (1.0 - update) * (1.0 - candidate.square())
+        to_reset = product * reset * (1.0 - reset)  # of the candidate's
+        slope = both.new_empty(*both.shape[:2], 3 * units)
+        inner = torch.empty_like(slope)  # of W h + b: as the gates', but n's goes through r
+        back = torch.zeros_like(candidate[0])
+        keeps = rest[0].unbind() if rest else update.unbind()
+        loop = zip(
+            gradient.unbind(), to_update.unbind(), to_new.unbind(), to_reset.unbind(),
+            reset.unbind(), update.unbind(), slope[..., 2 * units :].unbind(), inner.unbind(),
+            inner[..., :units].unbind(), inner[..., units : 2 * units].unbind(),
+            inner[..., 2 * units :].unbind(), keeps, strict=True,
+        )  # fmt: skip
+        for g, u_z, u_n, u_r, r, z, new, k, k_r, k_z, k_n, on in reversed(list(loop)):
+            back = back + g
+            torch.mul(back, u_z, out=k_z)
+            torch.mul(back, u_n, out=new)
+            torch.mul(new, u_r, out=k_r)
+            torch.mul(new, r, out=k_n)
+            back = torch.addmm(back * z, k, weight)
+            if rest:
+                back *= on
+        slope[..., : 2 * units] = inner[..., : 2 * units]
+        flat = inner.flatten(0, 1)
+        return slope, flat.t() @ before.flatten(0, 1), flat.sum(dim=0), back, None
+
+
+def _parts(gates_TBG: Tensor, units: int) -> list[tuple[Tensor, Tensor]]:
+    """Return the gates of each step, cut before the last of them."""
+    last = gates_TBG.shape[2] - units
+    return list(zip(gates_TBG[..., :last].unbind(), gates_TBG[..., last:].unbind(), strict=True))
 
 
 class Adam:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import PositiveInt, ValidationError
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
 from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.normalizer import normalize
@@ -56,7 +56,8 @@ class ImagePlan(Settings):
 class Plan(Settings):
     """The layers of a network: cameras through convolutions, then all inputs through dense layers.
 
-    An image is flattened in (height, width, channel) order.
+    An image is flattened in (height, width, channel) order. With `memory`, gated recurrent units
+    stand between the dense layers and the head.
     """
 
     images: dict[str, ImagePlan]
@@ -73,16 +74,29 @@ class Plan(Settings):
     """Whether hidden layers are normalised before their activation."""
     linear: bool = False
     """Whether hidden layers have no activation."""
+    memory: NonNegativeInt = 0
+    """Gated recurrent units, before the head; 0: none."""
+    previous_action: NonNegativeInt = 0
+    """Numbers of the action before, which join the inputs after the vectors; 0: it is not seen."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The observations it reads."""
         return (*self.images, *self.vectors)
 
+    @property
+    def carried(self) -> int:
+        """Numbers that it carries from one step of a row to the next: its units, then the action.
+
+        All are 0 where an episode begins.
+        """
+        return self.memory + self.previous_action
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight and bias by name, in the order of the layers.
 
-        Dense weights are (out, in), convolutions (filters, channels, kernel, kernel).
+        Dense weights are (out, in), convolutions (filters, channels, kernel, kernel). Those of the
+        recurrent units have their three gates one below the other: reset, update, candidate.
         """
         found: dict[str, tuple[int, ...]] = {}
 
@@ -90,7 +104,7 @@ class Plan(Settings):
             found[f"{name}.weight"] = weight
             found[f"{name}.bias"] = weight[:1]
 
-        width = sum(self.vectors.values())
+        width = sum(self.vectors.values()) + self.previous_action
         for name, image in self.images.items():
             channels = image.shape[2]
             for i, (filters, kernel, _) in enumerate(image.conv):
@@ -106,6 +120,10 @@ class Plan(Settings):
             if self.layer_norm:
                 found[f"hidden{i}.scale"] = found[f"hidden{i}.shift"] = (out,)
             width = out
+        if self.memory:
+            layer("memory.input", (3 * self.memory, width))
+            layer("memory.hidden", (3 * self.memory, self.memory))
+            width = self.memory
         layer("head", (self.outputs, width))
         return found
 
@@ -134,6 +152,9 @@ class NumpyPolicy:
     has so many outputs: logits of what it is worth, on an even scale from low to high. With
     `worths` a choice's output is what it is worth, else the logit of its probability.
 
+    A policy with a memory keeps what it carries of each row from one `act` to the next: say
+    `begin` where episodes begin. `step` is the same for who keeps it himself.
+
     Args:
         description: JSON-able; the layers, the kind of action, `squash`, `atoms` and `worths`.
         arrays: float32 by name: weights, `normalizer.NAME.mean` and `.std`, and `log_std` for
@@ -159,6 +180,11 @@ class NumpyPolicy:
             wanted["log_std"] = (plan.outputs,)
         for name, size in plan.vectors.items():
             wanted[f"normalizer.{name}.mean"] = wanted[f"normalizer.{name}.std"] = (size,)
+        if plan.previous_action not in (0, self._saved.size):
+            raise RunError(
+                f"plan.previous_action is {plan.previous_action}, but its actions have "
+                f"{self._saved.size} numbers; give what policy_state() returned"
+            )
         for name, shape in wanted.items():
             if name not in arrays or arrays[name].shape != shape:
                 found = arrays[name].shape if name in arrays else "nothing"
@@ -167,6 +193,7 @@ class NumpyPolicy:
                     "the description and the arrays are not of the same policy"
                 )
         self._arrays = {name: np.asarray(arrays[name], np.float32) for name in wanted}
+        self._carried: Float32 | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,6 +204,21 @@ class NumpyPolicy:
     def action(self) -> ActionSpec:
         """What it answers."""
         return ActionSpec(self._saved.action, self._saved.size)
+
+    @property
+    def memory(self) -> int:
+        """Numbers that it carries from one step of a row to the next; 0: it has no memory."""
+        return self._saved.plan.carried
+
+    def begin(self, rows: Array | None = None) -> None:
+        """Forget what `act` remembers of some rows, by index or mask, as their episodes begin.
+
+        None: of all of them, and how many there were.
+        """
+        if rows is None or self._carried is None:
+            self._carried = None
+        else:
+            self._carried[rows] = 0.0
 
     def act(self, observation: Mapping[str, Array], uniform: Array | None = None) -> Array:
         """Choose actions for N rows.
@@ -192,8 +234,45 @@ class NumpyPolicy:
 
         Raises:
             MissingFieldError: an observation it reads is not there.
+            RunError: it remembers another number of rows.
         """
-        output = self.output(observation)
+        if not self.memory:
+            return self._choose(self.output(observation), uniform)
+        self._check(observation)
+        count = len(observation[self.names[0]])
+        if self._carried is None:
+            self._carried = np.zeros((count, self.memory), np.float32)
+        if len(self._carried) != count:
+            raise RunError(
+                f"the policy remembers {len(self._carried)} rows, but was given {count}; "
+                "call begin() before it drives others"
+            )
+        action, self._carried = self.step(observation, self._carried, uniform)
+        return action
+
+    def step(
+        self, observation: Mapping[str, Array], memory: Float32, uniform: Array | None = None
+    ) -> tuple[Array, Float32]:
+        """Choose actions for N rows; see `act`, whose own memory is left alone.
+
+        Args:
+            observation: by name, (N, ...).
+            memory: (N, `self.memory`), what the step before returned; 0 where an episode begins.
+            uniform: what decides the sample, or None.
+
+        Returns:
+            The actions, and what to give to the next step.
+        """
+        output, hidden = self._run(observation, memory)
+        action = self._choose(output, uniform)
+        if not self._saved.plan.previous_action:
+            return action, hidden
+        done = action
+        if self._saved.action == "discrete":
+            done = np.eye(self._saved.size, dtype=np.float32)[action]
+        return action, np.concatenate([hidden, done], axis=1)
+
+    def _choose(self, output: Float32, uniform: Array | None) -> Array:
         if self._saved.action == "discrete":
             if uniform is None or self._saved.worths:
                 return np.asarray(output.argmax(axis=1))
@@ -224,32 +303,59 @@ class NumpyPolicy:
         return _softmax(output)
 
     def output(self, observation: Mapping[str, Array]) -> Float32:
-        """Run the network: (N, A) logits or worths of the choices, or numbers not yet an action."""
-        plan = self._saved.plan
-        missing = sorted(set(plan.names) - set(observation))
+        """Run the network: (N, A) logits or worths of the choices, or numbers not yet an action.
+
+        A memory answers as at the beginning of an episode.
+        """
+        self._check(observation)
+        rows = len(observation[self.names[0]])
+        return self._run(observation, np.zeros((rows, self.memory), np.float32))[0]
+
+    def _check(self, observation: Mapping[str, Array]) -> None:
+        missing = sorted(set(self.names) - set(observation))
         if missing:
             raise MissingFieldError(
                 f"the policy reads {', '.join(missing)}, but was given only "
                 f"{', '.join(sorted(observation)) or 'nothing'}; drive it with the observation "
                 "it was trained on"
             )
+
+    def _run(self, observation: Mapping[str, Array], memory: Float32) -> tuple[Float32, Float32]:
+        """Return the output, and what the recurrent units carry on: (N, memory)."""
+        plan = self._saved.plan
+        self._check(observation)
         parts = [self._see(name, observation[name]) for name in plan.images]
         for name, size in plan.vectors.items():
             mean, std = (self._arrays[f"normalizer.{name}.{what}"] for what in ("mean", "std"))
             parts.append(normalize(observation[name].reshape(-1, size), mean, std))
+        hidden, previous = memory[:, : plan.memory], memory[:, plan.memory :]
+        if plan.previous_action:
+            parts.append(previous)
         features = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         for i in range(len(plan.hidden)):
             features = self._dense(f"hidden{i}", features)
             if plan.layer_norm:
                 features = self._normalize(f"hidden{i}", features)
             features = features if plan.linear else self._activate(features)
+        if plan.memory:
+            features = hidden = self._remember(features, hidden)
         output = self._dense("head", features)
         if self._saved.atoms is None:
-            return output
+            return output, hidden
         low, high, count = self._saved.atoms
         probability = _softmax(output.reshape(-1, count))
         scale = np.linspace(low, high, count, dtype=np.float32)
-        return np.asarray((probability @ scale).reshape(len(output), -1))
+        return np.asarray((probability @ scale).reshape(len(output), -1)), hidden
+
+    def _remember(self, features: Float32, hidden: Float32) -> Float32:
+        """Advance the gated recurrent units by a step; see `networks.remember`."""
+        units = self._saved.plan.memory
+        fresh = self._dense("memory.input", features)
+        kept = self._dense("memory.hidden", hidden)
+        gates = _sigmoid(fresh[:, : 2 * units] + kept[:, : 2 * units])
+        reset, update = gates[:, :units], gates[:, units:]
+        candidate = np.tanh(fresh[:, 2 * units :] + reset * kept[:, 2 * units :])
+        return np.asarray(candidate + update * (hidden - candidate))
 
     def _see(self, name: str, pixels: Array) -> Float32:
         image = self._saved.plan.images[name]
@@ -310,6 +416,11 @@ def choose(logits_NA: Float32, uniform: Array) -> Array:
     cumulative = np.cumsum(_softmax(logits_NA).astype(np.float64), axis=1)
     below = cumulative < uniform[:, :1] * cumulative[:, -1:]
     return np.asarray(np.minimum(below.sum(axis=1), logits_NA.shape[1] - 1))
+
+
+def _sigmoid(x: Float32) -> Float32:
+    # by the tangent, which does not overflow
+    return np.asarray(np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1.0)))
 
 
 def _softmax(logits_NA: Float32) -> Float32:

@@ -1,9 +1,12 @@
-"""PPO: proximal policy optimisation, feed-forward, with an actor and a critic apart."""
+"""PPO: proximal policy optimisation, with an actor and a critic apart.
+
+Feed-forward here; with a memory in `recurrent_ppo.py`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -58,6 +61,9 @@ class PPO:
     replay: None = None
     """It learns from the present batch alone."""
 
+    _free: tuple[str, ...] = ("reward.return",)
+    # Arrays of a checkpoint that have the length of the last batch, whatever it was.
+
     def __init__(
         self,
         settings: PPOSettings,
@@ -79,8 +85,7 @@ class PPO:
         self._seed = seed
         self._device = torch.device(device)
         self._shards = Shards(self._device, settings.threads)
-        self._actor = make_plan(settings.network, observation, actor, action.size)
-        self._critic = make_plan(settings.network, observation, critic, 1)
+        self._actor, self._critic = self._plans(observation, actor, critic)
         rng = np.random.Generator(np.random.Philox(seed & _MASK))
         weights = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
         if action.kind == "continuous":
@@ -130,23 +135,15 @@ class PPO:
             the log-probability is theirs; the task clips. Discrete actions are (N,) int64.
         """
         with torch.no_grad():
-            output = self._run("actor", self._inputs(observation, self._actor.names))
-            if self._action.kind == "discrete":
-                action = torch.from_numpy(choose(output.cpu().numpy(), uniform)).to(self._device)
-            else:
-                noise = torch.from_numpy(normal_quantile(uniform).astype(np.float32))
-                std = self._weights["actor.log_std"].exp()
-                action = output + std * noise.to(self._device)
-            log_prob, _ = self._log_prob(output, action)
-        return action.cpu().numpy(), log_prob.cpu().numpy()
+            return self._sample(
+                self._run("actor", self._inputs(observation, self._actor.names)), uniform
+            )
 
     def greedy(self, observation: Mapping[str, Array]) -> Array:
         """Return the best action for N rows: (N,) int64, or (N, A) float32 inside [-1, 1]."""
         with torch.no_grad():
-            output = self._run("actor", self._inputs(observation, self._actor.names)).cpu().numpy()
-        if self._action.kind == "discrete":
-            return np.asarray(output.argmax(axis=1))
-        return np.asarray(np.clip(output, np.float32(-1.0), np.float32(1.0)))
+            output = self._run("actor", self._inputs(observation, self._actor.names))
+        return self._best(output)
 
     def value(self, observation: Mapping[str, Array]) -> Float32:
         """Return the critic's estimate of the discounted return of N rows, in units of reward."""
@@ -185,6 +182,7 @@ class PPO:
         if settings.normalize_rewards:
             self._returns.update(batch.reward, batch.ended)
         inputs = self._inputs(seen, dict.fromkeys((*self._actor.names, *self._critic.names)))
+        inputs |= self._remembered(batch)
         value_TN, advantage_TN = self._advantages(batch, inputs)
 
         rows = {
@@ -194,14 +192,12 @@ class PPO:
             "target": self._tensor(_rows(value_TN + advantage_TN)),
         }
         advantage = self._tensor(_rows(advantage_TN))
-        parts = -(-len(advantage) // settings.minibatch)
         history: list[dict[str, float]] = []
         for epoch in range(settings.epochs):
             key = [self._seed & _MASK, self._updates << 16 | epoch]
-            order = np.random.Generator(np.random.Philox(key=key)).permutation(len(advantage))
-            for part in np.array_split(order, parts):
-                chosen = torch.from_numpy(part).to(self._device)
-                metrics = self._minibatch(inputs, rows, advantage[chosen], chosen)
+            rng = np.random.Generator(np.random.Philox(key=key))
+            for shards in self._minibatches(rng, batch.steps, batch.rows):
+                metrics = self._minibatch(inputs, rows, advantage[torch.cat(list(shards))], shards)
                 # The first minibatch has seen no change of the policy yet: its KL says nothing.
                 if settings.schedule == "kl" and history:
                     self._adapt(metrics["kl"])
@@ -249,12 +245,17 @@ class PPO:
         for name, mine in self.save()[1].items():
             if name not in arrays:
                 raise RunError(f"the checkpoint lacks {name}; it was saved with another network")
-            # The rows' returns have the length of the last batch, whatever it was.
-            if name != "reward.return" and arrays[name].shape != mine.shape:
+            if name not in self._free and arrays[name].shape != mine.shape:
                 raise RunError(
                     f"the checkpoint's {name} has shape {arrays[name].shape}, this network needs "
                     f"{mine.shape}; keep the settings and observations it was trained with"
                 )
+        known = self._weights
+        if more := [k for k in arrays if k.startswith(("actor.", "critic.")) and k not in known]:
+            raise RunError(
+                f"the checkpoint also has {more[0]}, which this network lacks; keep the settings "
+                "and observations it was trained with"
+            )
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
@@ -289,6 +290,53 @@ class PPO:
             arrays[f"normalizer.{name}.std"] = self._normalizers[name].std
         return description, arrays
 
+    def _plans(
+        self,
+        observation: Mapping[str, ObservationSpec],
+        actor: tuple[str, ...],
+        critic: tuple[str, ...],
+    ) -> tuple[Plan, Plan]:
+        """Lay out actor and critic."""
+        network = self.settings.network
+        return (
+            make_plan(network, observation, actor, self._action.size),
+            make_plan(network, observation, critic, 1),
+        )
+
+    def _sample(self, output: Tensor, uniform: Array) -> tuple[Array, Float32]:
+        """Return actions and their log-probabilities, decided by uniform numbers."""
+        if self._action.kind == "discrete":
+            action = torch.from_numpy(choose(output.cpu().numpy(), uniform)).to(self._device)
+        else:
+            noise = torch.from_numpy(normal_quantile(uniform).astype(np.float32))
+            std = self._weights["actor.log_std"].exp()
+            action = output + std * noise.to(self._device)
+        log_prob, _ = self._log_prob(output, action)
+        return action.cpu().numpy(), log_prob.cpu().numpy()
+
+    def _best(self, output: Tensor) -> Array:
+        """Return the best action."""
+        found = output.cpu().numpy()
+        if self._action.kind == "discrete":
+            return np.asarray(found.argmax(axis=1))
+        return np.asarray(np.clip(found, np.float32(-1.0), np.float32(1.0)))
+
+    def _remembered(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what networks read besides observations, as rows; a memory has such."""
+        return {}
+
+    def _minibatches(
+        self, rng: np.random.Generator, steps: int, rows: int
+    ) -> Iterator[Sequence[Tensor]]:
+        """Yield the rows of each gradient step of an epoch, cut into shards."""
+        order = rng.permutation(steps * rows)
+        for part in np.array_split(order, -(-len(order) // self.settings.minibatch)):
+            yield torch.split(torch.from_numpy(part).to(self._device), self._shard)
+
+    def _answers(self, seen: Mapping[str, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+        """Run both networks on a shard, with a graph: (B, A) outputs and (B,) values."""
+        return self._forward("actor", seen), self._forward("critic", seen)[:, 0]
+
     @property
     def _reward_scale(self) -> float:
         return self._returns.scale if self.settings.normalize_rewards else 1.0
@@ -299,12 +347,17 @@ class PPO:
         with torch.no_grad():
             value_TN = _numpy(self._run("critic", inputs)).reshape(batch.reward.shape)
             last_N = _numpy(self._run("critic", self._inputs(batch.last_observation, names)))
-            next_TN = np.concatenate([value_TN[1:], last_N.reshape(1, -1)])
-            # An ended step reached its own last state, not the first one of the next episode.
+            reached = np.zeros(0, np.float32)
             if batch.ended.any():
-                reached = self._run("critic", self._inputs(batch.reached, names))
-                next_TN[batch.ended] = _numpy(reached)[:, 0]
-        advantage_TN = gae(
+                reached = _numpy(self._run("critic", self._inputs(batch.reached, names)))[:, 0]
+        return value_TN, self._gae(batch, value_TN, last_N[:, 0], reached)
+
+    def _gae(self, batch: Batch, value_TN: Float32, last_N: Float32, reached: Float32) -> Float32:
+        """Return advantages (T, N) from the values of what was seen, comes next and was reached."""
+        next_TN = np.concatenate([value_TN[1:], last_N[None]])
+        # An ended step reached its own last state, not the first one of the next episode.
+        next_TN[batch.ended] = reached
+        return gae(
             batch.reward / np.float32(self._reward_scale),
             value_TN,
             next_TN,
@@ -313,30 +366,28 @@ class PPO:
             gamma=self.settings.gamma,
             lam=self.settings.lam,
         )
-        return value_TN, advantage_TN
 
     def _minibatch(
         self,
         inputs: Mapping[str, Tensor],
         rows: Mapping[str, Tensor],
         advantage: Tensor,
-        chosen: Tensor,
+        shards: Sequence[Tensor],
     ) -> dict[str, float]:
         """Take one gradient step; return what it saw."""
         settings = self.settings
         if settings.normalize_advantages and len(advantage) > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        count = len(chosen)
+        count = len(advantage)
 
         def gradients(part: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
             index, advantage_B = part
             seen = {name: values.index_select(0, index) for name, values in inputs.items()}
             mine = {name: values.index_select(0, index) for name, values in rows.items()}
-            output = self._forward("actor", seen)
+            output, value = self._answers(seen, index)
             log_prob, entropy_B = self._log_prob(output, mine["action"])
             log_ratio = log_prob - mine["log_prob"]
             objective, clipped = clipped_objective(log_ratio, advantage_B, settings.clip)
-            value = self._forward("critic", seen)[:, 0]
             error = value_error(value - mine["target"], settings.value_loss)
             if settings.value_clip is not None:
                 near = (value - mine["value"]).clamp(-settings.value_clip, settings.value_clip)
@@ -351,9 +402,8 @@ class PPO:
                 sums = torch.stack([policy_loss, value_loss, entropy, kl, clipped.sum()])
             return found, sums / count
 
-        parts = zip(
-            torch.split(chosen, self._shard), torch.split(advantage, self._shard), strict=True
-        )
+        sizes = [len(shard) for shard in shards]
+        parts = zip(shards, torch.split(advantage, sizes), strict=True)
         results = self._shards.map(gradients, list(parts))
         total, sums = list(results[0][0]), results[0][1]
         for found, more in results[1:]:  # in the order of the shards, whoever was first

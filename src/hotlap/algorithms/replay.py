@@ -19,7 +19,7 @@ from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array, Float32, Float64
 
-__all__ = ["Replay", "Sample", "SumTree"]
+__all__ = ["Replay", "Sample", "SumTree", "Windows"]
 
 Segment = Mapping[str, Array]
 
@@ -42,6 +42,29 @@ class Sample:
     """By name, (B, ...): seen after the last of those steps, before any reset."""
     weight: Float32
     """(B,) of each in the loss; 1 where all are equally likely."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """B stretches of L steps, each of one row and in the order in which they were driven."""
+
+    observation: Mapping[str, Array]
+    """By name, (L + 1, B, ...): seen before each step, and after the last; after any reset."""
+    begins: Array
+    """(B,) bool: the first step begins an episode."""
+    before: Array
+    """(B, A) or (B,): the action before the first step; of another episode where it begins one."""
+    action: Array
+    """(L, B, A) float32 or (L, B) int64."""
+    reward: Float32
+    """(L, B)."""
+    terminated: Array
+    """(L, B) bool."""
+    ended: Array
+    """(L, B) bool: after this step the row began a new episode."""
+    reached: Mapping[str, Array]
+    """By name, (K, ...): seen by the K ended steps before their reset, in the order of
+    `np.nonzero(ended)`."""
 
 
 class Replay:
@@ -210,6 +233,32 @@ class Replay:
             weight = ((len(self) * share) ** -beta).astype(np.float32)
             weight /= weight.max()
         return self._transitions(step, row, weight, steps, np.float32(gamma))
+
+    def windows(self, count: int, rng: np.random.Generator, length: int) -> Windows:
+        """Draw stretches of `length` steps, each as likely as any, with replacement.
+
+        They may go over the ends of episodes. There must be `length + 1` steps.
+        """
+        # Before the oldest step nobody knows what was done, but that it began the training.
+        first = self.oldest + (self.oldest > 0)
+        start = rng.integers(first, self.head - length + 1, count)
+        row = rng.integers(0, self._rows, count)
+        at = (start + np.arange(length + 1)[:, None]) % self._slots * self._rows + row
+        driven = at[:-1]
+        last = (start - 1) % self._slots * self._rows + row
+        flat = {name: _flat(array) for name, array in self._steps.items()}
+        ended = flat["ended"][driven]
+        number = _flat(self._end)[driven[ended]]
+        return Windows(
+            observation={name: _flat(array)[at] for name, array in self._seen.items()},
+            begins=flat["ended"][last] | (start == 0),
+            before=flat["action"][last],
+            action=flat["action"][driven],
+            reward=flat["reward"][driven],
+            terminated=flat["terminated"][driven],
+            ended=ended,
+            reached={k: array[number % len(array)] for k, array in self._reached.items()},
+        )
 
     def _transitions(
         self, step: Array, row: Array, weight: Float32, steps: int, gamma: np.float32

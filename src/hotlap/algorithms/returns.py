@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hotlap.types import Array
 
-__all__ = ["gae", "q_lambda"]
+__all__ = ["gae", "n_step", "q_lambda"]
 
 
 def gae(
@@ -42,6 +44,40 @@ def gae(
     for t in reversed(range(len(advantage_TN) - 1)):
         advantage_TN[t] += carry_TN[t] * advantage_TN[t + 1]
     return advantage_TN
+
+
+def n_step(
+    reward_TN: Any,
+    next_value_TN: Any,
+    terminated_TN: Any,
+    ended_TN: Any,
+    *,
+    steps: int,
+    gamma: float,
+) -> Any:
+    """Return what each step led to, (T, N): the rewards of some steps, then a value.
+
+    So many steps, or fewer where the episode ends or the sequence does. NumPy arrays and torch
+    tensors both work, and are not written to.
+
+    Args:
+        reward_TN: rewards.
+        next_value_TN: value of the state that step t *reached*, taken before any reset.
+        terminated_TN: bool, the episode ended there, and nothing follows.
+        ended_TN: bool, the episode ended or was cut off there.
+        steps: n.
+        gamma: discount of one step.
+
+    Source: Sutton and Barto 2018, eq. 7.1.
+    """
+    reached_TN = next_value_TN * ~terminated_TN
+    return_TN = reward_TN + gamma * reached_TN
+    for _ in range(1, steps):
+        # of n steps: one reward, then what n - 1 steps from the next one on return
+        on = ~ended_TN[:-1]
+        following = reached_TN[:-1] * ended_TN[:-1] + return_TN[1:] * on
+        return_TN[:-1] = reward_TN[:-1] + gamma * following
+    return return_TN
 
 
 def q_lambda(

@@ -25,6 +25,7 @@ __all__ = [
     "PPOSettings",
     "PQNSettings",
     "QRSACSettings",
+    "RDPGSettings",
     "ReplaySettings",
     "SACSettings",
     "TD3Settings",
@@ -65,6 +66,17 @@ class NetworkSettings(Settings):
         word = given.upper()
         whole = f"DEEP_CONVOLUTIONAL_NETWORK_{word}"
         return DEEPRACER_CNNS.get(word) or DEEPRACER_CNNS.get(whole, given)
+
+    memory: NonNegativeInt = 0
+    """Gated recurrent units after those layers, which remember what was seen in an episode (`ppo`
+    and `rdpg`); 0: it sees the present alone."""
+
+    previous_action: bool = False
+    """Whether it also sees its action of the step before (`ppo` and `rdpg`)."""
+
+    critic_memory: bool | None = None
+    """Whether the critic has units of its own too; None: where it sees nothing but what the actor
+    sees."""
 
 
 class _Freezing(Settings):
@@ -261,6 +273,35 @@ class TD3Settings(_Noisy):
 
     target_noise_clip: PositiveFloat = 0.5
     """it never exceeds this."""
+
+
+class RecurrentNetworkSettings(NetworkSettings):
+    """Layers of an actor that remembers, and of its critic."""
+
+    memory: PositiveInt = 64
+    """Gated recurrent units after those layers, which remember what was seen in an episode."""
+
+    previous_action: bool = True
+    """Whether it also sees its action of the step before."""
+
+
+class RDPGSettings(_Noisy):
+    """Recurrent deterministic policy gradients (Heess et al. 2015, arXiv:1512.04455)."""
+
+    kind: Literal["rdpg"] = "rdpg"
+    """Which algorithm."""
+
+    minibatch: PositiveInt = 512
+    """Transitions of one gradient step; so many `sequence`s as that makes."""
+
+    sequence: PositiveInt = 16
+    """Steps of a sequence that are learned from."""
+
+    burn_in: NonNegativeInt = 8
+    """Steps before them from which the units only remember (Kapturowski et al. 2019)."""
+
+    network: RecurrentNetworkSettings = RecurrentNetworkSettings()
+    """Layers of the actor and of the critics."""
 
 
 class _Soft(ActorCriticSettings):
