@@ -188,7 +188,7 @@ def ready(**settings):
     captured = {}
 
     def capture(part, loss, learning_rate):
-        captured[part] = loss, torch.autograd.grad(loss, made._learned[part])
+        captured[part] = loss, torch.autograd.grad(loss, list(made._learned[part].values()))
         return loss.detach()
 
     made._descend = capture
@@ -247,7 +247,7 @@ def test_losses_and_gradients_are_a_slow_twin_s():
 
     for part, (loss, gradients) in captured.items():
         np.testing.assert_allclose(loss.detach(), expected[part].detach(), rtol=1e-4)
-        its = torch.autograd.grad(expected[part], made._learned[part])
+        its = torch.autograd.grad(expected[part], list(made._learned[part].values()))
         for mine, one in zip(gradients, its, strict=True):
             np.testing.assert_allclose(mine, one, atol=2e-4, rtol=1e-3)
 
