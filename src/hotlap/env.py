@@ -309,7 +309,14 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             threads=threads or available(),
         )
         closed = np.array([track.closed for track in tracks])
-        self._rules = Rules(settings.rules, self.lengths, closed, rows=rows, dt=self.dt)
+        self._rules = Rules(
+            settings.rules,
+            self.lengths,
+            closed,
+            rows=rows,
+            dt=self.dt,
+            threads=threads or available(),
+        )
         self._reward, self._late = _make_reward(settings, tracks, self.dt)
         self._seed = seed
         self._desynchronize = desynchronize
@@ -330,6 +337,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._laps = np.zeros(rows, np.int32)
         self._lap_start = np.zeros(rows, np.float32)
         self._lap_best = np.full(rows, np.inf, np.float32)
+        self._goal = np.full(rows, np.inf, np.float32)  # where the next lap is complete [m]
         self.breadth = 0.0 if settings.randomize.success else 1.0
         self._watched = self.names
         self._blank = self.save()
@@ -451,14 +459,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             ended = Ended(self._pending)
             self._pending = np.where(self._pending == 0, judged.status, 0).astype(np.int32)
         reward = self._reward(before, command, after, ended)
-        self._return = self._return + reward
-        self._count_laps(before, after)
+        self._return += reward
+        self._count_laps(after)
         terminated, truncated = ended.terminated, ended.truncated
-        rows = np.flatnonzero(terminated | truncated)
+        rows = np.flatnonzero(ended.status != Status.IN_PROGRESS)
         reached: dict[str, Array] = {}
         episodes = self._episodes(rows, ended, after)
         if len(rows):
-            good = int(np.isin(episodes.status, (Status.LAP_COMPLETE, Status.TIME_UP)).sum())
+            over = episodes.status
+            good = int(((over == Status.LAP_COMPLETE) | (over == Status.TIME_UP)).sum())
             self.breadth = self.settings.randomize.widen(self.breadth, good, len(rows) - good)
         if len(rows):
             reached = self.observe(rows)
@@ -538,6 +547,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.restore_senses(arrays)
         for name in ("pending", "return", "laps", "lap_start", "lap_best"):
             setattr(self, f"_{name}", arrays[name].copy())
+        goal = (self._laps + 1) * self.lengths[self.simulator.state.track]
+        self._goal = goal.astype(np.float32)
         self._seed, self.breadth = int(arrays["seed"]), float(arrays["breadth"])
         watched = arrays.get("watched", np.ones(len(self.names), bool))  # version 0.1 lacks it
         self._watched = tuple(n for n, seen in zip(self.names, watched, strict=True) if seen)
@@ -655,20 +666,21 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             (self._laps, 0),
             (self._lap_start, 0),
             (self._lap_best, np.inf),
+            (self._goal, self.lengths[state.track[rows]]),
         ):
             array[rows] = value
 
-    def _count_laps(self, before: State, after: State) -> None:
-        length = self.lengths[after.track]
-        goal = (self._laps + 1) * length
-        done = np.flatnonzero(after.travelled >= goal)
+    def _count_laps(self, after: State) -> None:
+        done = np.flatnonzero(after.travelled >= self._goal)
         if not len(done):
             return
-        over = (after.travelled[done] - goal[done]) / np.maximum(after.advance[done], 1e-6)
+        goal = self._goal[done]
+        over = (after.travelled[done] - goal) / np.maximum(after.advance[done], 1e-6)
         at = ((after.steps[done] - over) * self.dt).astype(np.float32)
         self._lap_best[done] = np.minimum(self._lap_best[done], at - self._lap_start[done])
         self._lap_start[done] = at
         self._laps[done] += 1
+        self._goal[done] = (self._laps[done] + 1) * self.lengths[after.track[done]]
 
     def _episodes(self, rows: Array, ended: Ended, after: State) -> Episodes:
         goal = max(1, self.settings.rules.laps)

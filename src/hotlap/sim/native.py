@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from hotlap.draws import Purpose, normal
 from hotlap.errors import SimulationError
+from hotlap.series import PI, atan_positive, cos_small, sin_cos, sin_quarter, wrap
 from hotlap.sim.bands import ColorBandsSettings, color_bands
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.domain import Domain, RandomizeSettings
@@ -26,13 +27,8 @@ from hotlap.sim.dynamics import (
     GAIN,
     STAGES,
     SUBSTEP_MAX,
-    atan_positive,
-    cos_small,
     motor_force,
     rates,
-    sin_cos,
-    sin_quarter,
-    wrap,
 )
 from hotlap.sim.lens import Mounting
 from hotlap.sim.lidar import Lidar, LidarSettings
@@ -421,7 +417,7 @@ class NativeSimulator:
 
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-_PI, _TENTH, _TINY = np.float32(np.pi), np.float32(0.1), np.float32(1e-30)
+_TENTH, _TINY = np.float32(0.1), np.float32(1e-30)
 _LEAP = np.int32(24)
 """Most stations that a car may be thought to have passed in one control step."""
 _SETTLE = 8
@@ -527,7 +523,7 @@ def _locate(m, j):  # type: ignore[no-untyped-def]
     c = (m[_COS, j] * fx + m[_SIN, j] * fy) * unit
     sn = (m[_SIN, j] * fx - m[_COS, j] * fy) * unit
     error = atan_positive(abs(sn) / max(abs(c), _TINY))
-    error = error if c > _ZERO else _PI - error
+    error = error if c > _ZERO else PI - error
     error = error if sn > _ZERO else -error
 
     # Wheels outside: their offset on the circle of curvature through the car's foot point.

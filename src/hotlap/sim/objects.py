@@ -8,6 +8,7 @@ their shares add up, so nothing shines through the seam.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -19,7 +20,9 @@ from hotlap.types import Float32
 __all__ = ["draw_boxes", "shades", "stand_boxes"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-_f4, _i8, _u8 = np.float32, np.int64, np.uint64
+_inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
+"""For short loops: to hand over an array costs as much as ten pixels."""
+_f4, _i4, _i8, _u8 = np.float32, np.int32, np.int64, np.uint64
 _ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 _NEAR = _f4(0.02)
 """Nothing nearer to the lens than this is drawn [m]. DeepRacer's near plane."""
@@ -56,7 +59,9 @@ def draw_boxes(  # type: ignore[no-untyped-def]
     edges = np.empty((_SIDES, _CORNERS, 3), np.float32)
     count, face = np.empty(_SIDES, np.int64), np.empty(_SIDES, np.int64)
     corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
-    cover = np.empty((_SIDES, width), np.float32)
+    cover, share = np.empty(width, np.float32), np.empty(width, np.float32)
+    light = np.empty((channels, width), np.float32)
+    part = np.empty((_SIDES, 4), np.int64)
     span = np.empty(4, np.float32)
     plan = np.empty((_SIDES, 2), np.float32)
     for image in range(start, stop):
@@ -100,18 +105,43 @@ def draw_boxes(  # type: ignore[no-untyped-def]
                 met[image], beams, rows, left, right, top, bottom, _ONE / end
             )
             for row in range(top, bottom):
+                first, last = right, left
                 for f in range(sides):
-                    _cover_row(cover[f], edges[f], count[f], _f4(row), left, right)
+                    _spans(edges, f, count[f], _f4(row), left, right, part)
+                    if part[f, 0] < part[f, 3]:
+                        first, last = min(first, part[f, 0]), max(last, part[f, 3])
+                _clear(share, light, first, last)
+                for f in range(sides):
+                    begin, inner, inner_end, end_ = part[f, 0], part[f, 1], part[f, 2], part[f, 3]
+                    _cover_row(cover, edges, f, count[f], _f4(row), begin, inner)
+                    _cover_row(cover, edges, f, count[f], _f4(row), inner_end, end_)
                     if hidden and rows[row, 5] != _ZERO:
+                        cover[inner:inner_end] = _ONE
+                        part[f, 2] = inner  # there is nothing whole any more
                         base = plan[f, 0] * (rows[row, 2] if face[f] == 0 else _ONE)
                         hide_row(
-                            cover[f], rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
+                            cover, rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
                             base, plan[f, 1], met[image], beams, heights[look[image]] - tall, tall,
-                            left, right,
+                            begin, end_,
                         )  # fmt: skip
-                begin = (image * height + row) * width * channels
+                        _add(cover, share, light, paint, face[f], begin, end_)
+                    else:
+                        _add(cover, share, light, paint, face[f], begin, inner)
+                        _add(cover, share, light, paint, face[f], inner_end, end_)
+                at = (image * height + row) * width * channels
                 for c in range(channels):
-                    _blend_row(out, begin + c, channels, cover, sides, face, paint, c, left, right)
+                    if channels == 1:
+                        _blend_row(out, at, 1, share, light, 0, first, last)
+                    else:
+                        _blend_row(out, at + c, 3, share, light, c, first, last)
+                    for f in range(sides):
+                        value = np.uint8(paint[face[f], c] + _HALF)
+                        if channels == 1:
+                            for column in range(part[f, 1], part[f, 2]):
+                                out[_u8(at + column)] = value
+                        else:
+                            for column in range(part[f, 1], part[f, 2]):
+                                out[_u8(at + c + 3 * column)] = value
 
 
 @_compiled
@@ -276,33 +306,76 @@ def _project(cut, kept, focal, width, height, edge, span):  # type: ignore[no-un
         edge[c, 2] = a * (_HALF - cut[c, 0]) + b * (_HALF - cut[c, 1])
 
 
-@_compiled
-def _cover_row(cover, edge, count, row, first, last):  # type: ignore[no-untyped-def]
-    """Compute how much of each pixel of a row is inside a polygon: exact for upright rectangles."""
+@_inline
+def _spans(edges, f, count, row, left, right, part):  # type: ignore[no-untyped-def]
+    """Find which pixels of a row a polygon touches, and which of them it covers whole.
+
+    `part`: the first that it touches, the first and the end of those that it covers, of which there
+    may be none, and the end of those that it touches.
+    """
+    low, high = _f4(left), _f4(right)
+    begin, end, inner, inner_end = low, high, low, high
+    for c in range(count):
+        a, b = edges[f, c, 0], edges[f, c, 1] * row + edges[f, c, 2]
+        if abs(a) < _f4(1e-3):  # a level edge
+            near, far = a * low + b, a * high + b
+            end = end if max(near, far) > -_HALF else begin
+            inner_end = inner_end if min(near, far) >= _HALF else inner
+        else:
+            # A pixel is touched where a column + b > -1/2, and covered where it is at least 1/2.
+            over = _ONE / a
+            out, in_ = (-_HALF - b) * over, (_HALF - b) * over
+            if a > _ZERO:
+                begin, inner = max(begin, out), max(inner, in_)
+            else:
+                end, inner_end = min(end, out + _ONE), min(inner_end, in_ + _ONE)
+    first = _i8(min(begin, high))
+    last = max(_i8(max(end, low)), first)
+    whole = min(max(_i8(math.ceil(min(inner, high))), first), last)
+    part[f, 0], part[f, 1], part[f, 3] = first, whole, last
+    part[f, 2] = min(max(_i8(max(inner_end, low)), whole), last)
+
+
+@_inline
+def _clear(share, light, first, last):  # type: ignore[no-untyped-def]
     for column in range(first, last):
-        cover[column] = _ONE
-    for c in range((count + 1) // 2):
-        d = c + (count + 1) // 2
-        a0, b0 = edge[c, 0], edge[c, 1] * row + edge[c, 2]
-        alone = d >= count  # an odd number of edges: the last has none across from it
-        a1, b1 = (_ZERO, _HALF) if alone else (edge[d, 0], edge[d, 1] * row + edge[d, 2])
+        share[_u8(column)] = _ZERO
+    for c in range(light.shape[0]):
         for column in range(first, last):
-            at = _f4(column)
-            inside = min(a0 * at + b0, _HALF) + min(a1 * at + b1, _HALF)
-            cover[column] *= min(max(inside, _ZERO), _ONE)
+            light[c, _u8(column)] = _ZERO
 
 
-@_compiled
-def _blend_row(  # type: ignore[no-untyped-def]
-    out, begin, channels, cover, sides, face, paint, c, first, last
-):
+@_inline
+def _cover_row(cover, edges, f, count, row, first, last):  # type: ignore[no-untyped-def]
+    """Compute how much of each pixel of a row is inside a polygon: exact for upright rectangles."""
+    half = (count + 1) // 2
     for column in range(first, last):
-        share, light = _ZERO, _ZERO
-        for f in range(sides):
-            share += cover[f, column]
-            light += cover[f, column] * paint[face[f], c]
-        if share > _f4(0.002):
-            at = _u8(begin + column * channels)
-            if share > _ONE:
-                light, share = light / share, _ONE
-            out[at] = np.uint8(_f4(out[at]) * (_ONE - share) + light + _HALF)
+        at, part = _f4(column), _ONE
+        for c in range(half):
+            d = c + half
+            near = edges[f, c, 0] * at + (edges[f, c, 1] * row + edges[f, c, 2])
+            far = _HALF  # an odd number of edges: the last has none across from it
+            if d < count:
+                far = edges[f, d, 0] * at + (edges[f, d, 1] * row + edges[f, d, 2])
+            part *= min(max(min(near, _HALF) + min(far, _HALF), _ZERO), _ONE)
+        cover[_u8(column)] = part
+
+
+@_inline
+def _add(cover, share, light, paint, face, first, last):  # type: ignore[no-untyped-def]
+    """Add what a side covers."""
+    for column in range(first, last):
+        share[_u8(column)] += cover[_u8(column)]
+        for c in range(light.shape[0]):
+            light[c, _u8(column)] += cover[_u8(column)] * paint[face, c]
+
+
+@_inline
+def _blend_row(out, begin, channels, share, light, c, first, last):  # type: ignore[no-untyped-def]
+    for column in range(first, last):
+        part = share[_u8(column)]
+        part = part if part > _f4(0.002) else _ZERO
+        lit = light[c, _u8(column)] / max(part, _ONE) if part > _ZERO else _ZERO
+        at = _u8(begin + column * channels)
+        kept = _ONE - min(part, _ONE)
+        out[at] = np.uint8(_i4(_f4(out[at]) * kept + lit + _HALF))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -22,6 +23,8 @@ from hotlap.types import Array, Float32
 __all__ = ["Walls", "hide_row", "is_before", "level_rows"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+_inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
+"""For short loops: to hand over an array costs as much as ten pixels."""
 _f4, _i4, _i8, _u8 = np.float32, np.int32, np.int64, np.uint64
 _ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 _NEAR = _f4(0.02)
@@ -248,7 +251,7 @@ def _paint(  # type: ignore[no-untyped-def]
     index = np.empty(count * _CHUNK, np.int32)
     for image in range(start, stop):
         rows, beams, low = levels[view[image]], spans[view[image]], lenses[view[image], 3]
-        which = look[image]
+        which = _u8(look[image])
         tall = looks[which, 3] - low
         layers = 1 if tall >= _ZERO else met.shape[2]
         nearest = _ZERO
@@ -269,22 +272,31 @@ def _paint(  # type: ignore[no-untyped-def]
                 _gather(met, image, layers, rows[middle, 0], rows[middle, 1], beams, index, m)
                 _measure(m, extent)
             o = (image * height + row) * width * channels
-            for chunk in range(count):
-                far, near, steep = extent[chunk, 0], extent[chunk, 1], extent[chunk, 2] * step
-                kind = _judge(far, near, steep, up, deep, tall, low)
-                if kind == _CLEAR:
+            covered = 0  # pixels to the left of a chunk that are all wall, and not yet painted
+            for chunk in range(count + 1):
+                left, kind = chunk * _CHUNK, _CLEAR
+                if chunk < count:
+                    far, near = extent[chunk, 0], extent[chunk, 1]
+                    kind = _judge(far, near, extent[chunk, 2] * step, up, deep, tall, low)
+                if kind == _FULL:
+                    covered += _CHUNK
                     continue
-                left = chunk * _CHUNK
-                pixels = min(width - left, _CHUNK)
+                if covered:
+                    end = min(left, width)
+                    if channels == 1:
+                        _fill(out, o, 1, 0, left - covered, end, m, looks, which)
+                    else:
+                        for c in range(3):
+                            _fill(out, o, 3, c, left - covered, end, m, looks, which)
+                    covered = 0
                 if kind == _MIXED:
+                    end = min(left + _CHUNK, width)
                     _cover(m, mix, layers, left, begin, step, up, deep, tall, low)
-                if channels == 1:
-                    _blend(out, o + left, 1, left, pixels, m, mix, kind, looks[which, 0])
-                else:
-                    for c in range(3):
-                        _blend(
-                            out, o + 3 * left + c, 3, left, pixels, m, mix, kind, looks[which, c]
-                        )
+                    if channels == 1:
+                        _blend(out, o, 1, 0, left, end, mix, looks, which)
+                    else:
+                        for c in range(3):
+                            _blend(out, o, 3, c, left, end, mix, looks, which)
 
 
 @_compiled
@@ -330,7 +342,7 @@ def _measure(m, extent):  # type: ignore[no-untyped-def]
         extent[chunk, 0], extent[chunk, 1], extent[chunk, 2] = far, near, _f4(2.5) * steep
 
 
-@_compiled
+@_inline
 def _judge(far, near, steep, up, deep, tall, low):  # type: ignore[no-untyped-def]
     """Tell whether the nearest walls cover all of a row of a chunk, nothing, or perhaps a part."""
     margin, under = deep + abs(tall) * steep, deep + low * steep
@@ -340,7 +352,7 @@ def _judge(far, near, steep, up, deep, tall, low):  # type: ignore[no-untyped-de
     return _FULL if up + margin < least and up - under > -low * far else _MIXED
 
 
-@_compiled
+@_inline
 def _cover(m, mix, layers, chunk, begin, step, up, deep, tall, low):  # type: ignore[no-untyped-def]
     """Put the walls over what a chunk has, the farthest first.
 
@@ -362,7 +374,7 @@ def _cover(m, mix, layers, chunk, begin, step, up, deep, tall, low):  # type: ig
                        square, slide, up, tall, low)  # fmt: skip
 
 
-@_compiled
+@_inline
 def _layer(  # type: ignore[no-untyped-def]
     mix, into, m, o, rises, lights, chunk, first, step, square, slide, up, tall, low
 ):
@@ -380,21 +392,24 @@ def _layer(  # type: ignore[no-untyped-def]
         mix[_u8(into + _CHUNK + j)] = tone + c * (m[lights, i] - tone)
 
 
-@_compiled
-def _blend(  # type: ignore[no-untyped-def]
-    out, begin, channels, left, pixels, m, mix, kind, colour
-):
-    """Paint a chunk in one channel."""
-    if kind == _FULL:
-        for j in range(pixels):
-            value = m[_u8(_FLAT), _u8(left + j)] * colour + _HALF
-            out[_u8(begin + j * channels)] = np.uint8(_i4(value))
-    else:
-        for j in range(pixels):
-            clear = _ONE - _HALF * (mix[_u8(j)] + mix[_u8(2 * _CHUNK + j)])
-            lit = _HALF * (mix[_u8(_CHUNK + j)] + mix[_u8(3 * _CHUNK + j)]) * colour
-            at = _u8(begin + j * channels)
-            out[at] = np.uint8(_i4(_f4(out[at]) * clear + lit + _HALF))
+@_inline
+def _fill(out, o, channels, c, left, end, m, looks, which):  # type: ignore[no-untyped-def]
+    """Paint pixels that are all wall in one channel."""
+    colour = looks[which, c]
+    for j in range(left, end):
+        value = m[_u8(_FLAT), _u8(j)] * colour + _HALF
+        out[_u8(o + j * channels + c)] = np.uint8(_i4(value))
+
+
+@_inline
+def _blend(out, o, channels, c, left, end, mix, looks, which):  # type: ignore[no-untyped-def]
+    """Paint a chunk that is part wall in one channel."""
+    colour = looks[which, c]
+    for j in range(end - left):
+        clear = _ONE - _HALF * (mix[_u8(j)] + mix[_u8(2 * _CHUNK + j)])
+        lit = _HALF * (mix[_u8(_CHUNK + j)] + mix[_u8(3 * _CHUNK + j)]) * colour
+        at = _u8(o + (left + j) * channels + c)
+        out[at] = np.uint8(_i4(_f4(out[at]) * clear + lit + _HALF))
 
 
 @_compiled

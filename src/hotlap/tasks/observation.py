@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from hotlap.clock import ClockSettings
 from hotlap.config import Settings
+from hotlap.series import sin_cos, wrap
 from hotlap.simulator import State
 from hotlap.stations import StationTable
 from hotlap.threads import spread
@@ -18,6 +19,9 @@ from hotlap.track import Track
 from hotlap.types import Array, Float32
 
 __all__ = ["StateObservation", "StateSettings"]
+
+
+_inline: Any = njit(fastmath={"contract", "arcp", "nsz"}, error_model="numpy", forceinline=True)
 
 
 class StateSettings(Settings):
@@ -98,62 +102,111 @@ class StateObservation:
         return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+# Rows of the scratch, with one number a car.
+(
+    _X, _Y, _S, _COS, _SIN, _SPEED, _INVERSE, _COUNT, _LAP, _FIRST, _ERROR, _SHARE_OF, _FAR,
+    _PX, _PY, _QX, _QY,
+) = range(17)  # fmt: skip
+_LANES = 32
+"""Cars that share one pass: LLVM runs 8 or 16 of them at once."""
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "arcp", "nsz"}, error_model="numpy")
 def _features(  # type: ignore[no-untyped-def]
     start, stop, rows, out, times, speed_min, objects, sight, there, beside, pace, boxes,
     x, y, yaw, vx, vy, yaw_rate, steering, reference, s, n, heading_error, curvature, left, right,
     track, stations, first, segments, spacing, closed,
 ):  # fmt: skip
+    m = np.empty((17, _LANES), np.float32)
+    at, which = np.empty(_LANES, np.int32), np.empty(_LANES, np.int32)
+    ahead = np.empty((2 * len(times), _LANES), np.float32)
+    often = np.float32(1) / times
+    for base in range(start, stop, _LANES):
+        here = min(stop - base, _LANES)
+        for j in range(_LANES):
+            # Unsigned: a signed index could count from the end, and to ask costs time.
+            i = np.uint64(rows[np.uint64(base + min(j, here - 1))])
+            course = np.uint64(track[i])
+            m[_X, j], m[_Y, j], m[_S, j], m[_COS, j] = x[i], y[i], s[i], yaw[i]
+            m[_SPEED, j], m[_ERROR, j] = max(vx[i], speed_min), heading_error[i]
+            m[_INVERSE, j], m[_COUNT, j] = spacing[course], np.float32(segments[course])
+            m[_LAP, j] = np.float32(segments[course] * closed[course])
+            at[j] = first[course]
+        for j in range(_LANES):
+            m[_SIN, j], m[_COS, j] = sin_cos(wrap(m[_COS, j]))
+            m[_ERROR, j], m[_SHARE_OF, j] = sin_cos(wrap(m[_ERROR, j]))
+            m[_INVERSE, j] = np.float32(1) / m[_INVERSE, j]
+            m[_FAR, j] = np.float32(1) / m[_SPEED, j]
+            m[_FIRST, j] = np.float32(1) / m[_COUNT, j]
+        for j in range(here):
+            i, row = np.uint64(rows[np.uint64(base + j)]), np.uint64(base + j)
+            out[row, 0], out[row, 1], out[row, 2] = vx[i], vy[i], yaw_rate[i]
+            out[row, 3], out[row, 4], out[row, 5] = steering[i], reference[i], n[i]
+            out[row, 6], out[row, 7] = m[_ERROR, j], m[_SHARE_OF, j]
+            out[row, 8], out[row, 9] = left[i] - n[i], right[i] + n[i]
+            out[row, 10] = curvature[i]
+        for k in range(len(times)):
+            time, per = times[k], often[k]
+            _look_up(m, at, which, time, stations)
+            right_, up = np.uint64(2 * k), np.uint64(2 * k + 1)
+            for j in range(_LANES):
+                share, far = m[_SHARE_OF, j], m[_FAR, j] * per
+                px = m[_PX, j] + share * (m[_QX, j] - m[_PX, j]) - m[_X, j]
+                py = m[_PY, j] + share * (m[_QY, j] - m[_PY, j]) - m[_Y, j]
+                ahead[right_, j] = (m[_COS, j] * px + m[_SIN, j] * py) * far
+                ahead[up, j] = (m[_COS, j] * py - m[_SIN, j] * px) * far
+        for j in range(here):
+            row = np.uint64(base + j)
+            for k in range(len(ahead)):
+                out[row, np.uint64(_OWN + k)] = ahead[np.uint64(k), j]
+    if objects:
+        _see_objects(
+            start, stop, rows, out, len(times), objects, sight, there, beside, pace, boxes, vx, s,
+            n, track, segments, spacing, closed,
+        )  # fmt: skip
+
+
+@_inline
+def _look_up(m, first, which, time, stations):  # type: ignore[no-untyped-def]
+    """Find between which stations cars will be after a time, and how far between them."""
+    for j in range(_LANES):
+        place = (m[_S, j] + m[_SPEED, j] * time) * m[_INVERSE, j]
+        # Round a loop, by as many laps as it takes; to the end of an open course.
+        place = place - m[_LAP, j] * np.floor(place * m[_FIRST, j])
+        place = min(max(place, np.float32(0)), m[_COUNT, j])
+        # Clip the integer too: a NaN would point outside of the stations.
+        station = min(max(np.int32(place), np.int32(0)), np.int32(m[_COUNT, j]) - np.int32(1))
+        m[_SHARE_OF, j] = place - np.float32(station)
+        which[j] = first[j] + station
+    for j in range(_LANES):
+        a = np.uint64(which[j])
+        m[_PX, j], m[_PY, j] = stations[a, 0], stations[a, 1]
+        m[_QX, j], m[_QY, j] = stations[a + np.uint64(1), 0], stations[a + np.uint64(1), 1]
+
+
+@_inline
+def _see_objects(  # type: ignore[no-untyped-def]
+    start, stop, rows, out, times, objects, sight, there, beside, pace, boxes, vx, s, n, track,
+    segments, spacing, closed,
+):  # fmt: skip
+    """Write the next objects, one after the other; those passed over are nearer than `near`."""
     for j in range(start, stop):
         i = rows[j]
-        out[j, 0] = vx[i]
-        out[j, 1] = vy[i]
-        out[j, 2] = yaw_rate[i]
-        out[j, 3] = steering[i]
-        out[j, 4] = reference[i]
-        out[j, 5] = n[i]
-        out[j, 6] = math.sin(heading_error[i])
-        out[j, 7] = math.cos(heading_error[i])
-        out[j, 8] = left[i] - n[i]
-        out[j, 9] = right[i] + n[i]
-        out[j, 10] = curvature[i]
-        c, sn = math.cos(yaw[i]), math.sin(yaw[i])
-        which = track[i]
-        count, gap = segments[which], spacing[which]
-        inverse = np.float32(1) / gap
-        speed = max(vx[i], speed_min)
-        for k in range(len(times)):
-            distance = speed * times[k]
-            at = (s[i] + distance) * inverse
-            station = np.int64(math.floor(at))
-            share = at - np.float32(station)
-            if closed[which] == 1:
-                while station >= count:  # faster than a remainder: it is one lap at most
-                    station -= count
-            elif station >= count:
-                station, share = np.int64(count - 1), np.float32(1)
-            elif station < 0:
-                station, share = np.int64(0), np.float32(0)
-            a = first[which] + station
-            px = stations[a, 0] + share * (stations[a + 1, 0] - stations[a, 0]) - x[i]
-            py = stations[a, 1] + share * (stations[a + 1, 1] - stations[a, 1]) - y[i]
-            far = np.float32(1) / distance
-            out[j, _OWN + 2 * k] = (c * px + sn * py) * far
-            out[j, _OWN + 2 * k + 1] = (c * py - sn * px) * far
-        # the next objects, one after the other; those passed over are nearer than `near`
+        row, which = out[j], track[i]
+        lap = segments[which] * spacing[which]
         near = -_BESIDE
         for slot in range(objects):
             found, least = -1, sight
             for k in range(there.shape[1]):
                 ahead = there[i, k] - s[i]
                 if closed[which] == 1:
-                    ahead = ahead - count * gap if ahead > count * gap - _BESIDE else ahead
-                    ahead = ahead + count * gap if ahead <= -_BESIDE else ahead
+                    ahead = ahead - lap if ahead > lap - _BESIDE else ahead
+                    ahead = ahead + lap if ahead <= -_BESIDE else ahead
                 if near < ahead < least and boxes[i, k, 6] > 0:
                     found, least = k, ahead
-            at = _OWN + 2 * len(times) + _EACH * slot
-            out[j, at] = least
-            out[j, at + 1] = beside[i, found] - n[i] if found >= 0 else np.float32(0)
-            out[j, at + 2] = pace[i, found] - vx[i] if found >= 0 else np.float32(0)
-            out[j, at + 3] = boxes[i, found, 5] if found >= 0 else np.float32(0)
+            at = _OWN + 2 * times + _EACH * slot
+            row[at] = least
+            row[at + 1] = beside[i, found] - n[i] if found >= 0 else np.float32(0)
+            row[at + 2] = pace[i, found] - vx[i] if found >= 0 else np.float32(0)
+            row[at + 3] = boxes[i, found, 5] if found >= 0 else np.float32(0)
             near = least

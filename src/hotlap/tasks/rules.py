@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from numba import njit
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from hotlap.config import Settings
 from hotlap.simulator import State
+from hotlap.threads import spread
 from hotlap.types import Array, Float32, Int32
 
 __all__ = ["Ended", "Rules", "RulesSettings", "Status"]
 
 _STEPS_MAX = int(np.iinfo(np.int32).max)
+_SHARE = 1024
+"""Rows that are worth a thread of their own."""
+_NOBODY: Int32 = np.zeros(0, np.int32)
+_f4, _i4 = np.float32, np.int32
 
 
 class Status(IntEnum):
@@ -57,34 +65,45 @@ class Ended:
     status: Int32
     """(N,) Status."""
 
-    @property
+    @cached_property
     def terminated(self) -> Array:
         """(N,) True where the task itself ended: nothing follows."""
-        running = (self.status == Status.IN_PROGRESS) | (self.status == Status.TIME_UP)
-        return np.asarray(~running)
+        return np.asarray(_TERMINATED[self.status])
 
-    @property
+    @cached_property
     def failed(self) -> Array:
         """(N,) True where the task ended before it was done."""
-        return np.asarray(self.terminated & (self.status != Status.LAP_COMPLETE))
+        return np.asarray(_FAILED[self.status])
 
-    @property
+    @cached_property
     def truncated(self) -> Array:
         """(N,) True where only the clock ended it: what the car reached keeps its value."""
         return np.equal(self.status, Status.TIME_UP)
+
+
+_TERMINATED = np.array([s not in (Status.IN_PROGRESS, Status.TIME_UP) for s in Status])
+_FAILED = _TERMINATED & (np.arange(len(Status)) != Status.LAP_COMPLETE)
 
 
 class Rules:
     """The rules of N rows; remembers how long each has stood still or gone back."""
 
     def __init__(
-        self, settings: RulesSettings, lengths: Float32, closed: Array, *, rows: int, dt: float
+        self,
+        settings: RulesSettings,
+        lengths: Float32,
+        closed: Array,
+        *,
+        rows: int,
+        dt: float,
+        threads: int = 1,
     ) -> None:
         self.settings = settings
         self.margin = 0.0
         """Share of each half of the road that is closed to the car's middle, next to its border."""
-        self._ends = np.where(closed, np.inf, 0.9999 * lengths)
-        self._lengths = lengths
+        goal = np.where(settings.laps, settings.laps * lengths, np.inf)
+        self._goals = np.stack([goal, np.where(closed, np.inf, 0.9999 * lengths)]).astype(_f4)
+        self._threads = threads
         self._steps_max = min(max(1, round(settings.time_limit / dt)), _STEPS_MAX)
         self._deadline = np.full(rows, self._steps_max, np.int32)
         self._still = np.zeros(rows, np.int32)
@@ -99,33 +118,25 @@ class Rules:
 
     def judge(self, before: State, after: State) -> Ended:
         """Apply every rule to the step from `before` to `after`."""
-        rules = self.settings
-        moved = np.hypot(after.x - before.x, after.y - before.y)
-        self._still = (self._still + 1) * (moved <= rules.immobilized_distance)
-        self._back = (self._back + 1) * (after.advance < 0)
-        # The later of two reasons counts.
-        status = np.zeros(len(moved), np.int32)
-        status[after.steps >= self._deadline] = Status.TIME_UP
-        if rules.immobilized_steps:
-            status[self._still >= rules.immobilized_steps] = Status.IMMOBILIZED
-        if rules.reversed_steps:
-            status[self._back >= rules.reversed_steps] = Status.REVERSED
-        if rules.laps:
-            goal = rules.laps * self._lengths[after.track]
-            status[after.travelled >= goal] = Status.LAP_COMPLETE
-        # Nothing follows the end of an open track, wherever on it the episode began.
-        status[after.s >= self._ends[after.track]] = Status.LAP_COMPLETE
-        if rules.off_track == "centre":
-            status[(after.n > after.left) | (-after.n > after.right)] = Status.OFF_TRACK
-        elif rules.off_track != "never":
-            most = 4 if rules.off_track == "all_wheels" else 1
-            status[after.wheels_off >= most] = Status.OFF_TRACK
+        rules, around = self.settings, after.around
+        contact = _NOBODY if around is None or not rules.crash else around.contact
+        never = _STEPS_MAX
+        wheels = {"all_wheels": 4, "any_wheel": 1}.get(rules.off_track, never)
+        # The share of each half of the road that the middle of the car may use; above 1: any.
+        road = _f4(1 if rules.off_track == "centre" else 2)
         if self.margin:
-            open_share = np.float32(1 - self.margin)
-            beside = (after.n > open_share * after.left) | (-after.n > open_share * after.right)
-            status[beside] = Status.OFF_TRACK
-        if rules.crash and after.around is not None:
-            status[after.around.contact >= 0] = Status.CRASHED
+            road = min(road, _f4(1 - self.margin))
+        status = np.empty(len(after.x), np.int32)
+        still, back = np.empty_like(status), np.empty_like(status)
+        spread(
+            _judge, len(status), status, still, back, self._still, self._back, self._deadline,
+            _f4(rules.immobilized_distance), rules.immobilized_steps or never,
+            rules.reversed_steps or never, self._goals, wheels, road, contact,
+            before.x, before.y, after.x, after.y, after.advance, after.travelled, after.steps,
+            after.track, after.s, after.n, after.left, after.right, after.wheels_off,
+            block=_SHARE, threads=self._threads,
+        )  # fmt: skip
+        self._still, self._back = still, back
         return Ended(status)
 
     def save(self) -> dict[str, Array]:
@@ -141,3 +152,44 @@ class Rules:
         self._deadline, self._still, self._back = (
             arrays[name].copy() for name in ("deadline", "still", "back")
         )
+
+
+_TIME_UP, _LAP, _OFF, _STILL, _BACK, _CRASHED = (
+    _i4(status)
+    for status in (
+        Status.TIME_UP,
+        Status.LAP_COMPLETE,
+        Status.OFF_TRACK,
+        Status.IMMOBILIZED,
+        Status.REVERSED,
+        Status.CRASHED,
+    )
+)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _judge(  # type: ignore[no-untyped-def]
+    start, stop, status, still_out, back_out, still, back, deadline, distance, still_most,
+    back_most, goals, wheels, road, contact, x_before, y_before, x, y, advance, travelled, steps,
+    track, s, n, left, right, wheels_off,
+):  # fmt: skip
+    """Apply the rules in turn: the later of two reasons counts."""
+    for j in range(start, stop):
+        i = np.uint64(j)
+        dx, dy = x[i] - x_before[i], y[i] - y_before[i]
+        moved = math.sqrt(dx * dx + dy * dy)
+        stood = _i4(still[i] + 1) if moved <= distance else _i4(0)
+        lost = _i4(back[i] + 1) if advance[i] < 0 else _i4(0)
+        still_out[i], back_out[i] = stood, lost
+        which = np.uint64(track[i])
+        found = _TIME_UP if steps[i] >= deadline[i] else _i4(0)
+        found = _STILL if stood >= still_most else found
+        found = _BACK if lost >= back_most else found
+        # Nothing follows the end of an open track, wherever on it the episode began.
+        done = (travelled[i] >= goals[0, which]) | (s[i] >= goals[1, which])
+        found = _LAP if done else found
+        beside = (n[i] > road * left[i]) | (-n[i] > road * right[i])
+        found = _OFF if (beside & (road <= _f4(1))) | (wheels_off[i] >= wheels) else found
+        if len(contact):
+            found = _CRASHED if contact[i] >= 0 else found
+        status[i] = found
