@@ -286,3 +286,47 @@ def test_the_report_has_a_line_for_each_layer():
         "hidden0  taken",
         "head     anew: weight 5x64, here 7x64",
     ]
+
+
+def test_a_student_s_frozen_eyes_are_those_that_drove():
+    # what drives is the running average, which lags behind the weights that learn
+    old = learner("distill")
+    for seed in range(3):
+        update(old, seed)
+    driver = old.policy_state()[1]
+    new = learner("distill", seed=9, freeze=("camera.conv*",))
+
+    new.adopt(*old.save())
+    update(new, 5)
+
+    here = new.policy_state()[1]
+    np.testing.assert_array_equal(here["camera.conv0.weight"], driver["camera.conv0.weight"])
+    assert not np.array_equal(here["head.weight"], driver["head.weight"])
+
+
+def test_layers_of_its_own_kind_that_compute_in_another_way_are_not_taken_either():
+    old = learner("pqn", actor=("state",), layer_norm=False)
+    new = learner("pqn", actor=("state",), seed=9, layer_norm=True, freeze=("head",))
+    fresh = weights(new)
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    other = "its layers compute in another way"
+    assert transfer.skipped == {"hidden0": other, "hidden1": other}
+    assert transfer.loaded == ("head",)
+    np.testing.assert_array_equal(weights(new)["hidden0.weight"], fresh["hidden0.weight"])
+
+
+def test_a_driver_described_by_an_older_hotlap_is_taken():
+    old, new = learner("ppo"), learner("sac, choices", seed=9)
+    update(old, 0)
+    description, arrays = old.policy_state()
+    for word in ("linear", "layer_norm"):
+        del description["plan"][word]
+
+    transfer = new.adopt(*old.save(), (description, arrays))
+
+    assert all(name.startswith("critic.layer") for name in transfer.skipped)
+    assert new.save()[0]["adopted"]  # the whole driver came: logits are logits
+    seen = look(np.random.default_rng(5), 20)
+    np.testing.assert_array_equal(new.greedy(seen), old.greedy(seen))

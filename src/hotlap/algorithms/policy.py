@@ -14,7 +14,15 @@ from hotlap.config import Settings
 from hotlap.errors import MissingFieldError, RunError
 from hotlap.types import Array, Float32, Float64
 
-__all__ = ["LOG_STD", "ImagePlan", "NumpyPolicy", "Plan", "choose", "normal_quantile"]
+__all__ = [
+    "LOG_STD",
+    "ImagePlan",
+    "NumpyPolicy",
+    "Plan",
+    "choose",
+    "complete",
+    "normal_quantile",
+]
 
 
 LOG_STD = (-5.0, 2.0)
@@ -165,15 +173,7 @@ class NumpyPolicy:
     """
 
     def __init__(self, description: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        try:
-            self._saved = _Description.model_validate(description)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise RunError(
-                f"not the description of a policy: {where}: {first['msg']}; "
-                "give what policy_state() returned"
-            ) from None
+        self._saved = _validated(description)
         plan = self._saved.plan
         wanted = plan.shapes()
         if self._saved.action == "continuous" and self._saved.squash != "sample":
@@ -409,6 +409,27 @@ def _pooled(features_BHWC: Float32, size: int) -> Float32:
     whole = features_BHWC[:, : height * size, : width * size]
     squares = whole.reshape(rows, height, size, width, size, channels)
     return np.asarray(squares.max(axis=(2, 4)))
+
+
+def complete(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of a policy with everything filled in that it leaves out.
+
+    Raises:
+        RunError: it is not one.
+    """
+    return _validated(description).model_dump(mode="json")
+
+
+def _validated(description: Mapping[str, Any]) -> _Description:
+    try:
+        return _Description.model_validate(description)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RunError(
+            f"not the description of a policy: {where}: {first['msg']}; "
+            "give what policy_state() returned"
+        ) from None
 
 
 def choose(logits_NA: Float32, uniform: Array) -> Array:

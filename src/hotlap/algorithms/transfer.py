@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from hotlap.algorithms.policy import complete
 from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array
 
@@ -150,6 +151,9 @@ def carry(
         if driver is None:
             raise RunError(f"it learned by {saved[0].get('kind')!r}, not by {meta.get('kind')}")
         theirs, why = _translated(weights, description, driver, saved[1])
+    elif driver is not None:
+        own_driver = [name for name in weights if _network(name) != "critic."]
+        why = {name: _strange(_bare(name), description, driver[0]) for name in own_driver}
     layers: dict[str, list[str]] = {}
     for name in weights:
         layers.setdefault(_layer(name), []).append(name)
@@ -205,30 +209,37 @@ def _translated(
 ) -> tuple[dict[str, Array], dict[str, str]]:
     """Return another kind's driver under our names, and why some of it is of no use."""
     theirs, arrays = driver
-    ours, other = description["plan"], theirs["plan"]
     found: dict[str, Array] = {}
     why: dict[str, str] = {}
     for name in weights:
         bare = _bare(name)
-        sees = bare.partition(".")[0] in ours["images"]  # before all inputs join
+        sees = bare.partition(".")[0] in description["plan"]["images"]  # before all inputs join
         mute = bare == "log_std" or (_network(name) == "critic." and not sees)
         if mute or bare not in arrays:
             continue
         found[name] = arrays[bare]
-        part = bare.partition(".")[0]
-        if sees:
-            there, here = other["images"].get(part, {}), ours["images"].get(part, {})
-            if any(there.get(what) != here.get(what) for what in ("scale", "offset")):
-                why[name] = "it saw pixels on another scale"
-        elif part == "head":
-            if any(theirs.get(what) != description.get(what) for what in _FORMATS):
-                why[name] = "its outputs mean something else"
-        elif any(other.get(what) != ours.get(what) for what in _LAYERS):
-            why[name] = "its layers compute in another way"
+        if reason := _strange(bare, description, theirs):
+            why[name] = reason
     for prefix in ("", "student.", "fine."):  # the last one that there is, is the driver's
         start = f"{prefix}normalizer."
         found |= {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(start)}
     return found, why
+
+
+def _strange(bare: str, description: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Say why a layer of a driver would be of no use though its shapes agree; nothing if it is."""
+    description, theirs = complete(description), complete(theirs)
+    ours, other = description["plan"], theirs["plan"]
+    part = bare.partition(".")[0]
+    if part in ours["images"]:
+        there, here = other["images"].get(part, ours["images"][part]), ours["images"][part]
+        alike = all(there[what] == here[what] for what in ("scale", "offset"))
+        return "" if alike else "it saw pixels on another scale"
+    if part == "head":
+        alike = all(theirs[what] == description[what] for what in _FORMATS)
+        return "" if alike else "its outputs mean something else"
+    alike = all(other[what] == ours[what] for what in _LAYERS)
+    return "" if alike else "its layers compute in another way"
 
 
 def _misfit(name: str, mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> str:
