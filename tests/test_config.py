@@ -216,7 +216,7 @@ def test_every_mistake_gets_a_line_of_its_own_in_the_users_spelling():
         ({"reward.path": "a.py"}, "reward.path: unknown setting; allowed here: kind, off_track"),
         (
             {"algorithm": "a3c"},
-            "algorithm.kind: choose from ppo, ddpg, td3, sac, qr_sac, dqn, pqn, distill",
+            "algorithm.kind: choose from ppo, ddpg, td3, sac, qr_sac, rdpg, dqn, pqn, distill",
         ),
         ({"observation.state.lookahed": 1}, "observation.state.lookahed: unknown setting (did you"),
         ({"observation.state.lookahead": [1, -2]}, "observation.state.lookahead.1: should be gre"),

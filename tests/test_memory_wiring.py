@@ -46,7 +46,10 @@ def no_outcome(monkeypatch):
     monkeypatch.setattr(module, "write_outcome", lambda run: {})
 
 
-@pytest.mark.parametrize("settings", [PPO, RDPG], ids=["ppo", "rdpg"])
+RIVALS = PPO | {"opponents.drivers": ["self"], "opponents.every": 256}
+
+
+@pytest.mark.parametrize("settings", [PPO, RDPG, RIVALS], ids=["ppo", "rdpg", "rivals"])
 def test_two_halves_are_the_whole(settings, no_outcome, tmp_path):
     hotlap.train(None, settings | {"train.steps": 1024}, out=tmp_path / "halves")
     halves = hotlap.train(None, {"train.steps": 2048}, resume=tmp_path / "halves")

@@ -62,7 +62,7 @@ class ActorCritic:
     """
 
     _free: tuple[str, ...] = ("walk", "reward.return")
-    # Arrays of a checkpoint that have the length of the last batch, whatever it was.
+    """Arrays of a checkpoint that have the length of the last batch, whatever it was."""
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ class PPO:
     """It learns from the present batch alone."""
 
     _free: tuple[str, ...] = ("reward.return",)
-    # Arrays of a checkpoint that have the length of the last batch, whatever it was.
+    """Arrays of a checkpoint that have the length of the last batch, whatever it was."""
 
     def __init__(
         self,

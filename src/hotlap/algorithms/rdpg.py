@@ -84,10 +84,12 @@ class RDPG(ActorCritic):
 
     settings: RDPGSettings
     _free = (*ActorCritic._free, "memory.actor")
+    _judge: Plan
+    """What the critics see, and the units that they share, if any."""
     _now: Float32 = np.zeros((0, 0), np.float32)
-    # (N, carried): what the driver carries into the next `act`.
+    """(N, carried): what the driver carries into the next `act`."""
     _watched: Float32 | None = None
-    # What `greedy` carries: a trial of its own, which is no part of the training.
+    """What `greedy` carries: a trial of its own, which is no part of the training."""
 
     def _plans(
         self,

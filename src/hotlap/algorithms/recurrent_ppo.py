@@ -41,14 +41,15 @@ class RecurrentPPO(PPO):
 
     _free = (*PPO._free, "memory.actor", "memory.critic")
     _now: Float32 = np.zeros((0, 0), np.float32)
-    # (N, carried): what the driver carries into the next `act`,
+    """(N, carried): what the driver carries into the next `act`,"""
     _critic_now: Float32 = np.zeros((0, 0), np.float32)
-    # and the units of the critic (N, H), as the last update left them.
+    """and the units of the critic (N, H), as the last update left them."""
     _begun: tuple[Float32, Float32] | None = None
-    # Both of them as they were at the first `act` since the last update.
+    """Both of them as they were at the first `act` since the last update."""
     _watched: Float32 | None = None
-    # What `greedy` carries: a trial of its own, which is no part of the training.
+    """What `greedy` carries: a trial of its own, which is no part of the training."""
     _sequences: _Sequences
+    """Of the batch that is learned from."""
 
     # --- driving ---
 
