@@ -239,6 +239,7 @@ def test_a_mistake_shows_before_anything_is_made(tmp_path, monkeypatch):
         (["--seeds", "many"], "seeds: give their number"),
         (["--seeds", "2", "algorithm.clip=7"], "algorithm.clip"),
         (["--seeds", "2", "--from", "nowhere"], "nowhere: no such directory"),
+        (["--seeds", "999", "train.seconds=0"], "seeds never end, and the others never begin"),
     ):
         status, out, err = command("train", *words, "--out", "pop")
         assert (status, out) == (2, "")

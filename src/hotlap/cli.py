@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -56,6 +56,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a
 def main() -> NoReturn:
     """Run the command line; user mistakes end in a sentence, never in a traceback."""
     status = 1
+    _hold_streams()
     try:
         app()
     except HotlapError as error:
@@ -75,6 +76,18 @@ def main() -> NoReturn:
             "harmed. HOTLAP_DEBUG=1 shows the traceback; please report it.",
         )
     raise SystemExit(status)
+
+
+def _hold_streams() -> None:
+    """Let nothing that is opened later take the place of a standard stream that is closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
 def _complain(error: Exception, text: str) -> None:
@@ -182,8 +195,7 @@ def train(
         _print_population(run.as_dict(), as_json)
         raise typer.Exit(1 if run.failures else 0)
     report = run.report() or {}
-    if report.get("alarm"):
-        _say(f"hotlap: alarm: {report['alarm']}")
+    _warn(report)
     if as_json:
         _print(json.dumps({"run": str(run.path), "report": report}, indent=2))
         return
@@ -223,12 +235,12 @@ def evaluate(
             number: verb(one, track=track, trials=trials, laps=laps, checkpoint=which, seed=seed)
             for number, one in drivers.items()
         }
-        facts = {seed: report.as_dict() for seed, report in reports.items()}
+        facts = {number: report.as_dict() for number, report in reports.items()}
+        _warn(next(iter(facts.values())))
         _print_population(population.as_dict(facts) | {"reports": facts}, as_json)
         return
     report = verb(run, track=track, trials=trials, laps=laps, checkpoint=which, seed=seed)
-    if report.alarm:
-        _say(f"hotlap: alarm: {report.alarm}")
+    _warn(report.as_dict())
     if as_json:
         _print(json.dumps(report.as_dict(), indent=2))
     else:
@@ -237,6 +249,7 @@ def evaluate(
 
 @app.command()
 def race(
+    context: typer.Context,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(metavar="RUN...", help="Directories of the runs whose drivers race."),
@@ -269,10 +282,13 @@ def race(
         raise ConfigError(f"--film: end its name in .mp4 or .gif (got {film})")
     if film is not None and not film.parent.is_dir():
         raise ConfigError(f"--film: {film.parent} is no folder; make it first")
-    if film is not None and not runs:
-        raise ConfigError("--film: films a race; name the runs that race")
+    asked = [name for name in ("film", "track", "laps", "trials", "checkpoint", "seed")
+             if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]  # fmt: skip
+    if asked and league is not None and not runs:
+        raise ConfigError(f"--{asked[0]}: speaks of a race; name the runs that race")
     board = None if league is None else League(league)
     facts: dict[str, Any] = {}
+    failures: list[HotlapError] = []
     if runs or board is None:
         from hotlap.race import race as verb
 
@@ -281,14 +297,33 @@ def race(
             runs or [], track=track, laps=laps, trials=trials, checkpoint=which, seed=seed
         )
         facts = standings.as_dict()
-        if board is not None:
-            board.add(facts)
-        if film is not None:
-            from hotlap.race_film import film_race
+        # What was driven is printed, whatever becomes of the files.
+        with _later(failures):
+            if board is not None:
+                board.add(facts)
+        with _later(failures):
+            if film is not None:
+                from hotlap.race_film import film_race
 
-            facts["film"] = str(film_race(film, standings))
-    if board is not None:
+                facts["film"] = str(film_race(film, standings))
+    if board is not None and not failures:
         facts["league"] = board.as_dicts()
+    _print_race(facts, as_json)
+    if failures:
+        for error in failures[1:]:
+            failures[0].add_note(str(error))
+        raise failures[0]
+
+
+@contextlib.contextmanager
+def _later(failures: list[HotlapError]) -> Iterator[None]:
+    try:
+        yield
+    except HotlapError as error:
+        failures.append(error)
+
+
+def _print_race(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         _print(json.dumps(facts, indent=2))
         return
@@ -296,7 +331,7 @@ def race(
         _print_standings(facts)
     if "film" in facts:
         _print(f"film: {facts['film']}")
-    if board is not None:
+    if "league" in facts:
         _print_league(facts["league"], facts.get("track"))
 
 
@@ -761,12 +796,19 @@ def plot(
 
 @app.command()
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds runs.")] = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder that holds runs; runs/ if not given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List runs with their best laps."""
     from hotlap.runs import list_runs
 
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; name one that holds runs, such as runs")
+    if folder is not None and (folder / "meta.json").is_file():
+        raise ConfigError(f"{folder} is a run itself: hotlap evaluate {folder}, or name its folder")
+    folder = folder or Path("runs")
     found = [{"run": str(run.path), **_brief(run.report() or {})} for run in list_runs(folder)]
     if as_json:
         _print(json.dumps(found, indent=2))
@@ -863,6 +905,15 @@ def _print_population(facts: dict[str, Any], as_json: bool) -> None:
     _print(f"population: {facts['population']}")
     if facts["run"] is not None:
         _print(f"run: {facts['run']}")
+
+
+def _warn(report: dict[str, Any]) -> None:
+    """Say on standard error what is odd about a report."""
+    if report.get("changed"):
+        names = ", ".join(report["changed"])
+        _say(f"hotlap: {names}: changed since the training; the driver learned on what was there")
+    if report.get("alarm"):
+        _say(f"hotlap: alarm: {report['alarm']}")
 
 
 def _brief(report: dict[str, Any]) -> dict[str, Any]:

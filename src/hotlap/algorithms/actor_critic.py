@@ -26,8 +26,9 @@ from hotlap.algorithms.settings import (
     QRSACSettings,
     SACSettings,
     TD3Settings,
+    check_actions,
 )
-from hotlap.errors import ConfigError, SimulationError
+from hotlap.errors import SimulationError
 from hotlap.types import Array, Float32
 
 __all__ = ["ActorCritic", "squashed_log_prob"]
@@ -64,11 +65,7 @@ class ActorCritic:
         seed: int,
         device: str = "cpu",
     ) -> None:
-        if action.kind == "discrete":
-            raise ConfigError(
-                f"algorithm.kind: {settings.kind} answers with numbers, and the actions are "
-                "discrete; choose actions=continuous, or algorithm=ppo, dqn or pqn"
-            )
+        check_actions(settings, discrete=action.kind == "discrete")
         self.settings = settings
         self._action = action
         self._device = torch.device(device)
