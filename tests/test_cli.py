@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from drivers import saved
-from hotlap import cli
+from hotlap import cli, console
 from hotlap.config import resolve
 from hotlap.runs import Run
 
@@ -146,7 +146,7 @@ REPORT = {
 
 
 def test_a_report_in_words(capsys):
-    cli._print_report(REPORT)
+    console.print_report(REPORT)
 
     assert capsys.readouterr().out == (
         "oval, deepracer: 75% of 4 trials finished 1 clean lap\n"
@@ -156,14 +156,14 @@ def test_a_report_in_words(capsys):
 
 
 def test_a_report_in_words_compares_with_the_limit(capsys):
-    cli._print_report(REPORT | {"limit_s": 5.0, "limit_ratio": 1.25, "alarm": None})
+    console.print_report(REPORT | {"limit_s": 5.0, "limit_ratio": 1.25, "alarm": None})
 
     line = "1.250 times the 5.000 s that no driver can beat"
     assert capsys.readouterr().out.splitlines()[2] == line
 
 
 def test_a_report_without_a_lap_says_how_far_it_came(capsys):
-    cli._print_report(REPORT | {"best_lap_s": None, "mean_lap_s": None, "off_tracks": 0})
+    console.print_report(REPORT | {"best_lap_s": None, "mean_lap_s": None, "off_tracks": 0})
 
     assert capsys.readouterr().out.splitlines()[1:] == [
         "no lap completed; the mean trial drove 90% of its laps"
