@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from drivers import saved
-from hotlap import cli
+from hotlap import cli, console
 from hotlap.config import resolve
 from hotlap.runs import Run
 
@@ -147,7 +148,7 @@ REPORT = {
 
 
 def test_a_report_in_words(capsys):
-    cli._print_report(REPORT)
+    console.print_report(REPORT)
 
     assert capsys.readouterr().out == (
         "oval, deepracer: 75% of 4 trials finished 1 clean lap\n"
@@ -157,14 +158,14 @@ def test_a_report_in_words(capsys):
 
 
 def test_a_report_in_words_compares_with_the_limit(capsys):
-    cli._print_report(REPORT | {"limit_s": 5.0, "limit_ratio": 1.25, "alarm": None})
+    console.print_report(REPORT | {"limit_s": 5.0, "limit_ratio": 1.25, "alarm": None})
 
     line = "1.250 times the 5.000 s that no driver can beat"
     assert capsys.readouterr().out.splitlines()[2] == line
 
 
 def test_a_report_without_a_lap_says_how_far_it_came(capsys):
-    cli._print_report(REPORT | {"best_lap_s": None, "mean_lap_s": None, "off_tracks": 0})
+    console.print_report(REPORT | {"best_lap_s": None, "mean_lap_s": None, "off_tracks": 0})
 
     assert capsys.readouterr().out.splitlines()[1:] == [
         "no lap completed; the mean trial drove 90% of its laps"
@@ -174,7 +175,7 @@ def test_a_report_without_a_lap_says_how_far_it_came(capsys):
 def test_a_report_on_several_tracks_names_those_not_finished(capsys):
     several = {"tracks": ("a", "b", "c", "d"), "finished": (True, False, False, True)}
 
-    cli._print_report(REPORT | {"track": "a,b,c,d"} | several)
+    console.print_report(REPORT | {"track": "a,b,c,d"} | several)
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("4 tracks, deepracer: 75% of 4 trials")
@@ -197,12 +198,63 @@ def test_film_and_plot_write_their_files_again(verb, folder, files, trained):
 def test_runs_lists_runs(trained):
     status, out, _ = hotlap("runs", trained[0].parent, "--json")
     _, words, _ = hotlap("runs", trained[0].parent)
-    _, none, _ = hotlap("runs", "empty")
+    _, none, _ = hotlap("runs")
 
     assert status == 0
     assert [row["run"] for row in json.loads(out)] == [str(trained[0])]
     assert str(trained[0]) in words.splitlines()[1]
-    assert none == "no runs in empty; start one with: hotlap train\n"
+    assert none == "no runs in runs; start one with: hotlap train\n"
+
+
+def test_a_run_is_no_folder_of_runs(trained):
+    status, out, err = hotlap("runs", trained[0])
+
+    assert (status, out) == (2, "")
+    assert f"{trained[0]} is a run itself: hotlap evaluate {trained[0]}" in err
+
+
+def test_a_run_that_is_not_there_gets_the_nearest_name(tmp_path):
+    saved(tmp_path / "runs" / "oval-ppo-12", 2.0)
+    saved(tmp_path / "runs" / "hard-sac-1", 2.0)
+
+    for word in ("runs/oval-ppo-21", "oval-ppo12", "runs/oval-pp-12/"):
+        status, _, err = hotlap("evaluate", word)
+        assert status == 2
+        assert "; did you mean runs/oval-ppo-12? (hotlap runs" in err
+    assert "did you mean" not in hotlap("evaluate", "xyz")[2]
+
+
+def test_a_track_that_changed_after_the_training_is_told(tmp_path):
+    import numpy as np
+
+    from hotlap.track import load_track
+
+    points = load_track("oval").waypoints
+    np.save(tmp_path / "mine.npy", points)
+    assert hotlap("train", *SHORT, f"track={tmp_path / 'mine.npy'}", "--out", "run", "-q")[0] == 0
+    before = hotlap("evaluate", "run", "--trials", 1, "--laps", 1, "--json")
+    np.save(tmp_path / "mine.npy", 1.02 * points)
+
+    status, out, err = hotlap("evaluate", "run", "--trials", 1, "--laps", 1, "--json")
+    other = hotlap("evaluate", "run", "--trials", 1, "--laps", 1, "--track", "oval")
+    resumed = hotlap("train", "--resume", "run", "train.steps=512")
+
+    assert (before[0], before[2], status) == (0, "", 0)
+    assert json.loads(out)["changed"] == [f"track {tmp_path / 'mine.npy'}"]
+    assert f"hotlap: track {tmp_path / 'mine.npy'}: changed since the training" in err
+    assert "changed" not in other[2]
+    assert resumed[0] == 2
+    assert "it cannot continue exactly. Put back what was there, or train on with" in resumed[2]
+
+
+def test_closed_streams_are_no_error(tmp_path):
+    # Whatever opens next would get the numbers 1 and 2: a file of the run, say.
+    line = shlex.join([*HOTLAP, "train", *SHORT, "--out", "run"])
+
+    done = subprocess.run(["sh", "-c", f"{line} <&- >&- 2>&-"], timeout=120)
+
+    assert done.returncode == 0
+    assert Run.open("run").report()["trials"] == 2
 
 
 def test_tracks_are_listed_shown_and_added(tmp_path):
@@ -313,6 +365,14 @@ def test_a_configuration_may_stand_anywhere_among_the_settings(tmp_path):
         (["evaluate", "nowhere", "--trials", "0"], "--trials"),
         (["evaluate", "nowhere", "--checkpoint", "first"], "best, last"),
         (["tracks", "show", "nope"], "unknown track 'nope'"),
+        (["runs", "nowhere"], "nowhere: no such folder"),
+        (
+            ["train", "algorithm.kind=ddpg", "algorithm.noise_min=0.5"],
+            "must not be above noise_max, which is 0.4",
+        ),
+        (["train", "algorithm.kind=sac", "actions=grid"], "choose actions=continuous"),
+        (["train", "algorithm.kind=dqn"], "choose actions=grid, or"),
+        (["train", "algorithm.kind=dqn", "--dry-run"], "choose actions=grid, or"),
         (["tracks", "shwo"], "Did you mean 'show'?"),
         (["tracks", "add", "nope.npy"], "nope.npy"),
     ],

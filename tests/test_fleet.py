@@ -14,7 +14,8 @@ import time
 import pytest
 
 import hotlap
-from hotlap import fleet
+from drivers import saved
+from hotlap import fleet, plot
 from hotlap.errors import ConfigError, RunError
 from hotlap.fleet import train_fleet
 from hotlap.population import Population
@@ -239,6 +240,7 @@ def test_a_mistake_shows_before_anything_is_made(tmp_path, monkeypatch):
         (["--seeds", "many"], "seeds: give their number"),
         (["--seeds", "2", "algorithm.clip=7"], "algorithm.clip"),
         (["--seeds", "2", "--from", "nowhere"], "nowhere: no such directory"),
+        (["--seeds", "999", "train.seconds=0"], "seeds never end, and the others never begin"),
     ):
         status, out, err = command("train", *words, "--out", "pop")
         assert (status, out) == (2, "")
@@ -314,3 +316,61 @@ def test_resume_goes_on_where_each_is(tmp_path, monkeypatch):
     hotlap.train(None, {"train.steps": 999}, resume=population.path, seeds="all")
     assert sorted(asked) == [0, 1, 2, 3]
     assert asked[0][-1] == "train.steps=999"
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Make a population of a slow driver and a fast one."""
+    made = Population.create(tmp_path / "pop", "", (4, 5, 6))
+    for seed, speed in ((4, 1.2), (5, 1.9)):
+        with Run.open(saved(made.place(seed), speed, settings={"seed": seed})) as run:
+            run.log_metrics({"iteration": 1, "steps": 100 * seed, "reward": speed})
+    return made
+
+
+def test_a_population_is_evaluated_driver_by_driver(two):
+    status, out, err = command("evaluate", two.path, "--trials", 1, "--laps", 1)
+    asked = json.loads(
+        command("evaluate", two.path, "--trials", 1, "--laps", 1, "--track", "medium", "--json")[1]
+    )
+
+    assert (status, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1][0] == "seed4"
+    assert lines[2][:2] == ["seed5", "*"]
+    assert out.splitlines()[-1] == f"run: {two.place(5)}"
+    assert [report["track"] for report in asked["reports"].values()] == ["medium"] * 2
+    slow, fast = (report["best_lap_s"] for report in asked["reports"].values())
+    assert asked["spread"]["best_lap_s"]["median"] == pytest.approx((slow + fast) / 2)
+    assert asked["spread"]["best_lap_s"]["low"] == fast < slow
+
+
+def test_what_differs_in_its_seed_alone_is_drawn_as_one(two, tmp_path, monkeypatch):
+    with Run.open(saved(tmp_path / "other", 1.0, settings={"train.cars": 3})) as run:
+        run.log_metrics({"iteration": 1, "steps": 9, "reward": 0.5})
+    drawn, draw = {}, plot.learning_curves
+    monkeypatch.setattr(
+        plot, "learning_curves", lambda groups: drawn.update(groups) or draw(groups)
+    )
+
+    status, out, _ = command(
+        "plot", tmp_path / "other", two.place(5), two.place(4), "--out", tmp_path / "all.png"
+    )
+
+    assert (status, out) == (0, f"plot: {tmp_path / 'all.png'}\n")
+    assert list(drawn) == ["other", "seed5 and 1 more (2 seeds)"]
+    assert [rows[0]["reward"] for rows in drawn["seed5 and 1 more (2 seeds)"]] == [1.9, 1.2]
+    drawn.clear()
+    assert command("plot", two.path)[1] == f"plot: {two.path / 'learning.png'}\n"
+    assert list(drawn) == ["pop (2 seeds)"]
+    assert (two.path / "learning.png").stat().st_size > 10_000
+
+
+def test_a_plot_of_one_run_has_its_place(two):
+    for words, said in (
+        (["--out", "x.png", two.place(4)], "the plots of one run are in it"),
+        (["--out", "x.pdf", two.place(4), two.place(5)], "end its name in .png"),
+    ):
+        status, out, err = command("plot", *words)
+        assert (status, out) == (2, "")
+        assert said in err

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from drivers import saved
 from hotlap import kernels
 from hotlap.config import resolve
 from hotlap.env import EnvSettings
@@ -175,6 +176,18 @@ def test_the_parts_are_dealt_out_to_as_many_processes_as_there_are_cores(monkeyp
 
     assert asked[:2] == [["world", "lidar"], ["camera"]]
     assert asked[2:] == ["waited for"] * 2 + ["ended"] * 2
+
+
+def test_what_an_opponent_sees_by_is_compiled_too(tmp_path):
+    seen = {"observation.actor": "lidar", "opponents.drivers": "self"}
+    rival = saved(tmp_path / "rival", 1.5, settings=seen)
+
+    def parts(share):
+        opponents = {"drivers": [str(rival), str(tmp_path / "gone"), "self"], "share": share}
+        return kernels.parts_of(resolve(EnvSettings, {"opponents": opponents}))
+
+    assert parts(0.5) == ["world", "camera", "traffic", "objects", "lidar"]
+    assert "lidar" not in parts(0)
 
 
 def test_a_training_compiles_what_it_needs_alone():

@@ -2,13 +2,14 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from hotlap.progress import Progress
+from hotlap.progress import Board, Progress
 
 ROW = {
     "iteration": 75,
@@ -146,7 +147,7 @@ def test_a_closed_stream_does_not_stop_the_training(kind):
 def test_a_broken_pipe_does_not_stop_the_training():
     code = """
         import sys, time
-        from hotlap.progress import Progress
+        from hotlap.progress import Board, Progress
         sys.stdin.readline()  # until the reader is gone
         clock = iter(range(10**6))
         with Progress(10, None, clock=lambda: next(clock)) as progress:
@@ -181,7 +182,7 @@ def test_a_poor_encoding_gets_question_marks():
 def test_rich_is_left_alone_where_nobody_watches():
     code = """
         import sys
-        from hotlap.progress import Progress
+        from hotlap.progress import Board, Progress
         with Progress(10, None) as progress:
             progress.update({"steps": 1})
         print({"rich", "torch"} & set(sys.modules))
@@ -192,3 +193,60 @@ def test_rich_is_left_alone_where_nobody_watches():
     )
 
     assert done.stdout.strip() == "set()"
+
+
+def test_a_board_has_a_plain_line_for_each_that_runs():
+    stream, clock = io.StringIO(), Clock()
+    with Board(["seed0", "seed12", "seed3"], 250, None, stream=stream, clock=clock) as board:
+        board.update("seed0", ROW)
+        board.update("seed12", {"steps": 950, "seconds": 1.0})
+        board.state("seed0", "running")
+        board.state("seed12", "running")
+        board.tick()
+        clock.now += 3
+        board.tick()
+        board.tick()
+        board.state("seed0", "done")
+
+    said = stream.getvalue().splitlines()
+    assert said == [
+        # 92.5 + 3 of 250 s are 38 %; 154.5 s are left; 1 + 3 s are 2 %, and 246 s are left
+        "seed0   1.84M steps  38%  12480/s  reward 41.2  completion 94%  best lap 12.61 s  "
+        "eta 2:34",
+        "seed12  950 steps  2%  eta 4:06",
+        "seed12  950 steps  2%  eta 4:06",  # at the end
+    ]
+
+
+def test_a_board_is_a_table_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = Terminal()
+
+    with Board(["seed0", "seed1", "seed2"], 250, None, stream=stream, clock=Clock()) as board:
+        board.state("seed0", "running")
+        board.state("seed2", "failed")
+        board.update("seed0", ROW | {"first_clean": 6.25})
+        board.event("seed2 failed: the disk is full")
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    table = shown[shown.rindex("first clean") :].splitlines()
+    for text in ("━━━━━━─", "1.84M", "41.2", "94 %", "12.61 s", "6.2 s", "2:37"):
+        assert text in table[1], text
+    assert "waiting" in table[2]
+    assert "failed" in table[3]
+    assert "1 running, 1 waiting, 1 failed" in table[4]
+    assert "the disk is full" in shown[: shown.rindex("first clean")]
+
+
+def test_a_low_terminal_shows_those_that_run(monkeypatch):
+    monkeypatch.setenv("LINES", "8")
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = Terminal()
+
+    with Board([f"seed{i}" for i in range(50)], 250, None, stream=stream) as board:
+        board.state("seed7", "running")
+
+    block = stream.getvalue()[stream.getvalue().rindex("first clean") :]
+    assert "seed7" in block
+    assert "seed8" not in block
+    assert "49 waiting, 1 running" in block

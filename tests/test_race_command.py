@@ -1,6 +1,7 @@
 """`hotlap race`: what it prints and writes, and what it says of mistakes."""
 
 import contextlib
+import importlib
 import io
 import json
 import sys
@@ -13,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 import hotlap as package
 from drivers import driver, saved
 from hotlap import cli
-from hotlap.errors import ConfigError
+from hotlap.errors import ConfigError, RunError
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,8 @@ def test_json_is_one_document(runs, tmp_path):
         (["--film", "race.png", "both"], "end its name in .mp4 or .gif"),
         (["--film", "no/race.mp4", "both"], "make it first"),
         (["--film", "race.mp4", "--league", "league.jsonl"], "name the runs"),
+        (["--laps", "3", "--league", "league.jsonl"], "--laps: speaks of a race; name the runs"),
+        (["--seed", "0", "--league", "league.jsonl"], "--seed: speaks of a race; name the runs"),
         (["--league", "no/league.jsonl", "both"], "make it first"),
         (["--track", "nope", "both"], "unknown track"),
         (["no/run", "no/other"], "no such directory"),
@@ -93,6 +96,23 @@ def test_a_mistake_is_a_sentence_before_anybody_drives(words, said, runs, tmp_pa
     assert (status, out) == (2, "")
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_standings_are_printed_whatever_becomes_of_the_files(runs, tmp_path, monkeypatch):
+    def full(*args, **named):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(importlib.import_module("hotlap.league").League, "add", full)
+    monkeypatch.setattr(importlib.import_module("hotlap.race_film"), "film_race", full)
+
+    status, out, err = hotlap(
+        "race", *runs, "--laps", 1, "--trials", 2,
+        "--league", tmp_path / "l.jsonl", "--film", tmp_path / "race.gif",
+    )  # fmt: skip
+
+    assert status == 2  # that of the error
+    assert " fast " in out
+    assert err.count("the disk is full") == 2
 
 
 def test_a_saved_driver_is_an_opponent_in_gymnasium(runs):

@@ -226,8 +226,22 @@ def test_a_budget_given_at_a_resume_is_remembered(monkeypatch, tmp_path):
     assert run.checkpoints()[-1] == 1280
 
 
+def test_a_run_that_was_killed_before_its_report_gets_it(tmp_path, monkeypatch):
+    settings = TINY | {"train.steps": 512}
+    once, killed = (train(None, settings, out=tmp_path / name) for name in ("once", "killed"))
+    once.write_report({})
+    monkeypatch.setattr(module, "write_outcome", lambda run: run.write_report({"laps": 3}))
+
+    run = train(None, resume=killed.path)
+
+    assert run.report() == {"laps": 3}
+    assert run.is_reported
+    same_training(run, once)
+
+
 def test_a_run_that_is_done_says_how_to_add(tmp_path):
     run = train(None, TINY | {"train.steps": 512}, out=tmp_path / "run")
+    run.write_report({})
     before = sorted(run.path.rglob("*"))
 
     with pytest.raises(RunError) as told:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -64,6 +65,18 @@ def test_two_halves_are_the_whole(tmp_path):
     assert joined(halves) == joined(once)
     assert len(joined(once)) == 7
     assert [len(names) for names in joined(once)][-1] == 3
+
+
+def test_it_goes_on_without_the_runs_of_its_opponents(tmp_path):
+    rival = saved(tmp_path / "rival", 1.5)
+    settings = TINY | {"opponents.drivers": [str(rival), "self"]}
+    train(None, settings | {"train.steps": 1024}, out=tmp_path / "halves")
+    once = train(None, settings | {"train.steps": 2048}, out=tmp_path / "once")
+    shutil.rmtree(rival)
+
+    halves = train(None, {"train.steps": 2048}, resume=tmp_path / "halves")
+
+    same_end(halves, once)
 
 
 def test_killed_in_the_middle_it_ends_as_if_never_killed(tmp_path):

@@ -13,7 +13,7 @@ from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.simulator import Command
 from hotlap.types import Array, Float32
 
-__all__ = ["NOBODY", "Crew", "Driver", "Eyes"]
+__all__ = ["NOBODY", "Crew", "Driver", "Eyes", "saved_drivers"]
 
 NOBODY = -1
 """In `Crew.seat`: no driver of the crew drives this car."""
@@ -238,11 +238,7 @@ class Crew:
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Continue from what `save` returned; the world has to be restored before."""
         document = json.loads(arrays["document"].tobytes())
-        self.drivers, self._eyes, self._next = {}, {}, document["next"]
-        for saved in document["drivers"]:
-            own = _below(arrays, f"driver{saved['number']}.")
-            driver = Driver(saved["name"], saved["task"], saved["description"], own)
-            self.drivers[saved["number"]] = driver
+        self.drivers, self._eyes, self._next = saved_drivers(arrays), {}, document["next"]
         self._memory = {
             number: np.array(arrays[f"memory{number}"], np.float32)
             for number, driver in self.drivers.items()
@@ -252,6 +248,20 @@ class Crew:
         self.seat = np.asarray(arrays["seat"]).copy()
         for eyes, numbers in self._groups:
             eyes.restore_senses(_below(arrays, f"eyes{numbers[0]}."))
+
+
+def saved_drivers(arrays: Mapping[str, Array]) -> dict[int, Driver]:
+    """Return the drivers in what `Crew.save` returned, by number."""
+    document = json.loads(arrays["document"].tobytes())
+    return {
+        saved["number"]: Driver(
+            saved["name"],
+            saved["task"],
+            saved["description"],
+            _below(arrays, f"driver{saved['number']}."),
+        )
+        for saved in document["drivers"]
+    }
 
 
 def _below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -237,6 +237,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         simulator: a world to use in place of our own.
         world: a world that others step and this environment only looks at, with sensors of its own:
             then nothing but `observe` and what `Eyes` asks for may be called.
+        rivals: the saved drivers of `opponents.drivers` that are known, by the name there; the
+            others are read from their Runs.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -252,10 +254,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         desynchronize: bool = False,
         simulator: Simulator | None = None,
         world: NativeSimulator | None = None,
+        rivals: Mapping[str, Driver] | None = None,
     ) -> None:
         opponents = settings.opponents
-        rivals = opponents.cars if opponents.drivers and opponents.share and not world else 0
-        cars = settings.traffic.cars + rivals
+        opposing = opponents.cars if opponents.drivers and opponents.share and not world else 0
+        cars = settings.traffic.cars + opposing
         if cars > 1 and settings.start.direction == "alternate":
             raise ConfigError(
                 "start.direction: cars that share a track all drive the same way; choose forward "
@@ -273,7 +276,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         native = simulator or NativeSimulator(
             settings.tracks() if world is None else world.tracks,
             load_vehicle(settings.vehicle),
-            rows=rows // settings.traffic.cars * cars if rivals else rows,
+            rows=rows // settings.traffic.cars * cars if opposing else rows,
             dt=self.dt,
             camera=settings.observation.camera if names & _IMAGES else None,
             bands=settings.observation.color_bands if "color_bands" in names else None,
@@ -283,7 +286,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             mountings=random_mountings(settings.randomize.mounting, seed),
             randomize=settings.randomize if world is None else None,
             traffic=_with_cars(settings, rows, cars) if world is None else None,
-            first_row=first_row // settings.traffic.cars * cars if rivals else first_row,
+            first_row=first_row // settings.traffic.cars * cars if opposing else first_row,
             threads=threads,
         )
         if names & {"depth", "segmentation"} and isinstance(native, NativeSimulator):
@@ -291,8 +294,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             native.camera.check_straight()
         self.opponents: Opponents | None = None
         self.simulator: Simulator = native
-        if rivals and isinstance(native, NativeSimulator):
-            self.opponents = self.simulator = self._oppose(native, cars, seed, threads)
+        if opposing and isinstance(native, NativeSimulator):
+            known = rivals or {}
+            self.opponents = self.simulator = self._oppose(native, cars, seed, threads, known)
         missing = names - {"state", "odometry", "imu"} - self.simulator.provides
         if missing:
             raise MissingFieldError(
@@ -383,7 +387,12 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         return self.simulator.state
 
     def _oppose(
-        self, world: NativeSimulator, cars: int, seed: int, threads: int | None
+        self,
+        world: NativeSimulator,
+        cars: int,
+        seed: int,
+        threads: int | None,
+        known: Mapping[str, Driver],
     ) -> Opponents:
         """Put saved drivers into the cars of a world that do not learn."""
         settings, rows, tracks = self.settings, world.rows, world.tracks
@@ -398,7 +407,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             return VectorEnv(own, rows, seed=seed, world=world, threads=threads)
 
         names = [name for name in settings.opponents.drivers if name != SELF]
-        drivers = [load_driver(name) for name in names]
+        drivers = [known.get(name) or load_driver(name) for name in names]
         for name, driver in zip(names, drivers, strict=True):
             _check_opponent(name, driver, settings)
         lengths = np.array([track.length for track in tracks], np.float32)
@@ -772,6 +781,11 @@ def _plain_actions(settings: Any) -> ContinuousActions | GridActions | ListActio
             speed_high=space.speed_high,
         )
     return ListActions(list=space)
+
+
+def is_discrete(settings: EnvSettings) -> bool:
+    """Tell whether a driver chooses among actions, or answers with numbers."""
+    return not isinstance(_plain_actions(settings.actions), ContinuousActions)
 
 
 class _ArrayReward:

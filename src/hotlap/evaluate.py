@@ -13,6 +13,7 @@ from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import resolve
 from hotlap.env import EnvSettings, VectorEnv, env_settings
 from hotlap.errors import RunError
+from hotlap.inputs import changed_inputs
 from hotlap.limit import Rule, lap_bound
 from hotlap.runs import Run, lap_times
 from hotlap.simulator import State
@@ -69,6 +70,8 @@ class Report:
     wait: then `hotlap tracks limit` computes and keeps it."""
     limit_ratio: float | None = None
     """`best_lap_s` over `limit_s`."""
+    changed: tuple[str, ...] = ()
+    """What is not what it was when the driver was trained, of its own track and car."""
     alarm: str | None = None
     """What is wrong if a lap was faster than `limit_s`."""
     traces: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
@@ -141,7 +144,7 @@ def evaluate(
             "the file was changed after training"
         )
     report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed)
-    return _with_limit(report, env)
+    return _with_limit(replace(report, changed=tuple(changed_inputs(opened, env.settings))), env)
 
 
 def _with_limit(report: Report, env: VectorEnv) -> Report:

@@ -21,7 +21,10 @@ from numba.core.dispatcher import Dispatcher
 
 from hotlap.clock import Clock, ClockSettings
 from hotlap.deepracer.params import Params
-from hotlap.env import EnvSettings, VectorEnv
+from hotlap.env import EnvSettings, VectorEnv, env_settings
+from hotlap.errors import RunError
+from hotlap.opponents import SELF, OpponentSettings
+from hotlap.runs import Run
 from hotlap.sim.bands import ColorBandsSettings, color_bands
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.lidar import Lidar, RangeLidar
@@ -111,6 +114,14 @@ def parts_of(settings: EnvSettings) -> list[str]:
         "lens": bent,
         "bands": "color_bands" in seen,
     }
+    for rival in settings.opponents.drivers if settings.opponents.share else ():
+        if rival == SELF:
+            continue
+        with contextlib.suppress(RunError):  # missing: said where it is needed
+            theirs = env_settings(Run.open(rival))
+            # They see this world by their own cameras and LIDARs, without errors.
+            own = theirs.model_copy(update={"opponents": OpponentSettings()})
+            wanted |= dict.fromkeys({*parts_of(own)} - {"params", "optics"}, True)
     return [name for name in PARTS if wanted[name]]
 
 

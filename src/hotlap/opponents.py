@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from hotlap.config import Settings
-from hotlap.crew import NOBODY, Crew, Driver
+from hotlap.crew import NOBODY, Crew, Driver, saved_drivers
 from hotlap.draws import Purpose, uniform
 from hotlap.sim.native import NativeSimulator
 from hotlap.simulator import ROW_FIELDS, SURROUNDINGS, Command, Start, State, Surroundings
@@ -24,7 +24,7 @@ from hotlap.tasks.rules import Rules
 from hotlap.track import Track
 from hotlap.types import Array
 
-__all__ = ["SELF", "OpponentSettings", "Opponents"]
+__all__ = ["SELF", "OpponentSettings", "Opponents", "saved_rivals"]
 
 SELF = "self"
 """In `opponents.drivers`: past versions of the driver in training."""
@@ -284,3 +284,22 @@ class Opponents:
         self._tally = {number: tuple(found) for number, found in document["tally"]}
         self._due, self._waiting = arrays["due"].copy(), arrays["waiting"].copy()
         self._state = self._own(self._world.state)
+
+
+def saved_rivals(settings: OpponentSettings, arrays: Mapping[str, Array]) -> dict[str, Driver]:
+    """Return the drivers of `settings.drivers`, by the name there, that a training was saved with.
+
+    Args:
+        settings: of that training.
+        arrays: what its environment returned when it was saved.
+    """
+    marker = "crew.document"
+    prefix = next((k.removesuffix(marker) for k in arrays if k.endswith(marker)), None)
+    if prefix is None:
+        return {}
+    own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    crew = {k.removeprefix("crew."): v for k, v in own.items() if k.startswith("crew.")}
+    there = saved_drivers(crew)
+    numbers = json.loads(own["document"].tobytes())["saved"]
+    names = [name for name in settings.drivers if name != SELF]
+    return {name: there[number] for name, number in zip(names, numbers, strict=True)}

@@ -166,13 +166,12 @@ def _between(rows: Float64, share: float) -> Float64:
     at = share * (len(rows) - 1)
     low, part = int(at), at - int(at)
     if not part:
-        return np.asarray(rows[low])
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isinf(rows[low + 1]), np.inf, _mix(rows[low], rows[low + 1], part))
-
-
-def _mix(low: Float64, high: Float64, part: float) -> Float64:
-    return np.asarray((1 - part) * low + part * high, np.float64)
+        return np.asarray(rows[low], np.float64)
+    above = rows[low + 1]
+    there = np.isfinite(above)
+    mixed = np.full(len(above), np.inf)
+    mixed[there] = (1 - part) * rows[low][there] + part * above[there]
+    return mixed
 
 
 def track_picture(

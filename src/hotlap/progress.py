@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 if TYPE_CHECKING:  # rich loads when a live block is shown
     from rich.console import Group
@@ -350,8 +350,11 @@ class Board(_Screen):
 
         states = dict(self._states)
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-        for head in ("", "", "steps", "reward", "done", "best lap", "first clean", "left"):
-            table.add_column(head, justify="left" if not head else "right", no_wrap=True)
+        for head in ("", " ", "steps", "reward", "completed", "best lap", "first clean", "left"):
+            side: Literal["left", "right"] = "right" if head.strip() else "left"
+            table.add_column(
+                head, justify=side, no_wrap=True, min_width=_CELL if head == " " else None
+            )
         room = self._live.console.height - 3 if self._live else len(states)
         for name, state in states.items():
             if len(states) <= room or state == "running":

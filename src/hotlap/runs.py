@@ -16,6 +16,7 @@ checkpoint: a checkpoint is made under another name, forced to the disk, and the
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.metadata
 import json
 import math
@@ -118,7 +119,9 @@ class Run:
                 raise RunError(f"{path.parent} holds no Run yet: make one with hotlap train")
             path = runs[-1].path
         if not path.exists():
-            raise RunError(f"{path}: no such directory (hotlap runs lists the Runs there are)")
+            raise RunError(
+                f"{path}: no such directory{_nearest(path)} (hotlap runs lists the Runs there are)"
+            )
         if not path.is_dir():
             raise RunError(f"{path} is a file; a Run is a directory (hotlap runs lists them)")
         if (path / _POPULATION).is_file():
@@ -491,6 +494,15 @@ class Run:
                 self._appending[name] = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             line = json.dumps(row, allow_nan=False).encode()
             append_line(self._appending[name], line)
+
+
+def _nearest(path: Path) -> str:
+    """Return a question that names the Run whose directory is called most alike, if any is."""
+    there = {str(run.path) for folder in {path.parent, Path("runs")} for run in list_runs(folder)}
+    names = {name: name for name in there} | {Path(name).name: name for name in sorted(there)}
+    near = difflib.get_close_matches(str(path), names, n=1)
+    near = near or difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def default_directory(track: str, algorithm: str, folder: Path | str = "runs") -> Path:

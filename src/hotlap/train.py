@@ -31,18 +31,26 @@ from hotlap.algorithms.learner import (
 )
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.replay import Replay
-from hotlap.algorithms.settings import DistillSettings, PPOSettings
+from hotlap.algorithms.settings import DistillSettings, PPOSettings, check_actions
 from hotlap.algorithms.transfer import Transfer
 from hotlap.config import Settings, read_toml, resolve, to_toml
 from hotlap.crew import Driver
 from hotlap.deepracer.folder import read_folder
-from hotlap.env import EnvSettings, Episodes, ObservationSettings, VectorEnv, driver_task
+from hotlap.env import (
+    EnvSettings,
+    Episodes,
+    ObservationSettings,
+    VectorEnv,
+    driver_task,
+    is_discrete,
+)
 from hotlap.errors import ConfigError, DivergedError, HotlapError, MissingExtraError, RunError
 from hotlap.evaluate import env_settings
 from hotlap.files import explained, replace
 from hotlap.fleet import train_fleet
+from hotlap.inputs import changed_inputs, fingerprints
 from hotlap.kernels import is_warm, parts_of, warm
-from hotlap.opponents import SELF
+from hotlap.opponents import SELF, saved_rivals
 from hotlap.outcome import write_outcome
 from hotlap.population import Population, read_seeds
 from hotlap.progress import Progress
@@ -50,6 +58,7 @@ from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run, default_directory
 from hotlap.tasks.actions import MetadataActions
 from hotlap.tasks.rewards import FileReward, FunctionReward
+from hotlap.threads import available
 from hotlap.track import whole_names
 from hotlap.trials import EvaluationSettings, Trial, Trials
 from hotlap.types import Array
@@ -131,6 +140,12 @@ def read_config(
     Raises:
         ConfigError: the file or a setting is wrong; every mistake in a sentence of its own.
     """
+    plan = _read(source, overrides)
+    check_actions(plan.config.algorithm, discrete=is_discrete(plan.config))
+    return plan
+
+
+def _read(source: str | Path | TrainConfig | None, overrides: Mapping[str, Any] | None) -> Plan:
     if source is None:
         return Plan(resolve(TrainConfig, overrides or {}))
     if isinstance(source, TrainConfig):
@@ -232,17 +247,25 @@ def train(
     elif source is None and out is None and weights_from is None:
         old = Run.open(resume)
         plan = Plan(_continued(old, overrides or {}))
+        if changed := changed_inputs(old, plan.config):
+            raise RunError(
+                f"{', '.join(changed)}: changed since {old.path} began, so that it cannot "
+                "continue exactly. Put back what was there, or train on with: hotlap train --from "
+                f"{old.path}"
+            )
         where = old.path
     else:
         raise ConfigError(
             "--resume continues a run as it is and where it is: leave file, folder, --out and "
             "--from away"
         )
-    config = plan.config
-    notes = (*plan.notes, *_check_reward(config))
+    config, rivals = plan.config, dict[str, Driver]()
+    if resume is not None and any(name != SELF for name in config.opponents.drivers):
+        rivals = saved_rivals(config.opponents, Run.open(where).read_state("last")[1])
+    notes = (*plan.notes, *_check_reward(config, rivals))
     budget = (config.train.seconds, config.train.steps)
     progress = Progress(*budget, plain=plain, quiet=quiet, title=where.name)
-    training = _Training(config, began, progress)
+    training = _Training(config, began, progress, rivals)
     for note in notes:
         progress.event(note)
     if resume is not None:
@@ -251,7 +274,8 @@ def train(
         training.take_teacher()
         if weights_from is not None:
             transfer = training.take_weights(Run.open(weights_from), by_name=plain)
-        meta = {"seed": config.seed, "device": training.device}
+        inputs = fingerprints(config)
+        meta = {"seed": config.seed, "device": training.device, "inputs": inputs}
         run = Run.create(where, to_toml(config), meta)
     with run:
         if resume is not None:
@@ -298,10 +322,11 @@ def _train_seeds(
         population = Population.open(resume)
         config, words = _continued_seeds(population, overrides)
         if not words:
+            steps, seconds = config.train.steps, config.train.seconds
+            more = f"train.seconds={2 * seconds:g}" if seconds else f"train.steps={2 * steps}"
             raise RunError(
                 f"{population.path}: all {len(population.seeds)} seeds have spent their budget. "
-                f"Give them more, such as hotlap train --resume {population.path} train.seconds="
-                f"{2 * config.train.seconds or 60:g}"
+                f"Give them more, such as hotlap train --resume {population.path} {more}"
             )
     else:
         if source is None and weights_from is not None:
@@ -310,6 +335,12 @@ def _train_seeds(
         config = _anchored(plan.config)
         chosen = read_seeds(seeds, config.seed)
         config = config.model_copy(update={"seed": chosen[0]})
+        budget = config.train
+        if not (budget.seconds or budget.steps or budget.episodes) and len(chosen) > available():
+            raise ConfigError(
+                f"train: without a budget the first {available()} seeds never end, and the others "
+                "never begin; set train.seconds or train.steps"
+            )
         name = config.tracks()[0].name
         where = Path(out) if out else default_directory(name, config.algorithm.kind)
         said = [*plan.notes, *_check_reward(config)]
@@ -322,8 +353,8 @@ def _train_seeds(
     parts = parts_of(config)
     if not is_warm(parts):
         warm(parts)  # once, and not in each of them
-    budget = (config.train.seconds, config.train.steps)
-    done, number = train_fleet(population, words, budget=budget, plain=plain, quiet=quiet)
+    limits = (config.train.seconds, config.train.steps)
+    done, number = train_fleet(population, words, budget=limits, plain=plain, quiet=quiet)
     if number:
         said_how = f"Continue with: hotlap train --resume {population.path}"
         raise Stopped(done, number, f"stopped. {said_how}")
@@ -455,11 +486,12 @@ def _anchored(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=changed)
 
 
-def _check_reward(config: TrainConfig) -> list[str]:
+def _check_reward(config: TrainConfig, drivers: Mapping[str, Driver] | None = None) -> list[str]:
     if isinstance(config.reward, FunctionReward):
         # One step of two cars or more that see the state: a mistake shows before work starts.
         rows = max(2, config.traffic.cars)
-        env = VectorEnv(config.model_copy(update={"observation": ObservationSettings()}), rows)
+        seen = config.model_copy(update={"observation": ObservationSettings()})
+        env = VectorEnv(seen, rows, rivals=drivers)
         env.begin()
         still = np.zeros(rows, int) if env.actions.discrete else np.zeros((rows, env.actions.size))
         env.advance(still)
@@ -484,13 +516,21 @@ class _Training:
 
     run: Run
 
-    def __init__(self, config: TrainConfig, began: float, progress: Progress) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        began: float,
+        progress: Progress,
+        rivals: Mapping[str, Driver] | None = None,
+    ) -> None:
         self.config = config
         self.began = began
         self.progress = progress
         self.device = _device(config.train.device)
         try:
-            self.env = VectorEnv(config, config.train.cars, seed=config.seed, desynchronize=True)
+            self.env = VectorEnv(
+                config, config.train.cars, seed=config.seed, desynchronize=True, rivals=rivals
+            )
         except MemoryError:
             raise ConfigError(
                 f"train.cars: {config.train.cars:,} cars do not fit into the memory of this "

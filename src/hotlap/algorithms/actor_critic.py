@@ -29,9 +29,10 @@ from hotlap.algorithms.settings import (
     RDPGSettings,
     SACSettings,
     TD3Settings,
+    check_actions,
 )
 from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
-from hotlap.errors import ConfigError, DivergedError
+from hotlap.errors import DivergedError
 from hotlap.types import Array, Float32
 
 __all__ = ["ActorCritic", "squashed_log_prob"]
@@ -75,12 +76,8 @@ class ActorCritic:
         seed: int,
         device: str = "cpu",
     ) -> None:
+        check_actions(settings, discrete=action.kind == "discrete")
         self._choices = action.kind == "discrete"
-        if self._choices and not isinstance(settings, SACSettings):
-            raise ConfigError(
-                f"algorithm.kind: {settings.kind} answers with numbers, and the actions are "
-                "discrete; choose actions=continuous, or algorithm=ppo, sac, dqn or pqn"
-            )
         self.settings = settings
         self._action = action
         self._device = torch.device(device)

@@ -21,7 +21,7 @@ from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
-from hotlap.algorithms.settings import DQNSettings, PQNSettings
+from hotlap.algorithms.settings import DQNSettings, PQNSettings, check_actions
 from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
 from hotlap.errors import ConfigError, DivergedError
 from hotlap.types import Array, Float32
@@ -181,11 +181,7 @@ class _QLearner(ABC):
         seed: int,
         device: str,
     ) -> None:
-        if action.kind != "discrete":
-            raise ConfigError(
-                f"algorithm.kind: {settings.kind} chooses among discrete actions, and these are "
-                "continuous; choose actions=grid, or algorithm=ppo, ddpg, td3, sac or qr_sac"
-            )
+        check_actions(settings, discrete=action.kind == "discrete")
         self._kind = settings.kind
         self._choices = action.size
         self._seed = seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -11,9 +11,11 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
 from hotlap.config import Settings
+from hotlap.errors import ConfigError
 
 __all__ = [
     "DEEPRACER_CNNS",
@@ -29,6 +31,7 @@ __all__ = [
     "ReplaySettings",
     "SACSettings",
     "TD3Settings",
+    "check_actions",
 ]
 
 DEEPRACER_CNNS = {
@@ -247,6 +250,15 @@ class _Noisy(ActorCriticSettings):
 
     ou_theta: float = Field(0.15, gt=0, le=1)
     """Share by which the walk returns in a step."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.noise_min > self.noise_max:
+            raise ValueError(
+                f"noise_min is {self.noise_min:g} and must not be above noise_max, which is "
+                f"{self.noise_max:g}"
+            )
+        return self
 
 
 class DDPGSettings(_Noisy):
@@ -519,3 +531,23 @@ class DistillSettings(_Freezing):
 
     finetune_std: PositiveFloat = 0.3
     """Standard deviation of its continuous actions at the start."""
+
+
+def check_actions(settings: Settings, *, discrete: bool) -> None:
+    """Check that an algorithm can give the actions that are asked for.
+
+    Raises:
+        ConfigError: it cannot; the message names those that can.
+    """
+    kind = getattr(settings, "kind", "")
+    numbers = isinstance(settings, ActorCriticSettings) and not isinstance(settings, SACSettings)
+    if discrete and numbers:
+        raise ConfigError(
+            f"algorithm.kind: {kind} answers with numbers, and the actions are "
+            "discrete; choose actions=continuous, or algorithm=ppo, sac, dqn or pqn"
+        )
+    if not discrete and isinstance(settings, DQNSettings | PQNSettings):
+        raise ConfigError(
+            f"algorithm.kind: {kind} chooses among discrete actions, and these are "
+            "continuous; choose actions=grid, or algorithm=ppo, ddpg, rdpg, td3, sac or qr_sac"
+        )

@@ -269,7 +269,6 @@ def _solve(track: Track, vehicle: Vehicle, rule: Rule, seconds: float = 1e3) -> 
     few, all_ = (gates(track, vehicle, rule, size) for size in (2 * spacing, spacing))
     coarse = point_mass(few, vehicle, seconds=seconds)
     fine = point_mass(all_, vehicle, _onto(coarse, few, all_), seconds=seconds)
-    place = all_.at + fine.w[:, None] * all_.across
     speed = np.hypot(*fine.velocity.T)
     # The curvature that the sideways part of the acceleration bends the path by.
     middle = (
@@ -285,29 +284,20 @@ def _solve(track: Track, vehicle: Vehicle, rule: Rule, seconds: float = 1e3) -> 
     if not track.closed:  # at rest there is none
         heading[0] = heading[1]
     yaw = np.unwrap(heading)
-    return Limit(
-        vehicle=vehicle.name,
-        rule=rule,
-        model="point",
-        lap_s=float(fine.seconds.sum()),
-        coarse_s=float(coarse.seconds.sum()),
-        iterations=coarse.iterations + fine.iterations,
-        message=fine.message,
-        t=np.concatenate([[0.0], np.cumsum(fine.seconds)]),
-        **_rows(
-            track,
-            all_,
-            place,
-            yaw=yaw,
-            speed=speed,
-            vx=speed,
-            vy=0 * speed,
-            yaw_rate=bend * speed,
-            reference=speed,
-            steering=steering,
-            command_speed=speed / vehicle.speed_gain,
-            command_steering=steering,
-        ),
+    return _limit(
+        (track, vehicle, rule, "point"),
+        all_,
+        coarse,
+        fine,
+        yaw=yaw,
+        speed=speed,
+        vx=speed,
+        vy=0 * speed,
+        yaw_rate=bend * speed,
+        reference=speed,
+        steering=steering,
+        command_speed=speed / vehicle.speed_gain,
+        command_steering=steering,
     )
 
 
@@ -337,29 +327,42 @@ def _solve_single(track: Track, vehicle: Vehicle, rule: Rule) -> Limit:
     ]  # in the interval after each gate; a command stands between two of them
     turning, rising = ((rate + np.roll(rate, 1)) / 2 for rate in rates)
     asked = steering + vehicle.steering_lag * turning
+    return _limit(
+        (track, vehicle, rule, "single"),
+        all_,
+        coarse,
+        fine,
+        yaw=yaw,
+        speed=np.hypot(vx, vy),
+        vx=vx,
+        vy=vy,
+        yaw_rate=yaw_rate,
+        reference=reference,
+        steering=steering,
+        command_speed=(reference + vehicle.motor_lag * rising) / vehicle.speed_gain,
+        command_steering=np.clip(asked, -vehicle.steering_max, vehicle.steering_max),
+    )
+
+
+def _limit(
+    asked: tuple[Track, Vehicle, Rule, Model],
+    gates: Gates,
+    coarse: Line | Drive,
+    fine: Line | Drive,
+    **columns: Float64,
+) -> Limit:
+    """Put together what was asked for, the answers on few and on all gates, and their motion."""
+    track, vehicle, rule, model = asked
     return Limit(
         vehicle=vehicle.name,
         rule=rule,
-        model="single",
+        model=model,
         lap_s=float(fine.seconds.sum()),
         coarse_s=float(coarse.seconds.sum()),
         iterations=coarse.iterations + fine.iterations,
         message=fine.message,
         t=np.concatenate([[0.0], np.cumsum(fine.seconds)]),
-        **_rows(
-            track,
-            all_,
-            all_.at + fine.w[:, None] * all_.across,
-            yaw=yaw,
-            speed=np.hypot(vx, vy),
-            vx=vx,
-            vy=vy,
-            yaw_rate=yaw_rate,
-            reference=reference,
-            steering=steering,
-            command_speed=(reference + vehicle.motor_lag * rising) / vehicle.speed_gain,
-            command_steering=np.clip(asked, -vehicle.steering_max, vehicle.steering_max),
-        ),
+        **_rows(track, gates, gates.at + fine.w[:, None] * gates.across, **columns),
     )
 
 

@@ -1,0 +1,139 @@
+"""Console: where commands print, and the tables that they print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+__all__ = [
+    "Json",
+    "print_league",
+    "print_population",
+    "print_report",
+    "print_standings",
+    "say",
+    "show",
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def show(text: str) -> None:
+    """Print a result."""
+    typer.echo(text)
+
+
+def say(text: str) -> None:
+    """Print what is no result, on standard error."""
+    typer.echo(text, err=True)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Print a report in words."""
+    trials, laps = report["trials"], report["laps_per_trial"]
+    tracks = dict.fromkeys(report["tracks"])
+    place = report["track"] if len(tracks) <= 3 else f"{len(tracks)} tracks"
+    show(
+        f"{place}, {report['vehicle']}: {report['completion']:.0%} of {trials} trials "
+        f"finished {laps} clean lap{'s' if laps > 1 else ''}"
+    )
+    if report["best_lap_s"] is not None:
+        show(f"best lap {report['best_lap_s']:.3f} s, mean lap {report['mean_lap_s']:.3f} s")
+        if report.get("limit_ratio") is not None:
+            show(
+                f"{report['limit_ratio']:.3f} times the {report['limit_s']:.3f} s that no driver "
+                "can beat"
+            )
+    else:
+        show(f"no lap completed; the mean trial drove {report['progress']:.0%} of its laps")
+    trouble = {
+        "left the track": report["off_tracks"],
+        "stood still": report["immobilized"],
+        "went back": report["reversed"],
+        "hit something": report["crashes"],
+        "ran out of time": report["timed_out"],
+    }
+    said = ", ".join(f"{count} {what}" for what, count in trouble.items() if count)
+    if said:
+        show(f"trials that ended early: {said}")
+    tried = zip(report["tracks"], report["finished"], strict=True)
+    failed = list(dict.fromkeys(name for name, finished in tried if not finished))
+    if failed and len(tracks) > 1:
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        show(f"not finished: {', '.join(failed[:5])}{more}")
+
+
+def print_population(facts: dict[str, Any], as_json: bool) -> None:
+    """Print what each seed came to, and how that spreads."""
+    if as_json:
+        show(json.dumps(facts, indent=2))
+        return
+    digits = {"first_clean_s": 1, "best_lap_s": 3, "mean_lap_s": 3}
+
+    def cell(name: str, value: float | None) -> str:
+        if value is None:
+            return "-"
+        return f"{value:.{digits[name]}f}" if name in digits else f"{value:.0%}"
+
+    def line(title: str, cells: Sequence[str]) -> None:
+        show(f"{title:<13} {cells[0]:>18}" + "".join(f"{one:>14}" for one in cells[1:]))
+
+    names = (*digits, "completion")
+    line("", ("first clean laps s", "best lap s", "mean lap s", "completion"))
+    for row in facts["seeds"]:
+        best = " *" if row["run"] == facts["run"] else ""
+        line(f"seed{row['seed']}{best}", [cell(name, row[name]) for name in names])
+    spread = facts["spread"]
+    ends = {"median": "median", "low": "min", "high": "max", "iqm": "middle half"}
+    for key, title in ends.items() if spread else ():
+        line(title, [cell(name, spread[name][key]) for name in names])
+    if spread:
+        bounds = ([cell(n, end) for end in spread[n]["interval"]] for n in names)
+        line("its 95 %", [f"{low} - {high}" for low, high in bounds])
+    for seed, said in facts["failures"].items():
+        say(f"hotlap: seed{seed} failed, and is in no figure: {said}")
+    show(f"population: {facts['population']}")
+    if facts["run"] is not None:
+        show(f"run: {facts['run']}")
+
+
+def print_standings(facts: dict[str, Any]) -> None:
+    """Print the table of a race."""
+    trials, laps = facts["trials"], facts["laps"]
+    show(
+        f"{facts['track']}: {trials} race{'s' if trials > 1 else ''} of "
+        f"{laps} lap{'s' if laps > 1 else ''}"
+    )
+    show(
+        f"{'':>2}  {'driver':<24} {'place':>5} {'wins':>4} {'finished':>8} {'best lap s':>10} "
+        f"{'gap s':>6} {'passed':>6} {'contacts':>8} {'ran into':>8} {'off track':>9} {'stuck':>5}"
+    )
+    for place, racer in enumerate(facts["racers"], 1):
+        gaps = [gap for gap in racer["gaps_s"] if gap is not None]
+        gap = f"{sum(gaps) / len(gaps):.2f}" if gaps else "-"
+        best = "-" if racer["best_lap_s"] is None else f"{racer['best_lap_s']:.3f}"
+        show(
+            f"{place:>2}  {racer['name'][:24]:<24} {racer['mean_place']:>5.2f} {racer['wins']:>4} "
+            f"{racer['finished']:>8} {best:>10} {gap:>6} {racer['overtakes']:>6} "
+            f"{racer['contacts']:>8} {racer['ran_into']:>8} {racer['off_tracks']:>9} "
+            f"{racer['stuck']:>5}"
+        )
+
+
+def print_league(entries: list[dict[str, Any]], track: str | None) -> None:
+    """Print a leaderboard; of the laps, those on `track` where there are some."""
+    if not entries:
+        show("the league has no races yet")
+        return
+    show(f"{'':>2}  {'league':<24} {'policy':<8} {'rating':>6} {'races':>5} {'wins':>4}  best laps")
+    for place, entry in enumerate(entries, 1):
+        laps = entry["best_laps_s"]
+        shown = {track: laps[track]} if track in laps else laps
+        best = ", ".join(f"{name} {lap:.3f} s" for name, lap in shown.items())
+        show(
+            f"{place:>2}  {entry['name'][:24]:<24} {entry['fingerprint']:<8} "
+            f"{entry['rating']:>6.0f} {entry['races']:>5} {entry['wins']:>4}  {best or '-'}"
+        )
