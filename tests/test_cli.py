@@ -370,7 +370,7 @@ def test_a_configuration_may_stand_anywhere_among_the_settings(tmp_path):
             ["train", "algorithm.kind=ddpg", "algorithm.noise_min=0.5"],
             "must not be above noise_max, which is 0.4",
         ),
-        (["train", "algorithm.kind=sac", "actions=grid"], "choose actions=continuous"),
+        (["train", "algorithm.kind=td3", "actions=grid"], "choose actions=continuous"),
         (["train", "algorithm.kind=dqn"], "choose actions=grid, or"),
         (["train", "algorithm.kind=dqn", "--dry-run"], "choose actions=grid, or"),
         (["tracks", "shwo"], "Did you mean 'show'?"),

@@ -239,11 +239,11 @@ def test_what_became_of_each_layer_is_said_and_kept(no_outcome, tmp_path, capsys
     (kept,) = [event for event in second.events() if event["kind"] == "weights_from"]
     assert kept["loaded"] == ["actor.hidden0", "critic.hidden0", "critic.head"]
     # 5 by 5 choices where there were two numbers
-    assert kept["skipped"] == {"actor.head": "weight 2x8, here 25x8"}
+    assert kept["skipped"] == {"actor.head": "its outputs mean something else"}
     assert kept["frozen"] == ["actor.hidden0"]
     assert "3 layers taken, 1 begin anew, 1 frozen" in said
     assert re.search(r"actor\.hidden0 +taken, frozen\n", said)
-    assert re.search(r"actor\.head +anew: weight 2x8, here 25x8\n", said)
+    assert re.search(r"actor\.head +anew: its outputs mean something else\n", said)
     weights, before = second.read_policy("last")[1], first.read_policy("best")[1]
     np.testing.assert_array_equal(weights["hidden0.weight"], before["hidden0.weight"])
 
