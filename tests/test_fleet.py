@@ -246,6 +246,9 @@ def test_a_mistake_shows_before_anything_is_made(tmp_path, monkeypatch):
         assert (status, out) == (2, "")
         assert said in err
     assert not list(tmp_path.iterdir())
+    status, out, err = command("train", "--seed", 3, "--seeds", 2, "--dry-run")
+    assert (status, err) == (0, "seeds: 3, 4\n")
+    assert out.startswith("track = ")
 
 
 def test_only_all_of_a_population_goes_on(tmp_path):

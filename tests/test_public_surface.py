@@ -48,6 +48,7 @@ def test_the_public_names_are_these():
     assert set(hotlap.__all__) >= {
         "EnvSettings",
         "HotlapError",
+        "Population",
         "Report",
         "Run",
         "Standings",

@@ -246,13 +246,7 @@ def train(
         where = Path(out) if out else default_directory(name, plan.config.algorithm.kind)
     elif source is None and out is None and weights_from is None:
         old = Run.open(resume)
-        plan = Plan(_continued(old, overrides or {}))
-        if changed := changed_inputs(old, plan.config):
-            raise RunError(
-                f"{', '.join(changed)}: changed since {old.path} began, so that it cannot "
-                "continue exactly. Put back what was there, or train on with: hotlap train --from "
-                f"{old.path}"
-            )
+        plan = _noticed(old, _continued(old, overrides or {}))
         where = old.path
     else:
         raise ConfigError(
@@ -446,6 +440,18 @@ def _refuse_changes(changed: Mapping[str, Any], path: Path) -> None:
             f"{', '.join(_CHANGEABLE)} may be changed. "
             f"To train on with other settings: hotlap train --from {path}"
         )
+
+
+def _noticed(run: Run, config: TrainConfig) -> Plan:
+    """Refuse what has changed since a run began; a reward file may have been mended."""
+    changed = changed_inputs(run, config)
+    wrong = [name for name in changed if not name.startswith("reward ")]
+    if wrong:
+        raise RunError(
+            f"{', '.join(wrong)}: changed since {run.path} began, so that it cannot continue "
+            f"exactly. Put back what was there, or train on with: hotlap train --from {run.path}"
+        )
+    return Plan(config, tuple(f"{name}: changed since {run.path} began" for name in changed))
 
 
 def _changes(old: Settings, new: Settings, above: str = "") -> dict[str, Any]:
