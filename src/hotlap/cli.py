@@ -154,9 +154,10 @@ def train(
         if value is not None:
             changes[name] = value
     from hotlap.kernels import is_warm, parts_of, warm
+    from hotlap.plan import read_config
     from hotlap.population import Population, read_seeds
     from hotlap.runs import Run
-    from hotlap.train import Stopped, read_config
+    from hotlap.train import Stopped
     from hotlap.train import train as verb
 
     # A mistake shows before the kernels compile.
