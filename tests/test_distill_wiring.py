@@ -82,7 +82,7 @@ def test_nothing_is_drawn_while_the_teacher_learns(monkeypatch, tmp_path):
 
 
 def test_the_road_is_whole_again_for_the_student(monkeypatch, tmp_path):
-    margins, collect = [], module.Runner.collect
+    margins, collect = [], Runner.collect
 
     def watched(self, policy, steps, names=None):
         margins.append((policy.phase.name, self.env.margin))

@@ -337,7 +337,7 @@ def test_a_driver_is_adopted_without_its_past(variant):
 def test_continuous_actions_are_refused_and_told_who_can(variant):
     kind, settings = (PQN, PQNSettings()) if variant == "pqn" else (DQN, DQNSettings())
 
-    with pytest.raises(ConfigError, match=r"discrete actions.*ppo, ddpg, td3, sac or qr_sac"):
+    with pytest.raises(ConfigError, match=r"discrete actions.*ppo, ddpg, rdpg, td3, sac or qr_sac"):
         kind(settings, OBSERVATION, ActionSpec("continuous", 2), ("state",), ("state",), seed=0)
 
 

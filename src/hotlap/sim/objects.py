@@ -97,6 +97,8 @@ def draw_boxes(  # type: ignore[no-untyped-def]
             right = _i8(min(math.ceil(span[1]), _f4(width)))
             top = _i8(max(math.floor(span[2]), _ZERO))
             bottom = _i8(min(math.ceil(span[3]), _f4(height)))
+            if left >= right:  # beside the picture
+                continue
             paint = shade[look[image], _i8(box[7])]
             # A wall that is farther than the whole box hides nothing of it.
             reach = math.sqrt(box[4] * box[4] + box[5] * box[5])
@@ -330,7 +332,7 @@ def _spans(edges, f, count, row, left, right, part):  # type: ignore[no-untyped-
             else:
                 end, inner_end = min(end, out + _ONE), min(inner_end, in_ + _ONE)
     first = _i8(min(begin, high))
-    last = max(_i8(max(end, low)), first)
+    last = max(_i8(min(max(end, low), high)), first)
     whole = min(max(_i8(math.ceil(min(inner, high))), first), last)
     part[f, 0], part[f, 1], part[f, 3] = first, whole, last
     part[f, 2] = min(max(_i8(max(inner_end, low)), whole), last)
