@@ -24,7 +24,7 @@ html_theme_options = {"source_edit_link": "", "top_of_page_buttons": []}
 
 def settings_reference() -> str:
     """Write every setting of a training: name, meaning, default and what is allowed."""
-    from hotlap.train import TrainConfig
+    from hotlap.plan import TrainConfig
 
     schema = TrainConfig.model_json_schema()
     return "\n".join(_section(schema, schema["$defs"], ()))

@@ -7,8 +7,8 @@ import numpy as np
 from hotlap.config import resolve, to_toml
 from hotlap.crew import Driver
 from hotlap.env import driver_task
+from hotlap.plan import TrainConfig
 from hotlap.runs import Run
-from hotlap.train import TrainConfig
 
 N, SIN_HEADING, CURVATURE = 5, 6, 10  # of the state observation
 HALF = np.radians(30)  # of the steering range

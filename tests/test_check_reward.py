@@ -5,7 +5,7 @@ import pytest
 from drivers import saved
 from hotlap.config import resolve
 from hotlap.errors import RewardError
-from hotlap.train import TrainConfig, _check_reward
+from hotlap.plan import TrainConfig, check_reward
 
 ARRAYS = """
 def reward(before, command, after, ended):
@@ -23,7 +23,7 @@ def test_a_function_of_arrays_is_tried_on_worlds_of_any_number_of_cars(cars, tmp
     file.write_text(ARRAYS)
     given = {"track": "oval", "reward": f"{file}:reward", "traffic.cars": cars}
 
-    notes = _check_reward(resolve(TrainConfig, given))
+    notes = check_reward(resolve(TrainConfig, given))
 
     assert notes == [f"reward: {file}:reward is executed"]
 
@@ -35,8 +35,8 @@ def test_a_reward_file_is_tried_with_the_opponents_that_it_will_be_told_of(tmp_p
     opponent = {"opponents.drivers": [str(saved(tmp_path / "a", 2.0))]}
 
     with pytest.raises(RewardError, match="IndexError"):
-        _check_reward(resolve(TrainConfig, alone))
-    notes = _check_reward(resolve(TrainConfig, alone, opponent))
+        check_reward(resolve(TrainConfig, alone))
+    notes = check_reward(resolve(TrainConfig, alone, opponent))
 
     assert notes[0] == f"reward: {file} is executed, and passed its check"
 
@@ -49,4 +49,4 @@ def test_a_reward_file_is_tried_with_the_empty_places_that_there_will_be(changes
     opponent = {"opponents.drivers": [str(saved(tmp_path / "a", 2.0))]}
 
     with pytest.raises(RewardError, match="IndexError"):
-        _check_reward(resolve(TrainConfig, given, opponent | changes))
+        check_reward(resolve(TrainConfig, given, opponent | changes))

@@ -18,6 +18,7 @@ import pytest
 from drivers import saved
 from hotlap import cli, console
 from hotlap.config import resolve
+from hotlap.plan import TrainConfig
 from hotlap.runs import Run
 
 HOTLAP = [sys.executable, "-c", "from hotlap.cli import main; main()"]
@@ -335,10 +336,9 @@ def test_dry_run_of_a_run_prints_its_settings(option, tmp_path):
 def test_dry_run_prints_the_complete_settings():
     status, out, _ = hotlap("train", "--dry-run", "--track", "hard", "--seed", 3, "train.steps=7")
 
-    module = importlib.import_module("hotlap.train")
-    said = resolve(module.TrainConfig, tomllib.loads(out))
+    said = resolve(TrainConfig, tomllib.loads(out))
     assert status == 0
-    assert said == resolve(module.TrainConfig, {"track": "hard", "seed": 3, "train.steps": 7})
+    assert said == resolve(TrainConfig, {"track": "hard", "seed": 3, "train.steps": 7})
     assert not Path("runs").exists()
 
 

@@ -11,10 +11,10 @@ from pydantic import Field
 from hotlap.config import Settings, overrides, read_toml, resolve, to_toml
 from hotlap.env import EnvSettings
 from hotlap.errors import ConfigError
+from hotlap.plan import TrainConfig
 from hotlap.tasks.actions import GridActions
 from hotlap.tasks.rewards import FileReward, FunctionReward, ProgressReward, RacingReward
 from hotlap.tasks.rules import RulesSettings
-from hotlap.train import TrainConfig
 
 
 class Steam(Settings):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from hotlap.errors import ConfigError, RunError
+from hotlap.runner import Runner
 from hotlap.sim.camera import Camera
 
 module = importlib.import_module("hotlap.train")  # `hotlap.train` itself is the verb
@@ -87,7 +88,7 @@ def test_the_road_is_whole_again_for_the_student(monkeypatch, tmp_path):
         margins.append((policy.phase.name, self.env.margin))
         return collect(self, policy, steps, names)
 
-    monkeypatch.setattr(module.Runner, "collect", watched)
+    monkeypatch.setattr(Runner, "collect", watched)
 
     settings = {"algorithm.patience": 128, "algorithm.margin": 0.35}
     train(None, STUDENT | settings | {"train.steps": 256}, out=tmp_path / "run")

@@ -14,7 +14,7 @@ import typer
 
 from hotlap.cli import app
 from hotlap.config import Settings, overrides, resolve
-from hotlap.train import TrainConfig, read_config
+from hotlap.plan import TrainConfig, read_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/*/*.md")])

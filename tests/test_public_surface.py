@@ -48,6 +48,7 @@ def test_the_public_names_are_these():
     assert set(hotlap.__all__) >= {
         "EnvSettings",
         "HotlapError",
+        "Population",
         "Report",
         "Run",
         "Standings",
@@ -76,7 +77,7 @@ def test_importing_hotlap_is_light():
     "code",
     [
         "import gymnasium, hotlap; gymnasium.make('hotlap/TimeTrial-v0', track='oval').reset()",
-        "from hotlap.train import TrainConfig; TrainConfig()",
+        "from hotlap.plan import TrainConfig; TrainConfig()",
         "import hotlap; hotlap.evaluate, hotlap.load_policy, hotlap.load_track('oval')",
         "import hotlap; hotlap.race, hotlap.Standings",
     ],

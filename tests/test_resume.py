@@ -311,7 +311,7 @@ def test_a_run_being_written_is_left_alone(tmp_path):
     assert run.checkpoints() == [256]
 
 
-def test_a_reward_that_fails_in_mid_run_costs_one_iteration(tmp_path):
+def test_a_reward_that_fails_in_mid_run_costs_one_iteration(tmp_path, capsys):
     # The check has its own copy of the file; the training calls it 256 times an iteration.
     file = tmp_path / "reward.py"
     file.write_text(
@@ -336,7 +336,8 @@ def test_a_reward_that_fails_in_mid_run_costs_one_iteration(tmp_path):
     # 1000 calls are 3.9 iterations; the first step of an episode is not rewarded, which adds some.
     assert 768 <= last <= 1280
     file.write_text(REWARD)
-    assert train(None, resume=tmp_path / "run").checkpoints()[-1] == 2048
+    assert train(None, resume=tmp_path / "run", quiet=False).checkpoints()[-1] == 2048
+    assert f"reward {file}: changed since {run.path} began" in capsys.readouterr().err
 
 
 def test_a_policy_that_diverges_fails_the_run(tmp_path):

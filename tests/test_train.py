@@ -19,6 +19,7 @@ from hotlap.errors import (
     RunError,
     SimulationError,
 )
+from hotlap.plan import read_config
 from hotlap.runs import Run
 from hotlap.track import load_track
 
@@ -111,7 +112,7 @@ def test_rows_hold_what_is_documented_and_add_up(no_outcome, tmp_path):
 
 
 def test_the_metrics_speak_of_the_last_hundred_episodes():
-    training = object.__new__(module._Training)
+    training = object.__new__(importlib.import_module("hotlap.training").Training)
     training.episodes, training.best_lap = 0, None
     training.recent = np.empty((0, 4), np.float32)
     training.env = type("Env", (), {"dt": 0.1, "lap_best": np.inf})
@@ -256,9 +257,9 @@ def test_nothing_is_begun_where_the_driver_cannot_be_taken(tmp_path):
 
 
 def test_a_configuration_object_may_be_changed_too():
-    config = module.read_config(None, {"seed": 3, "track": "hard"}).config
+    config = read_config(None, {"seed": 3, "track": "hard"}).config
 
-    plan = module.read_config(config, {"track": "oval"})
+    plan = read_config(config, {"track": "oval"})
 
     assert (plan.config.seed, plan.config.track) == (3, "oval")
 

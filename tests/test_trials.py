@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from hotlap.evaluate import Report
-from hotlap.train import read_config
+from hotlap.plan import read_config
 from hotlap.trials import Trials
 
 module = importlib.import_module("hotlap.trials")

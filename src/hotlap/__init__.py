@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hotlap.evaluate import Report as Report
     from hotlap.evaluate import evaluate as evaluate
     from hotlap.evaluate import load_policy as load_policy
+    from hotlap.population import Population as Population
     from hotlap.race import Standings as Standings
     from hotlap.race import race as race
     from hotlap.runs import Run as Run
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "EnvSettings": "env",
     "HotlapError": "errors",
+    "Population": "population",
     "Report": "evaluate",
     "Run": "runs",
     "Standings": "race",

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -153,9 +154,10 @@ def train(
         if value is not None:
             changes[name] = value
     from hotlap.kernels import is_warm, parts_of, warm
-    from hotlap.population import Population
+    from hotlap.plan import read_config
+    from hotlap.population import Population, read_seeds
     from hotlap.runs import Run
-    from hotlap.train import Stopped, read_config
+    from hotlap.train import Stopped
     from hotlap.train import train as verb
 
     # A mistake shows before the kernels compile.
@@ -167,6 +169,9 @@ def train(
     plan = read_config(source if before is None else before / "config.toml", changes)
     if before is None:
         plan.config.tracks()
+    if resume is None and seeds is not None:
+        chosen = read_seeds(seeds, plan.config.seed)
+        plan = replace(plan, notes=(*plan.notes, f"seeds: {', '.join(map(str, chosen))}"))
     if dry_run:
         for note in plan.notes:
             say(note)

@@ -10,10 +10,21 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
-__all__ = ["PI", "atan_positive", "cos_small", "root", "sin_cos", "sin_quarter", "wrap"]
+__all__ = [
+    "PI",
+    "atan_positive",
+    "cos_small",
+    "prefer_512_bits",
+    "root",
+    "sin_cos",
+    "sin_quarter",
+    "wrap",
+]
 
+_intrinsic: Any = intrinsic
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 
 PI = np.float32(math.pi)
@@ -81,3 +92,15 @@ def atan_positive(ratio):  # type: ignore[no-untyped-def]
 def wrap(angle):  # type: ignore[no-untyped-def]
     """Bring an angle into [-pi, pi)."""
     return angle - _TWO_PI * np.floor(angle * _TURNS + _HALF)
+
+
+@_intrinsic
+def prefer_512_bits(typingctx):  # type: ignore[no-untyped-def]
+    """Let LLVM use the widest vectors in the kernel that calls this; alone it stops at 256 bits."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        # llvmlite's own `add` knows no attributes with values.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), generate

@@ -15,7 +15,7 @@ from hotlap.algorithms.returns import n_step
 from hotlap.algorithms.settings import RDPGSettings, RecurrentNetworkSettings
 from hotlap.config import resolve
 from hotlap.errors import ConfigError, RunError
-from hotlap.train import TrainConfig
+from hotlap.plan import TrainConfig
 
 SMALL = {
     "sequence": 5,

@@ -11,8 +11,8 @@ from hotlap.algorithms.settings import SACSettings
 from hotlap.deepracer.folder import read_folder
 from hotlap.deepracer.reward_file import RewardFile
 from hotlap.errors import ConfigError, RewardError, TrackError
+from hotlap.plan import read_config
 from hotlap.track import load_track
-from hotlap.train import read_config
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deepracer"
 REWARD = "def reward_function(params):\n    return 1.0\n"

@@ -223,3 +223,31 @@ def test_an_object_just_behind_the_start_line_is_beside_a_car_just_beyond_it(sta
     car = around(state(s=0.2), s=[circle().length - 0.3], n=[0], speed=[0])
 
     assert objects(circle(), car, count=1)[0, 0, 0] == pytest.approx(-0.5, abs=1e-4)
+
+
+def test_neighbours_in_a_batch_change_no_bit(state):
+    # 70 cars: two passes of 32 and a rest of 6, on two tracks
+    draws = np.random.default_rng(0)
+    fields = {
+        name: draws.uniform(-0.3, 0.3, 70)
+        for name in ("y", "yaw", "vy", "n", "heading_error", "steering")
+    }
+    cars = state(70, x=draws.uniform(0, 6, 70), s=draws.uniform(0, 6, 70),
+                 vx=draws.uniform(-1, 4, 70), track=np.arange(70) % 2, **fields)  # fmt: skip
+    observe = StateObservation(StateSettings(), [lane(), circle()], threads=1)
+
+    together = observe(cars)
+
+    for rows in (np.arange(69, 70), np.arange(70)[::-1], np.array([3, 33, 64, 5])):
+        np.testing.assert_array_equal(observe(cars, rows), together[rows])
+
+
+def test_a_car_that_is_nowhere_reads_no_station_outside_of_its_track(state):
+    # that a state is not finite is found later; until then nothing may crash or touch others
+    cars = state(3, x=1, s=[1, np.nan, 1e30], vx=2)
+
+    seen = StateObservation(StateSettings(), [lane()])(cars)
+
+    alone = StateObservation(StateSettings(), [lane()])(cars, np.array([0]))
+    np.testing.assert_array_equal(seen[:1], alone)
+    assert np.isfinite(seen[2]).all()

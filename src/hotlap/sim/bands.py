@@ -5,8 +5,8 @@ four groups of rows, top to bottom, say which colours they hold, the strongest a
 as 0.
 
 Source: robotini-ddpg by M. Lindgren, its `features.py`, step by step. That program also merges all
-frames that wait for it by the greatest value of each pixel. Here none ever wait: a driver acts on
-the newest frame that has arrived.
+frames that wait for it by the greatest value of each pixel. Here, as with every other sensor, a
+driver sees the newest one that has arrived.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from hotlap.clock import ClockSettings
 from hotlap.config import Settings
 from hotlap.errors import ConfigError, SimulationError
+from hotlap.series import prefer_512_bits
 from hotlap.sim.floor import floors, paint_floor
 from hotlap.sim.lens import Mounting, Warp, focal_length
 from hotlap.sim.look import Look
@@ -726,6 +727,7 @@ def _palette(paint, rows, sky, mix):  # type: ignore[no-untyped-def]
 @_compiled
 def _look_at_chunks(lens_x, lens_y, ex, ey, spots, size, index):  # type: ignore[no-untyped-def]
     """Find the texels under the middles of all chunks."""
+    prefer_512_bits()
     columns, right, top = _i4(size[1]), _f4(size[1] - 1), _f4(size[2] - 1)
     for i in range(spots.shape[1]):
         u = lens_x + ex * spots[0, i] + ey * spots[1, i]
@@ -750,6 +752,7 @@ def _classify(  # type: ignore[no-untyped-def]
 
     The distance to the nearest line grows by no more than the way walked, so one texel will do.
     """
+    prefer_512_bits()
     right, top = _f4(size[1] - 1), _f4(size[2] - 1)
     step_d, reach = frame[3], _ONE / (frame[2] * _f4(127))
     border, dash = paint[6, 0], paint[7, 0] * _HALF
@@ -830,6 +833,7 @@ def _look_at_pixels(  # type: ignore[no-untyped-def]
     many, mixed, chunks, rows, lens_x, lens_y, ex, ey, size, index
 ):
     """Find the texels under the pixels of the listed chunks."""
+    prefer_512_bits()
     columns, right, top = _i4(size[1]), _f4(size[1] - 1), _f4(size[2] - 1)
     for i in range(many):
         row, left = chunks[0, mixed[i]], _f4(chunks[1, mixed[i]])
@@ -850,6 +854,7 @@ def _shade(  # type: ignore[no-untyped-def]
     low, high, cover, mix,
 ):  # fmt: skip
     """Paint the listed chunks by how much of each pixel is inside a border, a line or a dash."""
+    prefer_512_bits()
     channels = mix.shape[1]
     # Always _CHUNK; but a loop known to be short is unrolled before it can be vectorised.
     lanes = min(width, _CHUNK)

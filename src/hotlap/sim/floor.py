@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from hotlap.series import prefer_512_bits
 from hotlap.sim.look import Look
 from hotlap.types import Array, Float32
 
 __all__ = ["floors", "paint_floor"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+_inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
+"""For chunks: to hand over an array costs as much as ten pixels."""
 _f4, _i4, _i8, _u4, _u8 = np.float32, np.int32, np.int64, np.uint32, np.uint64
 _ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 _CHUNK = 16
@@ -74,6 +77,7 @@ def paint_floor(  # type: ignore[no-untyped-def]
     looks, table, field, frames, sizes,
 ):  # fmt: skip
     """Draw floor and sky of the images start..stop whose look needs it; see `camera.Camera`."""
+    prefer_512_bits()
     height = every_row.shape[1]
     m = np.zeros(_SCRATCH, np.float32)
     low, high = np.empty(_CHUNK, np.int32), np.empty(_CHUNK, np.int32)
@@ -116,7 +120,7 @@ def paint_floor(  # type: ignore[no-untyped-def]
                             out[_u8(o + (column + j) * channels + c)] = np.uint8(_i4(above + _HALF))
 
 
-@_compiled
+@_inline
 def _fetch_chunk(  # type: ignore[no-untyped-def]
     lens_x, lens_y, ex, ey, rows, row, column, field, frame, size, low, high, right, top
 ):
@@ -133,7 +137,7 @@ def _fetch_chunk(  # type: ignore[no-untyped-def]
         right[j], top[j] = u, v
 
 
-@_compiled
+@_inline
 def _locate_chunk(  # type: ignore[no-untyped-def]
     m, rows, row, column, ex, ey, paint, floor, frame, size, low, high, right, top
 ):
@@ -187,7 +191,7 @@ def _locate_chunk(  # type: ignore[no-untyped-def]
         m[_DASH + j] = c * painted / wide
 
 
-@_compiled
+@_inline
 def _noise(x, y, seed):  # type: ignore[no-untyped-def]
     """Return smooth noise in [0, 1], its mean 1/2: one number at each whole (x, y), blended."""
     fx, fy = np.floor(x), np.floor(y)
@@ -200,7 +204,7 @@ def _noise(x, y, seed):  # type: ignore[no-untyped-def]
     return low + v * (high - low)
 
 
-@_compiled
+@_inline
 def _number(ix, iy, seed):  # type: ignore[no-untyped-def]
     h = _u4(_u4(ix) * _u4(0x9E3779B1) + _u4(iy) * _u4(0x85EBCA77) + _u4(seed) * _u4(0xC2B2AE3D))
     h = _u4((h ^ (h >> _u4(15))) * _u4(0x2C1B3C6D))
@@ -208,7 +212,7 @@ def _number(ix, iy, seed):  # type: ignore[no-untyped-def]
     return _f4(_i4((h ^ (h >> _u4(15))) & _u4(0xFFFF))) * _f4(1 / 65535)
 
 
-@_compiled
+@_inline
 def _light_chunk(m, rows, row, column, cosine, sine, floor):  # type: ignore[no-untyped-def]
     """Compute wear, light and shade of a chunk; what is finer than a pixel becomes its mean."""
     pixel = max(rows[row, 2], rows[row, 3])
@@ -248,7 +252,7 @@ def _light_chunk(m, rows, row, column, cosine, sine, floor):  # type: ignore[no-
             m[_LIT + j], m[_DARK + j] = _ZERO, _ONE
 
 
-@_compiled
+@_inline
 def _colour_chunk(m, paint, floor, c):  # type: ignore[no-untyped-def]
     """Lay road, bands, dashes, lines, kerb and ground over one another in one channel."""
     road = paint[0, c]

@@ -13,12 +13,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from hotlap.draws import Purpose, normal
 from hotlap.errors import SimulationError
-from hotlap.series import PI, atan_positive, cos_small, sin_cos, sin_quarter, wrap
+from hotlap.series import (
+    PI,
+    atan_positive,
+    cos_small,
+    prefer_512_bits,
+    sin_cos,
+    sin_quarter,
+    wrap,
+)
 from hotlap.sim.bands import ColorBandsSettings, color_bands
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.domain import Domain, RandomizeSettings
@@ -422,7 +429,6 @@ _LEAP = np.int32(24)
 """Most stations that a car may be thought to have passed in one control step."""
 _SETTLE = 8
 """Most single steps that correct the leap."""
-_intrinsic: Any = intrinsic
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 
 # Rows of the scratch: the parameters, then the motion in the order of the State, then the rest.
@@ -434,18 +440,6 @@ _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 ) = range(PARAMETERS, PARAMETERS + 22)  # fmt: skip
 _HERE = _MORE + 8
 _SCRATCH = _HERE + 16
-
-
-@_intrinsic
-def _prefer_512_bits(typingctx):  # type: ignore[no-untyped-def]
-    """Let LLVM use the widest vectors in the kernel that calls this; alone it stops at 256 bits."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        # llvmlite's own `add` knows no attributes with values.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 @_inline
@@ -564,7 +558,7 @@ def _step(  # type: ignore[no-untyped-def]
     parameters_of, track, stations, first, segments, spacing, closed, h, substeps,
 ):  # fmt: skip
     """Advance the cars start..stop by one control step, and find them on their tracks."""
-    _prefer_512_bits()
+    prefer_512_bits()
     # One array with constant rows, because LLVM can then see that no two rows overlap.
     m = np.empty((_SCRATCH, BLOCK), np.float32)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from hotlap.series import prefer_512_bits
 from hotlap.sim.lidar import track_walls, wall_chains
 from hotlap.sim.look import Look
 from hotlap.threads import spread
@@ -244,6 +245,7 @@ def _paint(  # type: ignore[no-untyped-def]
     start, stop, out, height, width, channels, look, view, met, looks, lenses, levels, spans
 ):
     """Paint the walls of the images start..stop, in each column the farthest first."""
+    prefer_512_bits()
     columns = met.shape[3]
     count = (width + _CHUNK - 1) // _CHUNK
     m = np.empty((_SEEN + 6 * met.shape[2], count * _CHUNK), np.float32)

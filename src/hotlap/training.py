@@ -1,0 +1,449 @@
+"""Training: collect, update, log, evaluate, checkpoint, until the budget is spent."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from hotlap.algorithms import footprint
+from hotlap.algorithms.learner import (
+    Learner,
+    Phase,
+    Phased,
+    Remembering,
+    Taught,
+    make_learner,
+)
+from hotlap.algorithms.policy import NumpyPolicy
+from hotlap.algorithms.replay import Replay
+from hotlap.algorithms.settings import DistillSettings
+from hotlap.algorithms.transfer import Transfer
+from hotlap.config import Settings, read_toml, resolve
+from hotlap.crew import Driver
+from hotlap.env import (
+    Episodes,
+    VectorEnv,
+    driver_task,
+)
+from hotlap.errors import ConfigError, DivergedError, MissingExtraError, RunError
+from hotlap.evaluate import env_settings
+from hotlap.opponents import SELF
+from hotlap.plan import TrainConfig, changes
+from hotlap.progress import Progress
+from hotlap.runner import Runner, action_spec, observation_specs
+from hotlap.runs import Run
+from hotlap.trials import Trial, Trials
+from hotlap.types import Array
+
+__all__ = ["Training"]
+
+_RECENT = 100
+"""The metrics speak of so many episodes, the last that ended."""
+_RESCUES = 3
+"""Times that a training goes back to its last checkpoint because its gradients were no numbers."""
+
+
+class Training:
+    """One training in progress. Its owner is `train`."""
+
+    run: Run
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        began: float,
+        progress: Progress,
+        rivals: Mapping[str, Driver] | None = None,
+    ) -> None:
+        self.config = config
+        self.began = began
+        self.progress = progress
+        self.device = _device(config.train.device)
+        try:
+            self.env = VectorEnv(
+                config, config.train.cars, seed=config.seed, desynchronize=True, rivals=rivals
+            )
+        except MemoryError:
+            raise ConfigError(
+                f"train.cars: {config.train.cars:,} cars do not fit into the memory of this "
+                "machine; let fewer drive at once"
+            ) from None
+        self.learner = self._make_learner()
+        self.runner = Runner(self.env, seed=config.seed)
+        self.trials = Trials(config, config.evaluation)
+        self.iteration = self.steps = self.episodes = 0
+        self.segments: list[int] = []
+        self.written = 0
+        self.recent = np.empty((0, 4), np.float32)
+        self.best_lap: float | None = None
+        self.stopped_by = 0
+
+    def _make_learner(self) -> Learner:
+        config, observation = self.config, observation_specs(self.env)
+        names = (*config.observation.actor, *config.observation.critic)
+        footprint.check(config.algorithm, observation, names, config.train.cars)
+        return make_learner(
+            config.algorithm,
+            observation,
+            action_spec(self.env),
+            config.observation.actor,
+            config.observation.critic,
+            seed=config.seed,
+            device=self.device,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of training, over all sessions of the run."""
+        return time.perf_counter() - self.began
+
+    def spent(self) -> dict[str, tuple[float, float]]:
+        """Return what is spent and what there is, of each part of the budget that has a limit."""
+        budget = self.config.train
+        parts = {
+            "train.seconds": (self.seconds, budget.seconds),
+            "train.steps": (self.steps, budget.steps),
+            "train.episodes": (self.episodes, budget.episodes),
+        }
+        return {name: (spent, limit) for name, (spent, limit) in parts.items() if limit}
+
+    @property
+    def share(self) -> float:
+        """Share of the budget that is spent; whichever limit comes first."""
+        return max((spent / limit for spent, limit in self.spent().values()), default=0.0)
+
+    def phase(self) -> Phase:
+        """Return what the learner wants to be collected next."""
+        if isinstance(self.learner, Phased):
+            return self.learner.phase
+        return Phase("", self.config.algorithm.horizon, self.env.names)
+
+    def loop(self, run: Run) -> None:
+        """Train until the budget is spent or somebody asks to stop."""
+        self.run = run
+        config = self.config
+        last_checkpoint = -math.inf
+        with self.progress, _stop_on_signal(self):
+            while (self.share < 1 or not self.iteration) and not self.stopped_by:
+                start = time.perf_counter()
+                self._admit_itself()
+                phase = self.phase()
+                self.env.margin = phase.margin
+                batch, episodes = self.runner.collect(self.learner, phase.steps, phase.names)
+                collected = time.perf_counter()
+                try:
+                    metrics = self.learner.update(batch, progress=min(1.0, self.share))
+                except DivergedError as error:
+                    self._roll_back(error)
+                    continue
+                learnt = time.perf_counter()
+                self.iteration += 1
+                self.steps += batch.reward.size
+                self._count(episodes)
+
+                trial = None
+                lapped = self.best_lap is not None
+                if self.phase().ready and self.trials.due(self.iteration, learnt, lapped=lapped):
+                    trial = self._try()
+                    self.trials.took(time.perf_counter() - learnt, time.perf_counter())
+                tried = time.perf_counter()
+                times: dict[str, float | str] = {
+                    "steps_per_second": round(batch.reward.size / (learnt - start), 1),
+                    "time/collect": round(collected - start, 6),
+                    "time/learn": round(learnt - collected, 6),
+                    "time/evaluate": round(tried - learnt, 6),
+                }
+                if phase.name:
+                    times["phase"] = phase.name
+                if config.randomize.success:
+                    times["breadth"] = round(self.env.breadth, 4)
+                self._log({**metrics, **times}, trial)
+                better = trial is not None and trial.best
+                if better or tried - last_checkpoint >= config.train.checkpoint_seconds:
+                    self._checkpoint(best=better)
+                    last_checkpoint = time.perf_counter()
+            self._checkpoint(best=not self.stopped_by and self._try().best)
+
+    def _admit_itself(self) -> None:
+        """Let the present driver join the opponents, where its time has come."""
+        opponents = self.env.opponents
+        if opponents is not None and opponents.due(self.steps):
+            task, name = driver_task(self.config), f"{SELF}@{self.steps}"
+            opponents.admit(Driver(name, task, *self.learner.policy_state()), self.steps)
+            names = [driver.name for driver in opponents.versions]
+            self.run.log_event("opponent", steps=self.steps, versions=names)
+
+    def _count(self, episodes: Episodes) -> None:
+        """Remember the episodes that ended: reward, completion, seconds, fastest lap."""
+        self.episodes += len(episodes.rows)
+        completion = np.minimum(episodes.completion, 1)
+        seconds = episodes.steps * self.env.dt
+        fresh = np.stack([episodes.reward, completion, seconds, episodes.lap_time], axis=1)
+        self.recent = np.concatenate([self.recent, fresh])[-_RECENT:].astype(np.float32)
+        best = min([self.env.lap_best, *episodes.lap_time.tolist(), self.best_lap or math.inf])
+        self.best_lap = best if math.isfinite(best) else None
+
+    def _log(self, metrics: Mapping[str, float | str], trial: Trial | None) -> None:
+        reward, completion, seconds, lap = self.recent.T
+        row: dict[str, Any] = {
+            "iteration": self.iteration,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            "episodes": self.episodes,
+            "reward": _mean(reward),
+            "completion": _mean(completion),
+            "episode_seconds": _mean(seconds),
+            "lap_time": _mean(lap[np.isfinite(lap)]),
+            "best_lap": self.best_lap,
+            **metrics,
+        }
+        if trial is not None:
+            row["evaluation/completion"] = trial.report.completion
+            row["evaluation/lap_time"] = trial.report.mean_lap_s
+            row["evaluation/best_lap"] = trial.report.best_lap_s
+        self.run.log_metrics(row)
+        self.progress.update(row)
+
+    def _try(self) -> Trial:
+        """Evaluate the present driver, and say what is new about it."""
+        begin = self.learner.begin if isinstance(self.learner, Remembering) else None
+        trial = self.trials.run(self.learner.greedy, self.steps, begin)
+        report = trial.report
+        if trial.first_clean:
+            self.run.log_event(
+                "clean_laps",
+                seconds=round(self.seconds, 3),
+                steps=self.steps,
+                laps=report.laps_per_trial,
+                mean_lap_s=report.mean_lap_s,
+            )
+            laps = "clean laps in a row" if report.laps_per_trial > 1 else "clean lap"
+            self.progress.event(
+                f"{report.laps_per_trial} {laps} from every start after "
+                f"{self.seconds:.1f} s, {self.steps:,} steps"
+            )
+        if trial.best and report.best_lap_s and report.completion == 1:
+            self.progress.event(
+                f"best driver so far: mean lap {report.mean_lap_s:.2f} s, "
+                f"best {report.best_lap_s:.2f} s, at {self.steps:,} steps"
+            )
+        again = {} if trial.again is None else {"again": trial.again.completion}
+        facts = report.as_dict() | again
+        self.run.log_event("evaluation", steps=self.steps, best=trial.best, **facts)
+        return trial
+
+    def _checkpoint(self, *, best: bool) -> None:
+        meta, arrays = self.learner.save()
+        state = {
+            "iteration": self.iteration,
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "seconds": self.seconds,
+            "best_lap": self.best_lap,
+            **self.trials.save(),
+            "learner": meta,
+        }
+        packed = {f"learner.{k}": v for k, v in arrays.items()}
+        packed |= {f"runner.{k}": v for k, v in self.runner.save().items()}
+        packed["recent"] = self.recent
+        if self.learner.replay is not None:
+            state["replay"], arrays = self._write_replay(self.learner.replay)
+            packed |= {f"replay.{k}": v for k, v in arrays.items()}
+        self.run.write_checkpoint(
+            self.steps,
+            policy=self.learner.policy_state(),
+            state=(state, packed),
+            best=best,
+            keep=self.config.train.keep,
+            segments=self.segments,
+        )
+        self.run.sync_tensorboard()
+
+    def _write_replay(self, replay: Replay) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Write what the replay took in since the last time; return what else it consists of."""
+        first = max(self.written, replay.oldest)
+        if replay.head > first:
+            self.run.write_segment(first, replay.segment(first))
+            self.segments.append(first)
+            self.written = replay.head
+        ends = [*self.segments[1:], self.written]
+        pairs = zip(self.segments, ends, strict=True)
+        self.segments = [first for first, end in pairs if end > replay.oldest]
+        return replay.save()
+
+    def _roll_back(self, error: DivergedError) -> None:
+        """Go back to the last checkpoint with half the step size; give up after three times.
+
+        The time that was lost stays spent.
+        """
+        tried = sum(event["kind"] == "rolled_back" for event in self.run.events())
+        if tried >= _RESCUES or not self.run.checkpoints():
+            raise error
+        halved = {f"algorithm.{k}": v / 2 for k, v in _rates(self.config.algorithm).items()}
+        self.config = resolve(
+            TrainConfig, self.config.model_dump(mode="json", exclude_none=True), halved
+        )
+        self.learner, lost = self._make_learner(), self.steps
+        self._return_to_checkpoint(self.run)
+        self.run.log_event("rolled_back", steps=self.steps, settings=halved, reason=str(error))
+        reason = str(error).partition(";")[0]
+        rates = ", ".join(f"{name}={rate:g}" for name, rate in halved.items())
+        self.progress.event(
+            f"{reason}. Back to the checkpoint of {self.steps:,} steps (from {lost:,}), with half "
+            f"the step size: {rates}"
+        )
+
+    def restore(self, run: Run) -> None:
+        """Continue from a run's last checkpoint, as its writer."""
+        run.claim()
+        self.began = time.perf_counter() - self._return_to_checkpoint(run)
+        for name, (spent, limit) in self.spent().items():
+            if spent >= limit and run.is_reported:
+                raise RunError(
+                    f"{run.path} has spent its budget of {name}={limit:g}. Give it more, such as "
+                    f"hotlap train --resume {run.path} {name}={2 * limit:g}"
+                )
+        first = resolve(TrainConfig, read_toml(run.path / "config.toml"))
+        changed = changes(first, self.config)
+        run.log_event("resumed", steps=self.steps, settings=changed)
+        self.progress.event(f"resumed at {self.steps:,} steps")
+
+    def _return_to_checkpoint(self, run: Run) -> float:
+        """Become what a run's last checkpoint holds; return its seconds of training."""
+        state, arrays = run.read_state("last")
+        try:
+            self.learner.restore(state["learner"], _part(arrays, "learner."))
+            self.runner.restore(_part(arrays, "runner."))
+            if self.learner.replay is not None:
+                self.segments, self.written = state.get("segments", []), state["replay"]["head"]
+                pieces = ((first, run.read_segment(first)) for first in self.segments)
+                own = _part(arrays, "replay.")
+                self.learner.replay.restore(state["replay"], own, pieces)
+            self.recent = arrays["recent"]
+            self.iteration, self.steps = state["iteration"], state["steps"]
+            self.episodes, self.best_lap = state["episodes"], state["best_lap"]
+            self.trials.restore(state)
+            return float(state["seconds"])
+        except KeyError as error:
+            raise RunError(
+                f"{run.path}: the checkpoint lacks {error}; it was written by another version of "
+                f"hotlap. Start anew from its driver with: hotlap train --from {run.path}"
+            ) from None
+
+    def take_teacher(self) -> None:
+        """Read the driver that teaches, where the settings name a Run."""
+        algorithm = self.config.algorithm
+        if not isinstance(self.learner, Taught) or not getattr(algorithm, "teacher", ""):
+            return
+        assert isinstance(algorithm, DistillSettings)
+        run = Run.open(algorithm.teacher)
+        policy = run.read_policy("best")
+        theirs, ours = env_settings(run), self.config
+        sensors = NumpyPolicy(*policy).names
+        alike = {"actions": (theirs.actions, ours.actions)} | {
+            f"observation.{name}": (
+                getattr(theirs.observation, name),
+                getattr(ours.observation, name),
+            )
+            for name in sensors
+        }
+        wrong = [name for name, (its, own) in alike.items() if its != own]
+        if wrong:
+            raise ConfigError(
+                f"algorithm.teacher: {run.path} was trained with another {', '.join(wrong)}; "
+                "teacher and student need the same: copy it from the teacher's config.toml"
+            )
+        self.learner.take_teacher(*policy)
+        self.progress.event(f"the driver of {run.path} teaches")
+
+    def take_weights(self, other: Run, *, by_name: bool) -> Transfer:
+        """Start from another run's driver, with our own step size and with episodes of our own.
+
+        Args:
+            other: the run.
+            by_name: whether to say of every layer what became of it; else only of those that begin
+                anew.
+        """
+        state, arrays = other.read_state("best")
+        try:
+            learner, own = state["learner"], _part(arrays, "learner.")
+            found = self.learner.adopt(learner, own, other.read_policy("best"))
+        except (RunError, KeyError) as error:
+            raise RunError(
+                f"--from {other.path}: {error}; keep the observations, actions and network of its "
+                f"config.toml, or let it teach: algorithm=distill algorithm.teacher={other.path}"
+            ) from None
+        self.progress.event(f"starts from the driver of {other.path}: {found.summary}")
+        for line in found.table():
+            if by_name or "  anew: " in line:
+                self.progress.event(f"  {line}")
+        random = [name for name in found.frozen if name in found.skipped]
+        if random:
+            self.progress.event(f"  frozen as they were drawn at random: {', '.join(random)}")
+        return found
+
+
+@contextmanager
+def _stop_on_signal(training: Training) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM end the training after its iteration, the second at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if training.stopped_by:
+            raise KeyboardInterrupt
+        training.stopped_by = number
+        with suppress(RuntimeError):  # it may have come in the middle of a line
+            training.progress.event("stopping after this update; Ctrl-C again stops at once")
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread: its owner decides about Ctrl-C
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _rates(settings: Settings, above: str = "") -> dict[str, float]:
+    """Return every step size of a learner by dotted name."""
+    found: dict[str, float] = {}
+    for name, value in settings:
+        if isinstance(value, Settings):
+            found |= _rates(value, f"{above}{name}.")
+        elif name in ("learning_rate", "critic_learning_rate", "finetune_rate") and value:
+            found[above + name] = value
+    return found
+
+
+def _mean(column: Array) -> float | None:
+    return float(column.mean(dtype=np.float64)) if len(column) else None
+
+
+def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def _device(wanted: str) -> str:
+    try:
+        import torch
+    except ImportError as error:
+        if "torch" not in str(error):
+            raise
+        raise MissingExtraError("hotlap train", "torch", "train") from None
+
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError(
+            "train.device: cuda was asked for, but torch finds no GPU here; choose cpu or auto"
+        )
+    return "cuda" if there and wanted != "cpu" else "cpu"
