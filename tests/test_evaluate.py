@@ -284,6 +284,15 @@ def test_a_run_is_evaluated_by_object_or_directory(tmp_path):
     assert (each.trials, len(set(each.tracks)), each.limit_s) == (7, 7, None)
 
 
+def test_randomised_cars_have_no_common_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "lap_bound", lambda *asked: SimpleNamespace(lap_s=2.5))
+    run = steering_run(tmp_path / "run")
+
+    limits = [module.evaluate(run, trials=1, randomized=way).limit_s for way in (False, True)]
+
+    assert limits == [2.5, None]
+
+
 def test_a_saved_policy_acts(tmp_path):
     run = steering_run(tmp_path / "run", steering=0.25)
     policy = module.load_policy(run.path)
@@ -297,6 +306,8 @@ def test_a_saved_policy_acts(tmp_path):
 def test_what_cannot_be_evaluated_is_said(tmp_path):
     run = steering_run(tmp_path / "run")
 
+    with pytest.raises(ConfigError, match="3 tracks need as many starts"):
+        module.evaluate(run, track="oval,hard,easy", trials=2)
     with pytest.raises(TrackError, match="did you mean oval"):
         module.evaluate(run, track="ovl")
     with pytest.raises(RunError, match="no such directory"):

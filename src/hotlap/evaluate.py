@@ -12,7 +12,7 @@ import numpy as np
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import resolve
 from hotlap.env import EnvSettings, VectorEnv, env_settings
-from hotlap.errors import RunError
+from hotlap.errors import ConfigError, RunError
 from hotlap.inputs import changed_inputs
 from hotlap.limit import Rule, lap_bound
 from hotlap.runs import Run, lap_times
@@ -66,8 +66,8 @@ class Report:
     """Of an episode, where the reward was computed."""
     limit_s: float | None = None
     """Flying lap of a point mass with the car's grip and motor, which no driver can beat; None if
-    CasADi is not installed, on several tracks, or where it takes longer than an evaluation should
-    wait: then `hotlap tracks limit` computes and keeps it."""
+    CasADi is not installed, on several tracks, with randomised cars, or where it takes longer than
+    an evaluation should wait: then `hotlap tracks limit` computes and keeps it."""
     limit_ratio: float | None = None
     """`best_lap_s` over `limit_s`."""
     changed: tuple[str, ...] = ()
@@ -133,8 +133,11 @@ def evaluate(
     settings = env_settings(opened)
     course = settings.track_names()[0] if track is None else track
     settings = settings.model_copy(update={"track": course})
+    count = len(settings.track_names())
     if trials is None:
-        trials = max(5, len(settings.track_names()))
+        trials = max(5, count)
+    elif track is not None and trials < count:
+        raise ConfigError(f"trials: {count} tracks need as many starts (got {trials})")
     size = (policy.action.kind == "discrete", policy.action.size)
     env = evaluation_env(settings, trials=trials, laps=laps, randomized=randomized, threads=threads)
     if size != (env.actions.discrete, env.actions.size):
@@ -144,7 +147,8 @@ def evaluate(
             "the file was changed after training"
         )
     report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed)
-    return _with_limit(replace(report, changed=tuple(changed_inputs(opened, env.settings))), env)
+    report = replace(report, changed=tuple(changed_inputs(opened, env.settings)))
+    return report if randomized else _with_limit(report, env)  # other cars, other limits
 
 
 def _with_limit(report: Report, env: VectorEnv) -> Report:

@@ -46,7 +46,7 @@ def write_outcome(run: Run) -> dict[str, Path]:
     asked = _asked(run)
     report = evaluate(
         run,
-        track=env_settings(run).track,
+        track=",".join(env_settings(run).track_names()[: asked.trials]),
         trials=asked.trials,
         laps=asked.laps,
         randomized=asked.randomized,

@@ -75,6 +75,9 @@ class Training:
                 f"train.cars: {config.train.cars:,} cars do not fit into the memory of this "
                 "machine; let fewer drive at once"
             ) from None
+        names = (*config.observation.actor, *config.observation.critic)
+        specs = observation_specs(self.env)
+        footprint.check(config.algorithm, specs, names, config.train.cars)
         self.learner = self._make_learner()
         self.runner = Runner(self.env, seed=config.seed)
         self.trials = Trials(config, config.evaluation)
@@ -86,12 +89,10 @@ class Training:
         self.stopped_by = 0
 
     def _make_learner(self) -> Learner:
-        config, observation = self.config, observation_specs(self.env)
-        names = (*config.observation.actor, *config.observation.critic)
-        footprint.check(config.algorithm, observation, names, config.train.cars)
+        config = self.config
         return make_learner(
             config.algorithm,
-            observation,
+            observation_specs(self.env),
             action_spec(self.env),
             config.observation.actor,
             config.observation.critic,
@@ -290,7 +291,9 @@ class Training:
         self.config = resolve(
             TrainConfig, self.config.model_dump(mode="json", exclude_none=True), halved
         )
-        self.learner, lost = self._make_learner(), self.steps
+        lost = self.steps
+        del self.learner  # its memory may be needed for the next
+        self.learner = self._make_learner()
         self._return_to_checkpoint(self.run)
         self.run.log_event("rolled_back", steps=self.steps, settings=halved, reason=str(error))
         reason = str(error).partition(";")[0]

@@ -30,8 +30,9 @@ class EvaluationSettings(Settings):
     """How the driver is tried while it learns and when it is done."""
 
     trials: PositiveInt = 5
-    """Starts of an evaluation, which take turns over the tracks; a driver that finishes all of them
-    has to do so again, from twice as many other starts, to be called the best."""
+    """Starts of an evaluation, which take turns over the tracks; with fewer starts the first tracks
+    are tried. A driver that finishes all of them has to do so again, from twice as many other
+    starts, to be called the best."""
     laps: PositiveInt = 3
     """Laps of each trial."""
     randomized: bool = False

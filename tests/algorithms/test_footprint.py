@@ -49,6 +49,17 @@ def test_the_layers_of_a_minibatch_are_estimated_from_above():
     assert 32 * numbers * 4 <= needed <= 32 * numbers * 4 * 12
 
 
+def test_of_a_minibatch_ppo_holds_only_what_its_threads_compute():
+    # images of 160x120 are computed 64 at a time on each thread
+    seen = {"camera": ObservationSpec((120, 160, 3), "uint8")}
+    parts = [
+        footprint(PPOSettings(minibatch=rows, threads=2), seen, ("camera",), cars=64)
+        for rows in (128, 512)
+    ]
+
+    assert parts[0]["algorithm.minibatch"] == parts[1]["algorithm.minibatch"]
+
+
 @pytest.mark.parametrize(
     ("settings", "cars", "said"),
     [

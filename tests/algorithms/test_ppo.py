@@ -228,6 +228,15 @@ def test_saving_takes_a_copy():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
+def test_half_the_step_size_halves_what_the_schedule_made_of_it():
+    ppo, half = learner(learning_rate=4e-4), learner(learning_rate=2e-4)
+    meta, arrays = ppo.save()
+
+    half.restore(meta | {"learning_rate": 1e-4}, arrays)  # the KL had braked it to a quarter
+
+    assert half.save()[0]["learning_rate"] == pytest.approx(0.5e-4)
+
+
 def test_threads_do_not_change_the_bytes():
     alone, together = (
         learner(actor=("camera",), minibatch=512, threads=threads) for threads in (1, 3)

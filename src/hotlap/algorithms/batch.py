@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,21 @@ import numpy as np
 
 from hotlap.types import Array, Float32
 
-__all__ = ["ActionSpec", "Batch", "ObservationSpec"]
+__all__ = ["ActionSpec", "Batch", "ObservationSpec", "shard_rows"]
+
+_LARGE_IMAGE = 8192
+"""Numbers of an image from which fewer are computed together."""
+
+
+def shard_rows(images: Sequence[int]) -> int:
+    """Return how many rows of a minibatch are computed together, given the numbers of each image.
+
+    Fixed, so that sums do not depend on the threads; small for images, whose activations must stay
+    in the core's cache.
+    """
+    if not images:
+        return 1024
+    return 128 if max(images) < _LARGE_IMAGE else 64
 
 
 @dataclass(frozen=True)

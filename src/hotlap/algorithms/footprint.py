@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hotlap.algorithms.batch import ObservationSpec
+from hotlap.algorithms.batch import ObservationSpec, shard_rows
 from hotlap.algorithms.settings import (
     DistillSettings,
     DQNSettings,
@@ -20,6 +20,7 @@ from hotlap.algorithms.settings import (
     ReplaySettings,
 )
 from hotlap.errors import ConfigError
+from hotlap.threads import available
 
 __all__ = ["check", "footprint", "free_memory"]
 
@@ -27,8 +28,6 @@ AT_ONCE = 16
 """Minibatches that are drawn together from a replay."""
 _PASSES = 3
 """Numbers kept for each one that a layer passes on: it, its gradient, its copy in other digits."""
-_SHARD = 1024
-"""Rows that PPO and a student compute at once, at the most, whatever the minibatch."""
 
 AnySettings = PPOSettings | ReplaySettings | PQNSettings | DistillSettings
 
@@ -71,7 +70,9 @@ def footprint(
     frame = sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in seen)
     if isinstance(settings, DistillSettings):
         parts = footprint(settings.practice, observation, names, cars)
-        student = min(settings.minibatch, _SHARD) * _passed(settings.practice.network, seen)
+        student = min(settings.minibatch, _together(settings.practice, seen)) * _passed(
+            settings.practice.network, seen
+        )
         labels = settings.minibatch * frame * 2
         return parts | {
             "algorithm.memory": float(settings.memory * frame),
@@ -86,12 +87,18 @@ def footprint(
     else:
         rows, copies = min(settings.minibatch, batch), 1
         if isinstance(settings, PPOSettings):
-            rows = min(rows, _SHARD)
+            rows = min(rows, _together(settings, seen))
     networks = 1 if isinstance(settings, DQNSettings | PQNSettings) else 2
     parts["algorithm.minibatch"] = float(
         rows * (copies * frame + networks * _passed(settings.network, seen))
     )
     return parts
+
+
+def _together(settings: PPOSettings, seen: Sequence[ObservationSpec]) -> int:
+    """Return how many rows PPO or a student learns from at once, on all threads."""
+    images = [math.prod(spec.shape) for spec in seen if spec.is_image]
+    return shard_rows(images) * (settings.threads or available())
 
 
 def _passed(network: NetworkSettings, seen: Sequence[ObservationSpec]) -> int:
@@ -112,10 +119,13 @@ def free_memory() -> float:
         lines = Path("/proc/meminfo").read_text().splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         found.append(1024.0 * int(line.split()[1]))
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, KeyError):
         group = Path("/sys/fs/cgroup")
         most = int((group / "memory.max").read_text())
-        found.append(float(most - int((group / "memory.current").read_text())))
+        used = int((group / "memory.current").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = int(facts["inactive_file"]) + int(facts["active_file"])  # given up when needed
+        found.append(float(most - max(0, used - cached)))
     if len(found) == 1:
         with suppress(AttributeError, OSError, ValueError):
             found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, shard_rows
 from hotlap.algorithms.networks import (
     Adam,
     forward,
@@ -31,10 +31,6 @@ from hotlap.errors import ConfigError, DivergedError, RunError, SimulationError
 from hotlap.types import Array, Float32
 
 __all__ = ["PPO", "clipped_objective", "value_error", "worth_bfloat16"]
-
-
-_LARGE_IMAGE = 8192
-"""Pixels from which 64 rows fill the cache as 128 of a smaller image do."""
 
 X = TypeVar("X")
 
@@ -107,15 +103,13 @@ class PPO:
         self._updates = 0
         self._learning_rate = settings.learning_rate
 
-        images = bool(self._actor.images or self._critic.images)
+        plans = (self._actor, self._critic)
+        images = [math.prod(i.shape) for plan in plans for i in plan.images.values()]
         wish = settings.precision
         self._bfloat16 = wish == "bfloat16" or (
-            wish == "auto" and images and worth_bfloat16(self._device)
+            wish == "auto" and bool(images) and worth_bfloat16(self._device)
         )
-        # Rows that are computed together. Fixed, so that sums do not depend on the threads; small
-        # for images, whose activations must stay in the core's cache.
-        pixels = max((math.prod(o.shape) for o in observation.values() if o.is_image), default=0)
-        self._shard = 1024 if not images else 128 if pixels < _LARGE_IMAGE else 64
+        self._shard = shard_rows(images)
         if self._device.type != "cpu":
             self._shard = settings.minibatch
 
@@ -223,6 +217,7 @@ class PPO:
             "kind": "ppo",
             "updates": self._updates,
             "learning_rate": self._learning_rate,
+            "of_learning_rate": self.settings.learning_rate,
             "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
         }
         arrays = {name: _numpy(tensor) for name, tensor in self._tensors().items()}
@@ -263,7 +258,10 @@ class PPO:
             normalizer.restore(_below(arrays, f"normalizer.{name}."))
         self._returns.restore(_below(arrays, "reward."))
         self._updates = int(meta["updates"])
-        self._learning_rate = min(float(meta["learning_rate"]), self.settings.learning_rate)
+        self._learning_rate, full = float(meta["learning_rate"]), self.settings.learning_rate
+        if (before := meta.get("of_learning_rate", full)) != full:  # it was halved: see training
+            self._learning_rate *= full / before
+        self._learning_rate = min(self._learning_rate, full)
         self._actor_adam.steps, self._critic_adam.steps = map(int, meta["adam_steps"])
 
     def adopt(

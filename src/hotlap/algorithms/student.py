@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hotlap.algorithms.batch import ActionSpec, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, ObservationSpec, shard_rows
 from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan
 from hotlap.algorithms.normalizer import RunningNormalizer, normalize
 from hotlap.algorithms.ppo import worth_bfloat16
@@ -22,8 +22,6 @@ from hotlap.types import Array, Float32
 
 __all__ = ["Student", "imitation_error", "shifted"]
 
-_LARGE_IMAGE = 8192
-"""Pixels from which 64 rows fill the cache as 128 of a smaller image do."""
 _LONGEST = 1.0
 """Longer gradients are shortened to this."""
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -78,8 +76,7 @@ class Student:
         self._bfloat16 = settings.precision == "bfloat16" or (
             settings.precision == "auto" and bool(images) and worth_bfloat16(self._device)
         )
-        # Fixed, so that sums do not depend on the threads; see PPO.
-        self._shard = 1024 if not images else 128 if max(images) < _LARGE_IMAGE else 64
+        self._shard = shard_rows(images)
         if self._device.type != "cpu":
             self._shard = 1 << 20
         self._shards = Shards(self._device, settings.threads)
