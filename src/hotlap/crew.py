@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hotlap.algorithms.batch import below
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.simulator import Command
 from hotlap.types import Array, Float32
@@ -247,7 +248,7 @@ class Crew:
         self._group()
         self.seat = np.asarray(arrays["seat"]).copy()
         for eyes, numbers in self._groups:
-            eyes.restore_senses(_below(arrays, f"eyes{numbers[0]}."))
+            eyes.restore_senses(below(arrays, f"eyes{numbers[0]}."))
 
 
 def saved_drivers(arrays: Mapping[str, Array]) -> dict[int, Driver]:
@@ -258,11 +259,7 @@ def saved_drivers(arrays: Mapping[str, Array]) -> dict[int, Driver]:
             saved["name"],
             saved["task"],
             saved["description"],
-            _below(arrays, f"driver{saved['number']}."),
+            below(arrays, f"driver{saved['number']}."),
         )
         for saved in document["drivers"]
     }
-
-
-def _below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hotlap.algorithms import footprint
+from hotlap.algorithms.batch import below
 from hotlap.algorithms.learner import (
     Learner,
     Phase,
@@ -322,12 +323,12 @@ class Training:
         """Become what a run's last checkpoint holds; return its seconds of training."""
         state, arrays = run.read_state("last")
         try:
-            self.learner.restore(state["learner"], _part(arrays, "learner."))
-            self.runner.restore(_part(arrays, "runner."))
+            self.learner.restore(state["learner"], below(arrays, "learner."))
+            self.runner.restore(below(arrays, "runner."))
             if self.learner.replay is not None:
                 self.segments, self.written = state.get("segments", []), state["replay"]["head"]
                 pieces = ((first, run.read_segment(first)) for first in self.segments)
-                own = _part(arrays, "replay.")
+                own = below(arrays, "replay.")
                 self.learner.replay.restore(state["replay"], own, pieces)
             self.recent = arrays["recent"]
             self.iteration, self.steps = state["iteration"], state["steps"]
@@ -376,7 +377,7 @@ class Training:
         """
         state, arrays = other.read_state("best")
         try:
-            learner, own = state["learner"], _part(arrays, "learner.")
+            learner, own = state["learner"], below(arrays, "learner.")
             found = self.learner.adopt(learner, own, other.read_policy("best"))
         except (RunError, KeyError) as error:
             raise RunError(
@@ -430,10 +431,6 @@ def _rates(settings: Settings, above: str = "") -> dict[str, float]:
 
 def _mean(column: Array) -> float | None:
     return float(column.mean(dtype=np.float64)) if len(column) else None
-
-
-def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def _device(wanted: str) -> str:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
-from hotlap.algorithms.experience import Experience, Minibatch, Scales, below, match, numpy_of
-from hotlap.algorithms.networks import Adam, forward, initial_weights, joined, make_plan
+from hotlap.algorithms.experience import Experience, Minibatch, Scales, match
+from hotlap.algorithms.networks import Adam, forward, initial_weights, joined, make_plan, numpy_of
 from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
 from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay

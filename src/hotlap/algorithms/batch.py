@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from hotlap.types import Array, Float32
 
-__all__ = ["ActionSpec", "Batch", "ObservationSpec", "shard_rows"]
+__all__ = ["ActionSpec", "Batch", "ObservationSpec", "below", "shard_rows"]
+
+X = TypeVar("X")
 
 _LARGE_IMAGE = 8192
 """Numbers of an image from which fewer are computed together."""
+
+
+def below(named: Mapping[str, X], prefix: str) -> dict[str, X]:
+    """Return what is named below a prefix, by the rest of its name."""
+    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
 
 
 def shard_rows(images: Sequence[int]) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.learner import Phase
 from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
 from hotlap.algorithms.ppo import PPO
@@ -419,15 +419,15 @@ class Distill:
             RunError: it was saved by another algorithm, version, network or observation.
         """
         _check_kind(meta)
-        self._practice.restore(meta["practice"], _part(arrays, "practice"))
-        self._student.restore(_part(arrays, "student"), int(meta["student_steps"]))
-        self._memory.restore(_part(arrays, "memory"))
+        self._practice.restore(meta["practice"], below(arrays, "practice."))
+        self._student.restore(below(arrays, "student."), int(meta["student_steps"]))
+        self._memory.restore(below(arrays, "memory."))
         self._fine = None
         if meta["fine"] is not None:
             self._fine = self._make_fine()
-            self._fine.restore(meta["fine"], _part(arrays, "fine"))
+            self._fine.restore(meta["fine"], below(arrays, "fine."))
         if meta["teacher"] is not None:
-            self.take_teacher(meta["teacher"], _part(arrays, "teacher"))
+            self.take_teacher(meta["teacher"], below(arrays, "teacher."))
         elif meta["phase"] != "teacher":
             self._teacher = NumpyPolicy(*self._practice.policy_state())
         self._name = meta["phase"]
@@ -443,8 +443,8 @@ class Distill:
         driver, who becomes the student.
         """
         if meta.get("kind") == "distill":
-            transfer = self._practice.adopt(meta["practice"], _part(arrays, "practice"))
-            student, fine = _part(arrays, "student"), _part(arrays, "fine")
+            transfer = self._practice.adopt(meta["practice"], below(arrays, "practice."))
+            student, fine = below(arrays, "student."), below(arrays, "fine.")
             for name in student:
                 key = name if name.startswith("normalizer.") else f"actor.{name}"
                 student[name] = fine.get(key, student[name])
@@ -476,10 +476,6 @@ def _check_kind(meta: Mapping[str, Any]) -> None:
             f"the checkpoint is of kind {meta.get('kind')!r}, format {meta.get('format')!r}; "
             "this is distill, format 1"
         )
-
-
-def _part(arrays: Mapping[str, Array], part: str) -> dict[str, Array]:
-    return {k.removeprefix(f"{part}."): v for k, v in arrays.items() if k.startswith(f"{part}.")}
 
 
 def _failed(batch: Batch) -> Array:

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.replay import Replay, Windows
 from hotlap.algorithms.settings import PQNSettings, ReplaySettings
 from hotlap.errors import RunError, SimulationError
-from hotlap.types import Array, Float32
+from hotlap.types import Array
 
-__all__ = ["Experience", "Minibatch", "Scales", "below", "match", "numpy_of"]
+__all__ = ["Experience", "Minibatch", "Scales", "match"]
 
 _AT_ONCE = 16
 """Minibatches that are drawn together; one call of NumPy costs as much as a row of many."""
@@ -262,13 +262,3 @@ def match(
                 f"the checkpoint's {name} has shape {arrays[name].shape}, this network needs "
                 f"{array.shape}; keep the settings and observations it was trained with"
             )
-
-
-def below(named: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return what is named below a prefix, by the rest of its name."""
-    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
-
-
-def numpy_of(tensor: Tensor) -> Float32:
-    """Copy a tensor into an array."""
-    return np.array(tensor.detach().cpu().numpy())

@@ -24,6 +24,7 @@ __all__ = [
     "initial_weights",
     "joined",
     "make_plan",
+    "numpy_of",
     "recall",
     "remember",
 ]
@@ -430,6 +431,11 @@ def _parts(gates_TBG: Tensor, units: int) -> list[tuple[Tensor, Tensor]]:
     """Return the gates of each step, cut before the last of them."""
     last = gates_TBG.shape[2] - units
     return list(zip(gates_TBG[..., :last].unbind(), gates_TBG[..., last:].unbind(), strict=True))
+
+
+def numpy_of(tensor: Tensor) -> Float32:
+    """Copy a tensor into an array."""
+    return np.array(tensor.detach().cpu().numpy())
 
 
 class Adam:

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, shard_rows
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below, shard_rows
 from hotlap.algorithms.networks import (
     Adam,
     forward,
     initial_weights,
     make_plan,
+    numpy_of,
 )
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
@@ -31,8 +32,6 @@ from hotlap.errors import ConfigError, DivergedError, RunError, SimulationError
 from hotlap.types import Array, Float32
 
 __all__ = ["PPO", "clipped_objective", "value_error", "worth_bfloat16"]
-
-X = TypeVar("X")
 
 
 class PPO:
@@ -220,7 +219,7 @@ class PPO:
             "of_learning_rate": self.settings.learning_rate,
             "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
         }
-        arrays = {name: _numpy(tensor) for name, tensor in self._tensors().items()}
+        arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
         for name, normalizer in self._normalizers.items():
             arrays |= {f"normalizer.{name}.{k}": v for k, v in normalizer.save().items()}
         arrays |= {f"reward.{k}": v for k, v in self._returns.save().items()}
@@ -255,8 +254,8 @@ class PPO:
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         for name, normalizer in self._normalizers.items():
-            normalizer.restore(_below(arrays, f"normalizer.{name}."))
-        self._returns.restore(_below(arrays, "reward."))
+            normalizer.restore(below(arrays, f"normalizer.{name}."))
+        self._returns.restore(below(arrays, "reward."))
         self._updates = int(meta["updates"])
         self._learning_rate, full = float(meta["learning_rate"]), self.settings.learning_rate
         if (before := meta.get("of_learning_rate", full)) != full:  # it was halved: see training
@@ -282,7 +281,7 @@ class PPO:
             "plan": self._actor.model_dump(mode="json"),
             "action": self._action.kind,
         }
-        arrays = {k: _numpy(v) for k, v in _below(self._weights, "actor.").items()}
+        arrays = {k: numpy_of(v) for k, v in below(self._weights, "actor.").items()}
         for name in self._actor.vectors:
             arrays[f"normalizer.{name}.mean"] = self._normalizers[name].mean
             arrays[f"normalizer.{name}.std"] = self._normalizers[name].std
@@ -343,11 +342,11 @@ class PPO:
         """Return values (T, N) and advantages (T, N), both in units of scaled reward."""
         names = self._critic.names
         with torch.no_grad():
-            value_TN = _numpy(self._run("critic", inputs)).reshape(batch.reward.shape)
-            last_N = _numpy(self._run("critic", self._inputs(batch.last_observation, names)))
+            value_TN = numpy_of(self._run("critic", inputs)).reshape(batch.reward.shape)
+            last_N = numpy_of(self._run("critic", self._inputs(batch.last_observation, names)))
             reached = np.zeros(0, np.float32)
             if batch.ended.any():
-                reached = _numpy(self._run("critic", self._inputs(batch.reached, names)))[:, 0]
+                reached = numpy_of(self._run("critic", self._inputs(batch.reached, names)))[:, 0]
         return value_TN, self._gae(batch, value_TN, last_N[:, 0], reached)
 
     def _gae(self, batch: Batch, value_TN: Float32, last_N: Float32, reached: Float32) -> Float32:
@@ -475,7 +474,7 @@ class PPO:
 
     def _forward(self, network: Literal["actor", "critic"], inputs: Mapping[str, Tensor]) -> Tensor:
         plan: Plan = self._actor if network == "actor" else self._critic
-        weights = _below(self._weights, f"{network}.")
+        weights = below(self._weights, f"{network}.")
         return forward(plan, weights, inputs, bfloat16=self._bfloat16)
 
     def _tensor(self, values: Array) -> Tensor:
@@ -526,11 +525,3 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 def _rows(values_TN: Array) -> Array:
     return values_TN.reshape(-1, *values_TN.shape[2:])
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return np.array(tensor.detach().cpu().numpy())
-
-
-def _below(named: Mapping[str, X], prefix: str) -> dict[str, X]:
-    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.critics import quantile_huber
-from hotlap.algorithms.experience import Experience, Minibatch, Scales, match, numpy_of
-from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan
+from hotlap.algorithms.experience import Experience, Minibatch, Scales, match
+from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan, numpy_of
 from hotlap.algorithms.normalizer import RunningNormalizer
 from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.ppo import worth_bfloat16

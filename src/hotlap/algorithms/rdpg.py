@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from hotlap.algorithms.actor_critic import ActorCritic
-from hotlap.algorithms.batch import Batch, ObservationSpec
+from hotlap.algorithms.batch import Batch, ObservationSpec, below
 from hotlap.algorithms.critics import Critics, squared_error
-from hotlap.algorithms.experience import below, numpy_of
-from hotlap.algorithms.networks import initial_weights, make_plan, recall
+from hotlap.algorithms.networks import initial_weights, make_plan, numpy_of, recall
 from hotlap.algorithms.policy import Plan, normal_quantile
 from hotlap.algorithms.replay import Windows
 from hotlap.algorithms.returns import n_step

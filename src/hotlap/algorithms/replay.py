@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array, Float32, Float64
 
@@ -357,16 +357,16 @@ class Replay:
             skip = min(count, self.head - first)
             ends = int(steps["step.ended"][:skip].sum())
             self._put(
-                {k: v[skip:] for k, v in _below(steps, "seen.").items()},
-                {k: v[skip:] for k, v in _below(steps, "step.").items()},
-                {k: v[ends:] for k, v in _below(steps, "reached.").items()},
+                {k: v[skip:] for k, v in below(steps, "seen.").items()},
+                {k: v[skip:] for k, v in below(steps, "step.").items()},
+                {k: v[ends:] for k, v in below(steps, "reached.").items()},
             )
         if self.head != wanted:
             raise RunError(
                 f"the memory of the training is incomplete: it needs its steps {oldest:,} to "
                 f"{wanted:,}, and the files end at {self.head:,}; start anew with --from"
             )
-        self._follow(_below(arrays, "last."))
+        self._follow(below(arrays, "last."))
         if self._tree is not None:
             self._tree.set(np.arange(self._slots * self._rows), arrays["priority"])
             self._highest = float(arrays["highest"])
@@ -429,7 +429,3 @@ def _memory() -> float:
 def _flat(values: Array) -> Array:
     """See (slots, N, ...) as (slots N, ...), without copying."""
     return values.reshape(-1, *values.shape[2:])
-
-
-def _below(named: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}

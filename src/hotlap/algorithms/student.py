@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec, ObservationSpec, shard_rows
-from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan
+from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan, numpy_of
 from hotlap.algorithms.normalizer import RunningNormalizer, normalize
 from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.settings import PPOSettings
@@ -157,7 +157,7 @@ class Student:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
         plan = self._plan.model_dump(mode="json")
         description = {"format": 1, "plan": plan, "action": self._action.kind}
-        arrays = {name: _numpy(weight) for name, weight in self._average.items()}
+        arrays = {name: numpy_of(weight) for name, weight in self._average.items()}
         if self._action.kind == "continuous":
             arrays["log_std"] = np.zeros(self._action.size, np.float32)
         for name, normalizer in self._normalizers.items():
@@ -167,7 +167,7 @@ class Student:
 
     def save(self) -> dict[str, Array]:
         """Return everything but the number of steps: weights, optimiser, normalisers."""
-        arrays = {name: _numpy(tensor) for name, tensor in self._tensors().items()}
+        arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
         for name, normalizer in self._normalizers.items():
             arrays |= {f"normalizer.{name}.{k}": v for k, v in normalizer.save().items()}
         return arrays
@@ -236,7 +236,3 @@ def shifted(image_BHWC: Array, down_B: Array, right_B: Array) -> Array:
     column = np.clip(np.arange(width) - right_B[:, None], 0, width - 1)
     each = np.arange(len(image_BHWC))[:, None, None]
     return np.asarray(image_BHWC[each, row[:, :, None], column[:, None, :]])
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return np.array(tensor.detach().cpu().numpy())
