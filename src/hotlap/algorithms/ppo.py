@@ -224,6 +224,10 @@ class PPO:
             "updates": self._updates,
             "learning_rate": self._learning_rate,
             "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
+            "plans": {
+                "actor": self._actor.model_dump(mode="json"),
+                "critic": self._critic.model_dump(mode="json"),
+            },
         }
         arrays = {name: _numpy(tensor) for name, tensor in self._tensors().items()}
         for name, normalizer in self._normalizers.items():
