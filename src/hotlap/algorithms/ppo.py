@@ -52,6 +52,7 @@ class PPO:
         critic: names of the observations the value estimate sees, often more.
         seed: of the first weights and of the shuffles.
         device: torch's name for where to compute.
+        where: where the settings were given, for messages.
 
     Raises:
         ConfigError: a name is not observed, an image is too small, the deviations cross, or nothing
@@ -74,10 +75,11 @@ class PPO:
         *,
         seed: int,
         device: str = "cpu",
+        where: str = "algorithm",
     ) -> None:
         if not settings.min_std <= settings.initial_std <= settings.max_std:
             raise ConfigError(
-                f"algorithm.initial_std: must lie between min_std ({settings.min_std}) and "
+                f"{where}.initial_std: must lie between min_std ({settings.min_std}) and "
                 f"max_std ({settings.max_std}) (got {settings.initial_std})"
             )
         self.settings = settings
@@ -93,7 +95,7 @@ class PPO:
             weights["actor.log_std"] = log_std
         weights |= {f"critic.{k}": v for k, v in initial_weights(self._critic, 1.0, rng).items()}
         self._weights = {k: self._parameter(v) for k, v in weights.items()}
-        self._frozen = frozen_weights(settings.freeze, self._weights)
+        self._frozen = frozen_weights(settings.freeze, self._weights, f"{where}.freeze")
         for name in self._frozen:
             self._weights[name].requires_grad_(False)
         self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
