@@ -90,7 +90,7 @@ def update(ours, seed, *, numbers=2, steps=8, rows=4):
         truncated=truncated,
         reached=look(rng, int((terminated | truncated).sum())),
     )
-    ours.update(batch, progress=0.0)
+    return ours.update(batch, progress=0.0)
 
 
 def weights(ours):
@@ -177,7 +177,35 @@ def test_freezing_a_whole_critic_is_refused():
         learner("ppo", freeze=("critic.*",))
 
 
+def test_spaces_between_names_are_no_part_of_them():
+    settings = PPOSettings(freeze="hidden0, log_std,")
+
+    assert settings.freeze == ("hidden0", "log_std")
+
+
+def test_what_a_teacher_cannot_freeze_is_told_with_its_own_setting():
+    practice = PPOSettings(freeze=("cnn",))
+
+    with pytest.raises(ConfigError, match=r"^algorithm\.practice\.freeze: 'cnn' matches no weight"):
+        numbers(DistillSettings(practice=practice))
+
+
 # --- taken by name ---
+
+
+@pytest.mark.parametrize("name", ["dqn", "pqn"])
+def test_the_epsilon_that_is_logged_is_the_one_that_drives(name):
+    old, new = learner(name), learner(name, seed=9, epsilon_start=0.9, epsilon_end=0.1)
+
+    new.adopt(*old.save(), old.policy_state())
+
+    assert update(new, 0)["epsilon"] == pytest.approx(0.1)
+
+
+def test_the_epsilon_of_random_driving_is_one():
+    ours = learner("dqn", warmup=1000, epsilon_start=0.5)
+
+    assert update(ours, 0)["epsilon"] == 1.0
 
 
 @EVERY
