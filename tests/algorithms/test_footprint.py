@@ -38,6 +38,19 @@ def test_a_replay_and_a_student_s_memory_are_counted_once():
     assert student["algorithm.memory"] == 1000 * 19_200
 
 
+def test_a_teacher_s_share_has_its_own_settings_beside_the_student_s():
+    practice = PPOSettings(horizon=7, minibatch=64)
+    alone = footprint(practice, OBSERVATION, BOTH, cars=8)
+
+    parts = footprint(DistillSettings(practice=practice), OBSERVATION, BOTH, cars=8)
+
+    for name in ("minibatch", "horizon"):
+        (key,) = (key for key in alone if key.endswith(f"algorithm.{name}"))
+        assert parts[key.replace("algorithm.", "algorithm.practice.")] == alone[key]
+    assert {"algorithm.minibatch", "algorithm.memory"} <= set(parts)
+    assert len(parts) == len(alone) + 2
+
+
 def test_the_layers_of_a_minibatch_are_estimated_from_above():
     # the cookbook's network: 59 x 255 x 16 numbers after its first layer, and smaller ones
     seen = {"camera": ObservationSpec((59, 255, 3), "uint8")}

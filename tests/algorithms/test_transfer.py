@@ -13,6 +13,7 @@ from hotlap.algorithms.settings import (
     PPOSettings,
     PQNSettings,
     QRSACSettings,
+    RDPGSettings,
     SACSettings,
     TD3Settings,
 )
@@ -89,7 +90,7 @@ def update(ours, seed, *, numbers=2, steps=8, rows=4):
         truncated=truncated,
         reached=look(rng, int((terminated | truncated).sum())),
     )
-    ours.update(batch, progress=0.0)
+    return ours.update(batch, progress=0.0)
 
 
 def weights(ours):
@@ -176,7 +177,35 @@ def test_freezing_a_whole_critic_is_refused():
         learner("ppo", freeze=("critic.*",))
 
 
+def test_spaces_between_names_are_no_part_of_them():
+    settings = PPOSettings(freeze="hidden0, log_std,")
+
+    assert settings.freeze == ("hidden0", "log_std")
+
+
+def test_what_a_teacher_cannot_freeze_is_told_with_its_own_setting():
+    practice = PPOSettings(freeze=("cnn",))
+
+    with pytest.raises(ConfigError, match=r"^algorithm\.practice\.freeze: 'cnn' matches no weight"):
+        numbers(DistillSettings(practice=practice))
+
+
 # --- taken by name ---
+
+
+@pytest.mark.parametrize("name", ["dqn", "pqn"])
+def test_the_epsilon_that_is_logged_is_the_one_that_drives(name):
+    old, new = learner(name), learner(name, seed=9, epsilon_start=0.9, epsilon_end=0.1)
+
+    new.adopt(*old.save(), old.policy_state())
+
+    assert update(new, 0)["epsilon"] == pytest.approx(0.1)
+
+
+def test_the_epsilon_of_random_driving_is_one():
+    ours = learner("dqn", warmup=1000, epsilon_start=0.5)
+
+    assert update(ours, 0)["epsilon"] == 1.0
 
 
 @EVERY
@@ -315,6 +344,114 @@ def test_layers_of_its_own_kind_that_compute_in_another_way_are_not_taken_either
     assert transfer.skipped == {"hidden0": other, "hidden1": other}
     assert transfer.loaded == ("head",)
     np.testing.assert_array_equal(weights(new)["hidden0.weight"], fresh["hidden0.weight"])
+
+
+def numbers(settings, *, seed=7, actions=("continuous", 2), actor=("state",), critic=("state",)):
+    return make_learner(
+        settings, OBSERVATION, ActionSpec(*actions), actor, critic, seed=seed, device="cpu"
+    )
+
+
+def plain(*mlp, **changes):
+    return NetworkSettings(mlp=mlp or (16, 16), **changes)
+
+
+@pytest.mark.parametrize("driver", [True, False])
+@pytest.mark.parametrize(
+    ("there", "here", "why"),
+    [
+        (plain(memory=16), plain(), "it read what a memory held"),
+        (plain(), plain(memory=16), "it read no memory"),
+        (plain(16, 16), plain(16), "it came after 2 hidden layers, here 1"),
+    ],
+)
+def test_a_head_that_read_another_layer_is_not_taken(there, here, why, driver):
+    old, new = numbers(PPOSettings(network=there)), numbers(PPOSettings(network=here), seed=9)
+
+    transfer = new.adopt(*old.save(), old.policy_state() if driver else None)
+
+    for name in ("actor.head", "actor.log_std", "critic.head"):
+        assert transfer.skipped[name] == why
+    assert {"actor.hidden0", "critic.hidden0"} <= set(transfer.loaded)
+
+
+def test_a_head_that_read_a_memory_does_not_drive_another_learner():
+    old = numbers(RDPGSettings(network={"mlp": (16, 16), "memory": 16}, capacity=400))
+    new = numbers(DDPGSettings(network=plain(), capacity=400), seed=9)
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    assert transfer.skipped["actor.head"] == "it read what a memory held"
+    assert not new.save()[0]["adopted"]
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_rectified_critics_do_not_begin_those_of_tangents(driver):
+    old = numbers(PPOSettings(network=NetworkSettings(numbers="robotini")))
+    new = numbers(PPOSettings(network=plain(512, 256)), seed=9)
+
+    transfer = new.adopt(*old.save(), old.policy_state() if driver else None)
+
+    layers = [f"{network}.hidden{i}" for network in ("actor", "critic") for i in (0, 1)]
+    layers.append("actor.log_std")
+    assert transfer.skipped == dict.fromkeys(layers, "its layers compute in another way")
+
+
+def test_a_critic_is_compared_with_a_critic_not_with_the_driver():
+    # the driver sees a camera (rectified) where it saw numbers (tangents); the critic is the same
+    old = numbers(PPOSettings(network=plain()))
+    new = numbers(PPOSettings(network=plain()), seed=9, actor=("camera",))
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    assert {"critic.hidden0", "critic.hidden1", "critic.head"} <= set(transfer.loaded)
+
+
+def test_a_critic_saved_by_an_older_hotlap_is_taken_for_one_like_its_driver():
+    old = numbers(PPOSettings(network=plain(memory=16)))
+    new = numbers(PPOSettings(network=plain()), seed=9)
+    meta, arrays = old.save()
+    del meta["plans"]
+
+    transfer = new.adopt(meta, arrays, old.policy_state())
+
+    assert transfer.skipped["critic.head"] == "it read what a memory held"
+
+
+def test_critics_that_shared_a_memory_do_not_begin_those_without():
+    # 16 units there, 16 numbers of the lidar here: the shapes agree
+    seen = {"lidar": ObservationSpec((16,), "float32")}
+    old, new = (
+        make_learner(
+            RDPGSettings(network={"mlp": (16,), "memory": 16, "critic_memory": memory}),
+            seen, ActionSpec("continuous", 2), ("lidar",), ("lidar",), seed=7, device="cpu",
+        )
+        for memory in (True, False)
+    )  # fmt: skip
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    why = "it read what a memory held"
+    assert transfer.skipped == {"critic.layer0": why, "critic.layer1": why}
+
+
+def test_critics_whose_layers_were_normalised_do_not_begin_others():
+    old = numbers(SACSettings(network=plain(), capacity=400, layer_norm=True))
+    new = numbers(SACSettings(network=plain(), capacity=400, layer_norm=False), seed=9)
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    other = "its layers compute in another way"
+    assert transfer.skipped == {"critic.layer0": other, "critic.layer1": other}
+
+
+def test_dueling_heads_for_another_range_of_values_are_not_taken():
+    old, new = learner("dueling c51"), learner("dueling c51", seed=9, value_high=77.0)
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    other = "its outputs mean something else"
+    assert transfer.skipped == {"advantage": other, "value": other}
 
 
 def test_a_driver_described_by_an_older_hotlap_is_taken():

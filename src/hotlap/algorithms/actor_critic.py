@@ -151,6 +151,10 @@ class ActorCritic:
             bfloat16=self._bfloat16,
         )
 
+    def _judges(self) -> Plan:
+        """Return the layers of the critics that a transfer compares."""
+        return self._critics.plan
+
     @property
     def replay(self) -> Replay:
         """What it remembers, which a training keeps apart from its checkpoints."""
@@ -416,6 +420,7 @@ class ActorCritic:
             "kind": self.settings.kind,
             "adam_steps": {part: adam.steps for part, adam in self._adams.items()},
             "adopted": self._adopted,
+            "plans": {"critic": self._judges().model_dump(mode="json")},
             **self._experience.save(),
         }
         arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}

@@ -120,8 +120,9 @@ class Distill:
         self._seed, self._device = seed, device
         self._name: Name = "student" if settings.teacher else "teacher"
         self._practice = PPO(
-            settings.practice, observation, action, critic, critic, seed=seed, device=device
-        )
+            settings.practice, observation, action, critic, critic, seed=seed, device=device,
+            where="algorithm.practice",
+        )  # fmt: skip
         self._student = Student(
             settings.practice, observation, action, actor,
             averaging=settings.averaging, freeze=settings.freeze, seed=seed, device=device,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
+from hotlap.algorithms.footprint import AT_ONCE
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.replay import Replay, Windows
 from hotlap.algorithms.settings import PQNSettings, ReplaySettings
@@ -19,8 +20,6 @@ from hotlap.types import Array
 
 __all__ = ["Experience", "Minibatch", "Scales", "match"]
 
-_AT_ONCE = 16
-"""Minibatches that are drawn together; one call of NumPy costs as much as a row of many."""
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 
@@ -172,7 +171,7 @@ class Experience:
         """Yield what to learn from: one minibatch for each gradient step that is due."""
         due = self._due
         while due > 0:
-            parts = min(due, _AT_ONCE)
+            parts = min(due, AT_ONCE)
             yield from self._draw(parts, beta)
             due -= parts
 

@@ -22,10 +22,10 @@ from hotlap.algorithms.settings import (
 from hotlap.errors import ConfigError
 from hotlap.threads import available
 
-__all__ = ["check", "footprint", "free_memory"]
+__all__ = ["AT_ONCE", "check", "footprint", "free_memory"]
 
 AT_ONCE = 16
-"""Minibatches that are drawn together from a replay."""
+"""Minibatches that are drawn together from a replay; one call of NumPy costs as much as many."""
 _PASSES = 3
 """Numbers kept for each one that a layer passes on: it, its gradient, its copy in other digits."""
 
@@ -69,10 +69,10 @@ def footprint(
     seen = [observation[name] for name in dict.fromkeys(names)]
     frame = sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in seen)
     if isinstance(settings, DistillSettings):
-        parts = footprint(settings.practice, observation, names, cars)
-        student = min(settings.minibatch, _together(settings.practice, seen)) * _passed(
-            settings.practice.network, seen
-        )
+        practice = footprint(settings.practice, observation, names, cars)
+        parts = {k.replace("algorithm.", "algorithm.practice."): v for k, v in practice.items()}
+        student = min(settings.minibatch, _together(settings.practice, seen))
+        student *= _passed(settings.practice.network, seen)
         labels = settings.minibatch * frame * 2
         return parts | {
             "algorithm.memory": float(settings.memory * frame),

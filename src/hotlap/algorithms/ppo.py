@@ -47,6 +47,7 @@ class PPO:
         critic: names of the observations the value estimate sees, often more.
         seed: of the first weights and of the shuffles.
         device: torch's name for where to compute.
+        where: where the settings were given, for messages.
 
     Raises:
         ConfigError: a name is not observed, an image is too small, the deviations cross, or nothing
@@ -69,10 +70,11 @@ class PPO:
         *,
         seed: int,
         device: str = "cpu",
+        where: str = "algorithm",
     ) -> None:
         if not settings.min_std <= settings.initial_std <= settings.max_std:
             raise ConfigError(
-                f"algorithm.initial_std: must lie between min_std ({settings.min_std}) and "
+                f"{where}.initial_std: must lie between min_std ({settings.min_std}) and "
                 f"max_std ({settings.max_std}) (got {settings.initial_std})"
             )
         self.settings = settings
@@ -88,7 +90,7 @@ class PPO:
             weights["actor.log_std"] = log_std
         weights |= {f"critic.{k}": v for k, v in initial_weights(self._critic, 1.0, rng).items()}
         self._weights = {k: self._parameter(v) for k, v in weights.items()}
-        self._frozen = frozen_weights(settings.freeze, self._weights)
+        self._frozen = frozen_weights(settings.freeze, self._weights, f"{where}.freeze")
         for name in self._frozen:
             self._weights[name].requires_grad_(False)
         self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
@@ -218,6 +220,10 @@ class PPO:
             "learning_rate": self._learning_rate,
             "of_learning_rate": self.settings.learning_rate,
             "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
+            "plans": {
+                "actor": self._actor.model_dump(mode="json"),
+                "critic": self._critic.model_dump(mode="json"),
+            },
         }
         arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
         for name, normalizer in self._normalizers.items():

@@ -144,10 +144,15 @@ def explore(best_N: Array, choices: int, epsilon_N: Array, uniform_N1: Array) ->
     return np.asarray(np.where(share < 1.0, chance, best_N))
 
 
-def _epsilon(settings: DQNSettings | PQNSettings, transitions: int, rows: int) -> Array:
+def _epsilon(
+    settings: DQNSettings | PQNSettings, transitions: int, rows: int, *, adopted: bool
+) -> Array:
+    """Return how often each row explores; with another's driver as little as at the end."""
     if settings.epsilon_ladder:
         # Horgan et al. 2018: epsilon^(1 + alpha i / (N - 1)) with epsilon 0.4 and alpha 7
         return 0.4 ** np.linspace(1.0, 8.0, rows)
+    if adopted:
+        return np.full(rows, settings.epsilon_end)
     share = min(1.0, transitions / settings.epsilon_steps)
     fall = settings.epsilon_start - settings.epsilon_end
     return np.full(rows, settings.epsilon_start - share * fall)
@@ -326,14 +331,15 @@ class DQN(_QLearner):
     ) -> tuple[Array, Float32]:
         """Choose the best, or with probability epsilon any; at random until the replay is warm."""
         rows = len(uniform)
-        learnable = self._experience.transitions - self.settings.warmup
-        epsilon = _epsilon(self.settings, max(0, learnable), rows)
-        if self._adopted and not self.settings.epsilon_ladder:
-            epsilon = np.full(rows, self.settings.epsilon_end)
-        elif self._experience.warming_up and not self._adopted:
-            epsilon = np.ones(rows)
+        epsilon = self._epsilon(rows)
         best = np.zeros(rows, np.int64) if epsilon.min() >= 1 else self.greedy(observation)
         return explore(best, self._choices, epsilon, uniform), np.zeros(rows, np.float32)
+
+    def _epsilon(self, rows: int) -> Array:
+        if self._experience.warming_up and not self._adopted:
+            return np.ones(rows)
+        learnable = max(0, self._experience.transitions - self.settings.warmup)
+        return _epsilon(self.settings, learnable, rows, adopted=self._adopted)
 
     def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
         """Remember a batch, and take the gradient steps that are then due.
@@ -380,8 +386,7 @@ class DQN(_QLearner):
             )
         found["replay"] = float(len(self.replay))
         found["gradient_steps"] = float(self._experience.gradient_steps)
-        learnable = max(0, self._experience.transitions - settings.warmup)
-        found["epsilon"] = float(_epsilon(settings, learnable, batch.rows).mean())
+        found["epsilon"] = float(self._epsilon(batch.rows).mean())
         return found
 
     def _loss(self, minibatch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -456,9 +461,7 @@ class PQN(_QLearner):
         return chosen, np.zeros(len(uniform), np.float32)
 
     def _epsilon(self, rows: int) -> Array:
-        if self._adopted and not self.settings.epsilon_ladder:
-            return np.full(rows, self.settings.epsilon_end)
-        return _epsilon(self.settings, self._transitions, rows)
+        return _epsilon(self.settings, self._transitions, rows, adopted=self._adopted)
 
     def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
         """Learn from a batch.

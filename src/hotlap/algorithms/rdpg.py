@@ -117,6 +117,9 @@ class RDPG(ActorCritic):
             bfloat16=self._bfloat16,
         )
 
+    def _judges(self) -> Plan:
+        return self._judge if self._judge.memory else super()._judges()
+
     # --- driving ---
 
     def act(

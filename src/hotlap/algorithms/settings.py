@@ -89,7 +89,9 @@ class _Freezing(Settings):
     @field_validator("freeze", mode="before")
     @classmethod
     def _split_names(cls, given: object) -> object:
-        return given.split(",") if isinstance(given, str) and given else given or ()
+        if not isinstance(given, str):
+            return given or ()
+        return tuple(word.strip() for word in given.split(",") if word.strip())
 
 
 class PPOSettings(_Freezing):

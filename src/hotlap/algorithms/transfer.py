@@ -27,6 +27,10 @@ _FORMATS = ("action", "squash", "atoms", "worths")
 """What tells what the outputs of a network mean."""
 _LAYERS = ("activation", "layer_norm", "linear")
 """What tells how its hidden layers compute."""
+_HEADS = ("head", "advantage", "value")
+_STACKS = ("layer", "seen", "action")
+"""How layers of critics that learn from a replay are called, before their number."""
+_ANOTHER_WAY = "its layers compute in another way"
 
 
 @dataclass(frozen=True)
@@ -151,9 +155,9 @@ def carry(
         if driver is None:
             raise RunError(f"it learned by {saved[0].get('kind')!r}, not by {meta.get('kind')}")
         theirs, why = _translated(weights, description, driver, saved[1])
-    elif driver is not None:
-        own_driver = [name for name in weights if _network(name) != "critic."]
-        why = {name: _strange(_bare(name), description, driver[0]) for name in own_driver}
+    else:
+        given = None if driver is None else driver[0]
+        why = _unlike(weights, description, given, meta.get("plans", {}), saved[0].get("plans", {}))
     layers: dict[str, list[str]] = {}
     for name in weights:
         layers.setdefault(_layer(name), []).append(name)
@@ -162,6 +166,8 @@ def carry(
         for name in names:
             if reason := why.get(name) or _misfit(name, mine, theirs):
                 skipped.setdefault(layer, reason)
+        if any(_layer(name) == layer and name not in mine for name in theirs):
+            skipped.setdefault(layer, _ANOTHER_WAY)  # it was normalised, and is not here
     loaded = tuple(layer for layer in layers if layer not in skipped)
     if not loaded:
         layer, reason = next(iter(skipped.items()))
@@ -226,6 +232,38 @@ def _translated(
     return found, why
 
 
+def _unlike(
+    weights: Collection[str],
+    description: Mapping[str, Any],
+    driver: Mapping[str, Any] | None,
+    mine: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+) -> dict[str, str]:
+    """Say why some weights of a learner of the same kind are of no use, by name.
+
+    Args:
+        weights: names of all.
+        description: of our driver.
+        driver: the description of the other one, where it is known.
+        mine: our plans by network, where a learner saves them.
+        theirs: those of the other one; a critic without a plan is taken for one like its driver.
+    """
+    if driver is None and "actor" in theirs:
+        driver = {**description, "plan": theirs["actor"]}
+    found: dict[str, str] = {}
+    for name in weights:
+        ours, other = description, driver
+        if _network(name) == "critic.":  # its outputs mean the same, whatever the actions
+            if "critic" in mine and "critic" in theirs:
+                ours = {**description, "plan": mine["critic"]}
+                other = {**description, "plan": theirs["critic"]}
+            elif driver is not None:
+                other = {**description, "plan": driver["plan"]}
+        if other is not None:
+            found[name] = _strange(_bare(name), ours, other)
+    return found
+
+
 def _strange(bare: str, description: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """Say why a layer of a driver would be of no use though its shapes agree; nothing if it is."""
     description, theirs = complete(description), complete(theirs)
@@ -235,11 +273,18 @@ def _strange(bare: str, description: Mapping[str, Any], theirs: Mapping[str, Any
         there, here = other["images"].get(part, ours["images"][part]), ours["images"][part]
         alike = all(there[what] == here[what] for what in ("scale", "offset"))
         return "" if alike else "it saw pixels on another scale"
-    if part == "head":
-        alike = all(theirs[what] == description[what] for what in _FORMATS)
-        return "" if alike else "its outputs mean something else"
-    alike = all(other[what] == ours[what] for what in _LAYERS)
-    return "" if alike else "its layers compute in another way"
+    if part in _HEADS and any(theirs[what] != description[what] for what in _FORMATS):
+        return "its outputs mean something else"
+    stacked = part.rstrip("0123456789") in _STACKS
+    last = part in _HEADS or part == "log_std"  # a new head shall explore as one
+    if (last or stacked) and bool(other["memory"]) != bool(ours["memory"]):
+        return "it read what a memory held" if other["memory"] else "it read no memory"
+    if (last or part == "memory") and len(other["hidden"]) != len(ours["hidden"]):
+        return f"it came after {len(other['hidden'])} hidden layers, here {len(ours['hidden'])}"
+    if part in _HEADS:
+        return ""
+    ways = ("linear",) if stacked else _LAYERS  # a stack is rectified, or has no activation
+    return "" if all(other[what] == ours[what] for what in ways) else _ANOTHER_WAY
 
 
 def _misfit(name: str, mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> str:
