@@ -120,6 +120,8 @@ def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
         names = list(dict.fromkeys(name for name, _ in members))
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         label += f" ({len(members)} seeds)" if len(members) > 1 else ""
+        if label in curves:  # of another folder
+            label = str(members[0][1].path)
         curves[label] = [run.metrics_rows() for _, run in members]
     return plot.save(plot.learning_curves(curves), Path(out))
 

@@ -38,6 +38,7 @@ __all__ = [
     "TrainConfig",
     "TrainSettings",
     "anchored",
+    "changeable",
     "changes",
     "check_reward",
     "continued",
@@ -218,6 +219,11 @@ def noticed(run: Run, config: TrainConfig) -> Plan:
             f"exactly. Put back what was there, or train on with: hotlap train --from {run.path}"
         )
     return Plan(config, tuple(f"{name}: changed since {run.path} began" for name in changed))
+
+
+def changeable(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some changed settings that leave a continued training what it is."""
+    return {name: value for name, value in changed.items() if name in _CHANGEABLE}
 
 
 def refuse_changes(changed: Mapping[str, Any], path: Path) -> None:

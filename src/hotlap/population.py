@@ -257,7 +257,9 @@ def _best(results: Sequence[Result]) -> Result | None:
 
 
 def _result(seed: int, run: Run, report: Mapping[str, Any] | None = None) -> Result:
-    report, events = report or run.report(), run.events()
+    events = run.events()
+    if report is None and run.is_reported:  # one of before it went on says nothing of it now
+        report = run.report()
     clean = [event.get("seconds") for event in events if event.get("kind") == "clean_laps"]
     tried = [event for event in events if event.get("kind") == "evaluation"]
     best = [event for event in tried if event.get("best")]

@@ -24,6 +24,7 @@ from hotlap.plan import (
     Plan,
     TrainConfig,
     anchored,
+    changeable,
     changes,
     check_reward,
     continued,
@@ -232,7 +233,7 @@ def _train_seeds(
     if number:
         said_how = f"Continue with: hotlap train --resume {population.path}"
         raise Stopped(done, number, f"stopped. {said_how}")
-    if len(done.failures) == len(words):
+    if len(done.failures) == len(population.seeds):
         problem = RunError(f"every seed failed. {next(iter(done.failures.values()))}")
         problem.exit_code = 1
         raise problem
@@ -243,8 +244,9 @@ def _anew(population: Population, seed: int) -> list[str]:
     """Return the words that train a seed from its start; what may be there of it is deleted."""
     where = population.place(seed)
     if where.exists():  # it was killed before its first checkpoint
-        with Run.open(where) as run:
-            run.claim()
+        if (where / "meta.json").exists():
+            with Run.open(where) as run:
+                run.claim()
         with explained(where):
             shutil.rmtree(where)
     words = ["train", str(population.path / "config.toml"), "--seed", str(seed), "--quiet"]
@@ -270,9 +272,10 @@ def _continued_seeds(
             continue
         run = runs[seed]
         own = config.model_copy(update={"seed": seed})
-        changed = changes(resolve(TrainConfig, read_toml(run.path / "config.toml")), own)
         if _is_spent(run, own) and run.is_reported:
             continue
+        # Its step size may be another one by now: see Training.
+        changed = changeable(changes(continued(run, {}), own))
         given = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
         words[seed] = ["train", "--resume", str(run.path), "--quiet", *given]
     return config, words
