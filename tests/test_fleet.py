@@ -287,6 +287,35 @@ def test_who_is_stopped_is_told_how_to_go_on(tmp_path, monkeypatch):
     assert "hotlap: stopped. Continue with: hotlap train --resume pop\n" in err
 
 
+def test_a_seed_that_died_before_it_was_a_run_begins_anew(tmp_path, monkeypatch):
+    module, asked = importlib.import_module("hotlap.train"), {}
+
+    def note(population, words, **named):
+        asked.update(words)
+        return population, 0
+
+    monkeypatch.setattr(module, "train_fleet", note)
+    population = hotlap.train(None, {"track": "oval"}, seeds=1, out=tmp_path / "pop")
+    population.place(0).mkdir()  # killed before its meta.json
+
+    hotlap.train(resume=population.path, seeds="all")
+
+    assert "--resume" not in asked[0]
+    assert not population.place(0).exists()
+
+
+def test_what_was_reported_before_a_run_went_on_says_nothing_of_it_now(two):
+    (run,) = [run for seed, run in two.runs().items() if seed == 4]
+    with run:
+        run.write_report({"best_lap_s": 9.0, "mean_lap_s": 9.0, "completion": 0.4})
+        at = (run.path / "report.json").stat().st_mtime_ns + 10**9
+        os.utime(run.path / "checkpoints" / "last", ns=(at, at))
+
+    (result,) = [result for result in two.results() if result.seed == 4]
+
+    assert (result.done, result.best_lap_s) == (False, None)
+
+
 def test_resume_goes_on_where_each_is(tmp_path, monkeypatch):
     module = importlib.import_module("hotlap.train")
     asked = {}

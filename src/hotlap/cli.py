@@ -256,8 +256,8 @@ def evaluate(
         if not drivers:
             raise ConfigError(f"{run}: no seed of it has a checkpoint yet; train longer")
         facts = {number: verb(one, **how).as_dict() for number, one in drivers.items()}
-        for report in facts.values():
-            _warn(report)
+        for said in facts.values():
+            _warn(said)
         print_population(population.as_dict(facts) | {"reports": facts}, as_json)
         return
     report = verb(run, **how)
