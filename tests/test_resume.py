@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hotlap.errors import ConfigError, RewardError, RunError, SimulationError, TrackError
+from hotlap.plan import continued
 from hotlap.runs import Run
 from hotlap.track import load_track
 
@@ -224,6 +225,17 @@ def test_a_budget_given_at_a_resume_is_remembered(monkeypatch, tmp_path):
     run = train(None, resume=tmp_path / "run")
 
     assert run.checkpoints()[-1] == 1280
+
+
+def test_a_budget_set_back_to_the_first_one_is_remembered(monkeypatch, tmp_path):
+    words = {"out": tmp_path / "run"}
+    for steps in (1280, 2560, 1280):
+        with monkeypatch.context() as patch, pytest.raises(module.Stopped):
+            raise_at(patch, 1, 1)
+            train(None, (TINY if "out" in words else {}) | {"train.steps": steps}, **words)
+        words = {"resume": tmp_path / "run"}
+
+    assert continued(Run.open(tmp_path / "run"), {}).train.steps == 1280
 
 
 def test_a_run_that_was_killed_before_its_report_gets_it(tmp_path, monkeypatch):

@@ -125,7 +125,8 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the new run.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Continue a run exactly.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Continue a run, or all seeds of a population, exactly."),
     ] = None,
     from_: Annotated[
         Path | None,
@@ -219,7 +220,9 @@ def train(
 
 @app.command()
 def evaluate(
-    run: RunArgument,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory of a run, or of a population of seeds.")
+    ],
     track: Annotated[
         str | None,
         typer.Option(

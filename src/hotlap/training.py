@@ -26,7 +26,7 @@ from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.transfer import Transfer
-from hotlap.config import Settings, read_toml, resolve
+from hotlap.config import Settings, resolve
 from hotlap.crew import Driver
 from hotlap.env import (
     Episodes,
@@ -36,7 +36,7 @@ from hotlap.env import (
 from hotlap.errors import ConfigError, DivergedError, MissingExtraError, RunError
 from hotlap.evaluate import env_settings
 from hotlap.opponents import SELF
-from hotlap.plan import TrainConfig, changes
+from hotlap.plan import TrainConfig, changes, continued
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run
@@ -314,8 +314,7 @@ class Training:
                     f"{run.path} has spent its budget of {name}={limit:g}. Give it more, such as "
                     f"hotlap train --resume {run.path} {name}={2 * limit:g}"
                 )
-        first = resolve(TrainConfig, read_toml(run.path / "config.toml"))
-        changed = changes(first, self.config)
+        changed = changes(continued(run, {}), self.config)
         run.log_event("resumed", steps=self.steps, settings=changed)
         self.progress.event(f"resumed at {self.steps:,} steps")
 
