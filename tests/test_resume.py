@@ -230,9 +230,11 @@ def test_a_budget_given_at_a_resume_is_remembered(monkeypatch, tmp_path):
 def test_a_budget_set_back_to_the_first_one_is_remembered(monkeypatch, tmp_path):
     words = {"out": tmp_path / "run"}
     for steps in (1280, 2560, 1280):
-        with monkeypatch.context() as patch, pytest.raises(module.Stopped):
+        settings = (TINY if "out" in words else {}) | {"train.steps": steps}
+        with monkeypatch.context() as patch:
             raise_at(patch, 1, 1)
-            train(None, (TINY if "out" in words else {}) | {"train.steps": steps}, **words)
+            with pytest.raises(module.Stopped):
+                train(None, settings, **words)
         words = {"resume": tmp_path / "run"}
 
     assert continued(Run.open(tmp_path / "run"), {}).train.steps == 1280
