@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test slow check format coverage bench bench-learning docs lock clean
+FOREIGN := $(patsubst tests/foreign/%.txt,.foreign/%/installed,$(wildcard tests/foreign/*.txt))
+
+.PHONY: help install train test foreign slow check format coverage bench bench-learning docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -25,6 +27,13 @@ train: install ## train the quick start and show the result
 
 test: install ## run the tests, without those that learn for long
 	$(BIN)/pytest -n 2
+
+foreign: $(FOREIGN) ## install the programs that read our files, for the tests that ask them
+
+.foreign/%/installed: tests/foreign/%.txt
+	$(PYTHON) -m venv .foreign/$*
+	.foreign/$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 slow: install ## run the tests that learn for tens of seconds
 	$(BIN)/pytest -m "slow or sb3"
@@ -61,4 +70,4 @@ lock: install ## resolve the lock file anew
 	sed -i 's/+cpu$$//' requirements.lock
 
 clean: ## remove what is built
-	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) .foreign docs/_build .pytest_cache .mypy_cache .ruff_cache .coverage
