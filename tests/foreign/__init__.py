@@ -1,4 +1,4 @@
-"""Other people's programs, each in an environment of its own: what they read of ours is the proof."""
+"""Other people's programs, each in an environment of its own: what they read proves our files."""
 
 from pathlib import Path
 
