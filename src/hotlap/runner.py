@@ -8,13 +8,15 @@ from typing import Protocol
 
 import numpy as np
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
+from hotlap.deepracer.recorder import Recorder
 from hotlap.draws import Purpose, uniform
-from hotlap.env import Episodes, VectorEnv
+from hotlap.env import Episodes, Transition, VectorEnv
+from hotlap.simulator import State
 from hotlap.tasks.rules import Ended
 from hotlap.types import Array, Float32
 
-__all__ = ["Runner", "Sampler", "action_spec", "observation_specs"]
+__all__ = ["Runner", "Sampler", "action_spec", "note_step", "observation_specs"]
 
 
 class Sampler(Protocol):
@@ -34,12 +36,20 @@ class Runner:
 
     The draws of the policy depend on the row, its episode and its step alone: two runners with half
     the rows each collect what one with all rows would.
+
+    Args:
+        env: the world and the task.
+        seed: of the policy's draws.
+        recorder: notes what some of the rows do.
     """
 
-    def __init__(self, env: VectorEnv, *, seed: int) -> None:
+    def __init__(self, env: VectorEnv, *, seed: int, recorder: Recorder | None = None) -> None:
         self.env = env
+        self.recorder = recorder
         self._seed = seed
         self._observation = env.begin()
+        if recorder is not None:
+            recorder.begin(env.state)
 
     def collect(
         self, policy: Sampler, steps: int, names: Collection[str] | None = None
@@ -77,6 +87,8 @@ class Runner:
                 action = np.empty((steps, *chosen.shape), chosen.dtype)
             action[t] = chosen
             transition = env.advance(chosen)
+            if self.recorder is not None:
+                note_step(self.recorder, env, state, chosen, transition)
             reward[t] = transition.reward
             terminated[t], truncated[t] = transition.terminated, transition.truncated
             if len(transition.ended):
@@ -106,12 +118,32 @@ class Runner:
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly."""
-        return self.env.save()
+        if self.recorder is None:
+            return self.env.save()
+        noted = {f"recorder.{name}": array for name, array in self.recorder.save().items()}
+        return self.env.save() | noted
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Continue from what `save` returned."""
         self.env.restore(arrays)
+        if self.recorder is not None:
+            noted = below(arrays, "recorder.")
+            if noted:
+                self.recorder.restore(noted)
+            else:  # a run of a version that did not record
+                self.recorder.begin(self.env.state, midway=True)
         self._observation = {}  # observed when it is known what is wanted
+
+
+def note_step(
+    recorder: Recorder, env: VectorEnv, before: State, action: Array, transition: Transition
+) -> None:
+    """Let a recorder note the step that an environment has just made from `before`."""
+    status = np.zeros(env.rows, np.int32)
+    status[transition.ended] = transition.episodes.status
+    command = env.decode(action)
+    reward = transition.reward
+    recorder.take(before, command, action, env.previous, reward, status, env.state)
 
 
 def _joined(episodes: list[Episodes]) -> Episodes:
