@@ -263,12 +263,17 @@ def evaluate(
             _warn(said)
         print_population(population.as_dict(facts) | {"reports": facts}, as_json)
         return
-    report = verb(run, **how)
+    from hotlap.runs import Run
+    from hotlap.simtrace import write_evaluation
+
+    report = verb(run, **how, recorded=True)
     _warn(report.as_dict())
     if as_json:
         show(json.dumps(report.as_dict(), indent=2))
     else:
         print_report(report.as_dict())
+    for file in write_evaluation(Run.open(run), report):
+        say(f"DeepRacer's log: {file}")
 
 
 @app.command()

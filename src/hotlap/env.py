@@ -368,6 +368,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
     """What the last `advance` reached, before resets."""
 
     @property
+    def late(self) -> bool:
+        """Whether the reward of a step is that of the state before it, as DeepRacer's is."""
+        return self._late
+
+    @property
     def margin(self) -> float:
         """Share of each half of the road, next to its border, that counts as beside it."""
         return self._rules.margin

@@ -11,10 +11,12 @@ import numpy as np
 
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import resolve
+from hotlap.deepracer.recorder import Episode, Recorder
 from hotlap.env import EnvSettings, VectorEnv, env_settings
 from hotlap.errors import ConfigError, RunError
 from hotlap.inputs import changed_inputs
 from hotlap.limit import Rule, lap_bound
+from hotlap.runner import note_step
 from hotlap.runs import Run, lap_times
 from hotlap.simulator import State
 from hotlap.tasks.rules import Status
@@ -76,10 +78,13 @@ class Report:
     """What is wrong if a lap was faster than `limit_s`."""
     traces: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
     """What each trial drove."""
+    episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)
+    """The same as DeepRacer logs it, a trial each; empty if that was not asked for."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the traces, ready for JSON."""
-        return {k: v for k, v in asdict(self).items() if k != "traces"}
+        plain = asdict(replace(self, traces=(), episodes=()))
+        return {k: v for k, v in plain.items() if k not in ("traces", "episodes")}
 
     @property
     def best_trial(self) -> int:
@@ -106,6 +111,7 @@ def evaluate(
     laps: int = 3,
     checkpoint: Literal["best", "last"] = "best",
     randomized: bool = False,
+    recorded: bool = False,
     seed: int = 0,
     threads: int | None = None,
 ) -> Report:
@@ -121,6 +127,8 @@ def evaluate(
         laps: how many laps each trial is to finish; on an open track it is once to its end.
         checkpoint: which driver of the run.
         randomized: whether each trial has a car and a look of its own, from the run's whole ranges.
+        recorded: whether the report shall hold the episodes as DeepRacer logs them; their rewards
+            are 0, for the run's reward file is not executed.
         seed: of the starts, cars and looks.
         threads: how many threads the world uses.
 
@@ -146,7 +154,7 @@ def evaluate(
             f"{policy.action.size}, but config.toml describes {env.actions.size}; "
             "the file was changed after training"
         )
-    report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed)
+    report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed, recorded=recorded)
     report = replace(report, changed=tuple(changed_inputs(opened, env.settings)))
     return report if randomized else _with_limit(report, env)  # other cars, other limits
 
@@ -221,6 +229,7 @@ def evaluate_policy(
     begin: Callable[[Array | None], None] | None = None,
     seed: int = 0,
     rewarded: bool = False,
+    recorded: bool = False,
 ) -> Report:
     """Drive every row of an evaluation environment through one episode.
 
@@ -233,6 +242,7 @@ def evaluate_policy(
             the start: all of them.
         seed: of the starts.
         rewarded: whether the environment computes the run's own reward.
+        recorded: whether the report shall hold the episodes as DeepRacer logs them.
     """
     rows, laps = env.rows, env.settings.rules.laps
     env.reset(seed=seed)
@@ -245,10 +255,19 @@ def evaluate_policy(
     log: list[tuple[State, Array, Array]] = []
     steps = np.zeros(rows, int)
     first = env.state
+    recorder = Recorder(env.simulator.tracks, np.arange(rows), dt=env.dt, late=env.late)
+    episodes: dict[int, Episode] = {}
+    if recorded:
+        recorder.begin(first)
     while running.any():
         action = act(observation)
         command = env.actions.decode(action)
+        before = env.state
         step = env.advance(action)
+        if recorded:
+            note_step(recorder, env, before, action, step, rewarded=rewarded)
+            for one in recorder.episodes():
+                episodes.setdefault(one.car, one)
         steps[running] += 1
         log.append((env.previous, command.speed, command.steering))
         for k, row in enumerate(step.ended):
@@ -296,6 +315,7 @@ def evaluate_policy(
         timed_out=int((status == Status.TIME_UP).sum()),
         mean_reward=float(reward.mean()) if rewarded else None,
         traces=traces,
+        episodes=tuple(episodes[row] for row in sorted(episodes)),
     )
 
 

@@ -18,6 +18,7 @@ from hotlap.algorithms.settings import DistillSettings, PPOSettings, check_actio
 from hotlap.config import Settings, read_toml, resolve
 from hotlap.crew import Driver
 from hotlap.deepracer.folder import read_folder
+from hotlap.deepracer.recorder import LogSettings
 from hotlap.env import (
     EnvSettings,
     ObservationSettings,
@@ -85,6 +86,8 @@ class TrainConfig(EnvSettings):
     """How long to train."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How to try the driver."""
+    log: LogSettings = LogSettings()
+    """What is logged in DeepRacer's way."""
 
 
 @dataclass(frozen=True)

@@ -136,13 +136,22 @@ class Runner:
 
 
 def note_step(
-    recorder: Recorder, env: VectorEnv, before: State, action: Array, transition: Transition
+    recorder: Recorder,
+    env: VectorEnv,
+    before: State,
+    action: Array,
+    transition: Transition,
+    *,
+    rewarded: bool = True,
 ) -> None:
-    """Let a recorder note the step that an environment has just made from `before`."""
+    """Let a recorder note the step that an environment has just made from `before`.
+
+    Unless `rewarded`, rewards are noted as 0.
+    """
     status = np.zeros(env.rows, np.int32)
     status[transition.ended] = transition.episodes.status
     command = env.decode(action)
-    reward = transition.reward
+    reward = transition.reward if rewarded else np.zeros(env.rows, np.float32)
     recorder.take(before, command, action, env.previous, reward, status, env.state)
 
 

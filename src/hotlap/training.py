@@ -40,6 +40,7 @@ from hotlap.plan import TrainConfig, changes, continued
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run
+from hotlap.simtrace import Simtrace, is_logged
 from hotlap.trials import Trial, Trials
 from hotlap.types import Array
 
@@ -80,8 +81,10 @@ class Training:
         specs = observation_specs(self.env)
         footprint.check(config.algorithm, specs, names, config.train.cars)
         self.learner = self._make_learner()
-        self.runner = Runner(self.env, seed=config.seed)
-        self.trials = Trials(config, config.evaluation)
+        self.simtrace = Simtrace(config, self.env) if is_logged(config) else None
+        recorder = None if self.simtrace is None else self.simtrace.recorder
+        self.runner = Runner(self.env, seed=config.seed, recorder=recorder)
+        self.trials = Trials(config, config.evaluation, recorded=recorder is not None)
         self.iteration = self.steps = self.episodes = 0
         self.segments: list[int] = []
         self.written = 0
@@ -131,6 +134,8 @@ class Training:
         """Train until the budget is spent or somebody asks to stop."""
         self.run = run
         config = self.config
+        if self.simtrace is not None and not run.checkpoints():
+            self.simtrace.open(run)
         last_checkpoint = -math.inf
         with self.progress, _stop_on_signal(self):
             while (self.share < 1 or not self.iteration) and not self.stopped_by:
@@ -149,6 +154,8 @@ class Training:
                 self.iteration += 1
                 self.steps += batch.reward.size
                 self._count(episodes)
+                if self.simtrace is not None:
+                    self.simtrace.collected(self.iteration, metrics)
 
                 trial = None
                 lapped = self.best_lap is not None
@@ -218,6 +225,8 @@ class Training:
         begin = self.learner.begin if isinstance(self.learner, Remembering) else None
         trial = self.trials.run(self.learner.greedy, self.steps, begin)
         report = trial.report
+        if self.simtrace is not None:
+            self.simtrace.evaluated(report)
         if trial.first_clean:
             self.run.log_event(
                 "clean_laps",
@@ -255,6 +264,9 @@ class Training:
         packed = {f"learner.{k}": v for k, v in arrays.items()}
         packed |= {f"runner.{k}": v for k, v in self.runner.save().items()}
         packed["recent"] = self.recent
+        if self.simtrace is not None:
+            state["simtrace"] = self.simtrace.checkpoint(self.iteration, self.steps, best=best)
+            packed |= {f"simtrace.{k}": v for k, v in self.simtrace.arrays().items()}
         if self.learner.replay is not None:
             state["replay"], arrays = self._write_replay(self.learner.replay)
             packed |= {f"replay.{k}": v for k, v in arrays.items()}
@@ -333,6 +345,10 @@ class Training:
             self.iteration, self.steps = state["iteration"], state["steps"]
             self.episodes, self.best_lap = state["episodes"], state["best_lap"]
             self.trials.restore(state)
+            if self.simtrace is not None and "simtrace" in state:
+                self.simtrace.restore(run, state["simtrace"], below(arrays, "simtrace."))
+            elif self.simtrace is not None:  # a run of a version that kept no such logs
+                self.simtrace.open(run)
             return float(state["seconds"])
         except KeyError as error:
             raise RunError(

@@ -60,11 +60,20 @@ class Trial:
 
 
 class Trials:
-    """Tries drivers, and remembers the score of the best. Its owner is the training."""
+    """Tries drivers, and remembers the score of the best. Its owner is the training.
 
-    def __init__(self, settings: EnvSettings, evaluation: EvaluationSettings) -> None:
+    Args:
+        settings: the world and the task.
+        evaluation: how to try.
+        recorded: whether reports shall hold the episodes as DeepRacer logs them, with rewards.
+    """
+
+    def __init__(
+        self, settings: EnvSettings, evaluation: EvaluationSettings, *, recorded: bool = False
+    ) -> None:
         self._settings = evaluation
-        self._rewarded = evaluation.best_by == "reward"
+        self._recorded = recorded
+        self._rewarded = evaluation.best_by == "reward" or recorded
         self._env, self._again = (
             evaluation_env(
                 settings,
@@ -107,7 +116,10 @@ class Trials:
         `begin` is told the rows whose episodes begin; see `evaluate_policy`.
         """
         rewarded = self._rewarded
-        report, again = evaluate_policy(self._env, act, begin=begin, rewarded=rewarded), None
+        report = evaluate_policy(
+            self._env, act, begin=begin, rewarded=rewarded, recorded=self._recorded
+        )
+        again = None
         score = self._score(report)
         better = self.best is None or score >= self.best
         if better and report.completion == 1:

@@ -7,15 +7,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field, PositiveInt
 
-from hotlap.deepracer.logs import FIELDS, PREPARE, nearer
+from hotlap.config import Settings
+from hotlap.deepracer.logs import FIELDS, PREPARE, WORKERS_MOST, nearer
 from hotlap.deepracer.params import Columns, Params
 from hotlap.simulator import ROW_FIELDS, Command, State
 from hotlap.tasks.rules import Status
 from hotlap.track import Track
 from hotlap.types import Array, Float64
 
-__all__ = ["Episode", "Recorder"]
+__all__ = ["Episode", "LogSettings", "Recorder"]
+
+
+class LogSettings(Settings):
+    """DeepRacer's logs, in the folder `deepracer` of the Run."""
+
+    deepracer: bool | None = None
+    """Whether they are written; if not given, where the reward has DeepRacer's timing."""
+    cars: PositiveInt = Field(4, le=1000)
+    """How many of the cars are followed, the first ones; at least one for each worker."""
+    workers: int = Field(0, ge=0, le=WORKERS_MOST)
+    """Among how many workers' folders the cars are divided; 0: one for each track, up to 10."""
+    episodes: PositiveInt = 20
+    """Episodes of an iteration, over all workers: DeepRacer's `num_episodes_between_training`."""
+    lines: bool = True
+    """Whether SIM_TRACE_LOG lines are written besides the simtrace files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +120,15 @@ class Recorder:
                 still = self._standing.compute(start, command, start.steps + 1)
                 nothing = np.full(len(who), PREPARE)
                 rows = self._table(still, chosen, np.zeros(len(who)), nothing, moment)
-                for i in first:
+                for i in first.tolist():
                     self._rows[i].append(rows[i])
             later = moment[0] + self._dt, moment[1]
             rows = self._table(columns, chosen, reward[who], status[who], later)
         for i, row in enumerate(rows):
             self._rows[i].append(row)
         over = np.flatnonzero(status[who] != Status.IN_PROGRESS)
-        for i in over:
-            self._finish(int(i))
+        for car in over.tolist():
+            self._finish(car)
         if len(over):
             self._start(over, _part(now, who))
 
