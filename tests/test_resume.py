@@ -83,10 +83,13 @@ def same_training(one: Run, other: Run) -> None:
         assert arrays.keys() == expected.keys()
         for name in arrays:
             assert arrays[name].dtype == expected[name].dtype
+            if name == "runner.recorder.clock":  # of the wall
+                continue
             assert arrays[name].tobytes() == expected[name].tobytes(), name
         # What was best depends on how often it was tried: the end of each budget is one more.
         for document in (said, said_too):
             document.pop("seconds", None), document.pop("best", None), document.pop("clean", None)
+            document.pop("simtrace", None)
         assert said == said_too
     assert rows(one) == rows(other)
 

@@ -79,7 +79,7 @@ class Report:
     traces: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
     """What each trial drove."""
     episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)
-    """The same as DeepRacer logs it, a trial each; empty if that was not asked for."""
+    """The same as DeepRacer logs it, lap by lap; empty if that was not asked for."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the traces, ready for JSON."""
@@ -256,7 +256,7 @@ def evaluate_policy(
     steps = np.zeros(rows, int)
     first = env.state
     recorder = Recorder(env.simulator.tracks, np.arange(rows), dt=env.dt, late=env.late)
-    episodes: dict[int, Episode] = {}
+    episodes: list[Episode] = []
     if recorded:
         recorder.begin(first)
     while running.any():
@@ -266,8 +266,7 @@ def evaluate_policy(
         step = env.advance(action)
         if recorded:
             note_step(recorder, env, before, action, step, rewarded=rewarded)
-            for one in recorder.episodes():
-                episodes.setdefault(one.car, one)
+            episodes += [one for one in recorder.episodes() if running[one.car]]
         steps[running] += 1
         log.append((env.previous, command.speed, command.steering))
         for k, row in enumerate(step.ended):
@@ -315,7 +314,7 @@ def evaluate_policy(
         timed_out=int((status == Status.TIME_UP).sum()),
         mean_reward=float(reward.mean()) if rewarded else None,
         traces=traces,
-        episodes=tuple(episodes[row] for row in sorted(episodes)),
+        episodes=tuple(sorted(episodes, key=lambda one: one.car)),
     )
 
 

@@ -27,6 +27,18 @@ class Always:
         return np.full(len(fresh), self.action), np.zeros(len(fresh), np.float32)
 
 
+class Follower:
+    """Steers left or not at all, and so follows the oval."""
+
+    def __init__(self, env):
+        self.env = env
+
+    def act(self, observation, uniform, fresh):
+        state = self.env.state
+        turn = -2 * state.n - 1.5 * np.sin(state.heading_error) + 0.3 * state.curvature
+        return (turn > 0.05).astype(int), np.zeros(len(fresh), np.float32)
+
+
 def recorded(tmp_path, timing, *, action=1, cars=(0, 2), rows=3):
     """Return a runner of three cars that steer left, and its recorder."""
     (tmp_path / "reward_function.py").write_text(REWARD)
@@ -95,13 +107,7 @@ def test_rewards_of_all_rows_are_the_episodes_reward(tmp_path):
 def test_a_lap_ends_at_exactly_a_hundred_percent(tmp_path):
     runner, _ = recorded(tmp_path, "deepracer", cars=(0,), rows=1)
 
-    class Follower:
-        def act(self, observation, uniform, fresh):
-            state = runner.env.state
-            turn = -2 * state.n - 1.5 * np.sin(state.heading_error) + 0.3 * state.curvature
-            return (turn > 0.05).astype(int), np.zeros(1, np.float32)
-
-    runner.collect(Follower(), 700)
+    runner.collect(Follower(runner.env), 700)
 
     laps = [one.rows for one in runner.recorder.episodes()
             if one.rows[-1, AT["episode_status"]] == Status.LAP_COMPLETE]  # fmt: skip
@@ -140,3 +146,25 @@ def test_one_that_begins_midway_waits_for_the_next_episodes(tmp_path):
     starts = [one.rows[0, AT["tstamp"]] for one in episodes]
     assert min(starts) > 10 / 15
     assert all(one.rows[0, AT["steps"]] == 1 for one in episodes)
+
+
+def test_an_episode_of_several_laps_is_cut_at_the_line(tmp_path):
+    runner, _ = recorded(tmp_path, "deepracer", cars=(0,), rows=1)
+    env = VectorEnv(runner.env.settings.model_copy(update={"rules": resolve(
+        EnvSettings, {"rules.laps": 2}).rules}), 1, seed=1)  # fmt: skip
+    recorder = Recorder(env.simulator.tracks, np.array([0]), dt=env.dt, late=True)
+    runner = Runner(env, seed=1, recorder=recorder)
+    found = []
+    for _ in range(20):
+        runner.collect(Follower(env), 50)
+        found += recorder.episodes()
+
+    first, second = (one.rows for one in found[:2])
+    np.testing.assert_array_equal(second[0, [AT["X"], AT["Y"], AT["tstamp"]]],
+                                  first[-1, [AT["X"], AT["Y"], AT["tstamp"]]])  # fmt: skip
+    for lap in (first, second):
+        assert lap[0, AT["episode_status"]] == PREPARE
+        assert lap[-1, AT["episode_status"]] == Status.LAP_COMPLETE
+        assert lap[-1, AT["progress"]] == 100
+        np.testing.assert_array_equal(lap[:, AT["steps"]], np.arange(1, len(lap) + 1))
+    assert (second[:-1, AT["progress"]] < 100).all()

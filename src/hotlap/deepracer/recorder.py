@@ -37,7 +37,7 @@ class LogSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """What one car did from its start to its end."""
+    """What one car did from its start, or from the line, to the end of its lap or episode."""
 
     car: int
     """Row of the world."""
@@ -50,6 +50,7 @@ class Episode:
 class Recorder:
     """Keeps what some cars of a world do until their episodes are over.
 
+    An episode of several laps is handed over lap by lap, as DeepRacer's has one at most.
     DeepRacer's row i holds a state, the action chosen in it, and their reward. A reward that is
     paid for what the action led to stands in the row of the state that it led to, with that action.
 
@@ -140,8 +141,12 @@ class Recorder:
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays; after `episodes`."""
         rows = [np.stack(one) if one else np.empty((0, _WIDTH)) for one in self._rows]
+        joined = np.concatenate(rows)
+        clock = joined[:, _WALL].copy()  # apart: all else is the same whenever it is trained
+        joined[:, _WALL] = 0
         arrays = {
-            "rows": np.concatenate(rows),
+            "rows": joined,
+            "clock": clock,
             "lengths": np.array([len(one) for one in rows], np.int64),
             "tracks": self._tracks.copy(),
             "followed": self._followed.copy(),
@@ -154,7 +159,9 @@ class Recorder:
     def restore(self, arrays: dict[str, Array]) -> None:
         """Continue from what `save` returned."""
         ends = np.cumsum(arrays["lengths"])
-        pieces = np.split(arrays["rows"], ends[:-1])
+        joined = arrays["rows"].copy()
+        joined[:, _WALL] = arrays["clock"]
+        pieces = np.split(joined, ends[:-1])
         self._rows = [list(piece) for piece in pieces]
         self._tracks, self._steps = arrays["tracks"].copy(), int(arrays["steps"])
         self._followed, self._done = arrays["followed"].copy(), []
@@ -173,7 +180,8 @@ class Recorder:
             rows, track = np.stack(found), int(self._tracks[i])
             pair = rows[:, [_WAYPOINT, -1]].astype(np.int64)
             rows[:, _WAYPOINT] = nearer(self._waypoints[track], pair, rows[:, _X], rows[:, _Y])
-            self._done.append(Episode(int(self._cars[i]), track, rows[:, :-1]))
+            car = int(self._cars[i])
+            self._done += [Episode(car, track, lap) for lap in _laps(rows[:, :-1])]
         self._followed[i] = True
 
     def _table(
@@ -196,10 +204,29 @@ class Recorder:
         return table.T
 
 
-_STATUS, _REWARD = FIELDS.index("episode_status"), FIELDS.index("reward")
+_STEPS, _STATUS, _REWARD = (FIELDS.index(name) for name in ("steps", "episode_status", "reward"))
 _WAYPOINT, _X, _Y = (FIELDS.index(name) for name in ("closest_waypoint", "X", "Y"))
+_PROGRESS, _WALL = FIELDS.index("progress"), FIELDS.index("wall_clock")
 _WIDTH = len(FIELDS) + 1
 """While an episode runs, its rows also have the waypoint ahead."""
+
+
+def _laps(rows: Float64) -> list[Float64]:
+    """Cut an episode at the line: one of DeepRacer's has a lap at most.
+
+    The row that completes a lap is also the one that puts the car down for the next.
+    """
+    cuts = [k for k in np.flatnonzero(rows[:, _PROGRESS] == 100).tolist() if k < len(rows) - 1]
+    laps = []
+    for first, last in zip([0, *cuts], [*cuts, len(rows) - 1], strict=True):
+        lap = rows[first : last + 1].copy()
+        lap[:, _STEPS] = np.arange(1, len(lap) + 1)
+        if first:
+            lap[0, [_STATUS, _REWARD, _PROGRESS]] = PREPARE, 0, 0
+        if last in cuts:
+            lap[-1, _STATUS] = Status.LAP_COMPLETE
+        laps.append(lap)
+    return laps
 
 
 def _part(state: State, rows: Array) -> State:
