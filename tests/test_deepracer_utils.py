@@ -141,17 +141,18 @@ def test_every_episode_is_told_apart(read):
 
 
 def test_steps_take_a_fifteenth_of_a_second(read):
-    _, _, found = read
+    run, _, found = read
+    files = list((run.path / "deepracer").rglob("training-simtrace/*.csv"))
 
     assert found["step_ms"] == pytest.approx(1000 / 15, abs=0.01)
     assert found["evaluation_step_ms"] == pytest.approx(1000 / 15, abs=0.01)
-    assert found["timed"] == found["iterations"] * len(found["workers"])
+    assert found["timed"] == len(files) >= found["iterations"]
 
 
 def test_the_evaluation_is_read_lap_by_lap(read):
     _, report, found = read
 
-    assert found["evaluation_columns"] == 22  # the 20 without unique_episode, and the stream
+    assert found["evaluation_columns"] == 21  # the stream in place of unique_episode
     assert found["evaluation_rows"] == sum(len(one.rows) for one in report.episodes)
     assert sum(found["evaluation"]["complete"]) == report.laps_completed
     assert sum(found["evaluation"]["off_track"]) == report.off_tracks
