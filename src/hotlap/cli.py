@@ -240,11 +240,19 @@ def evaluate(
     randomized: Annotated[
         bool, typer.Option("--randomized", help="A car and a look of its own for each trial.")
     ] = False,
+    deepracer: Annotated[
+        bool,
+        typer.Option(
+            "--deepracer",
+            help="A stumble does not end a trial but costs the run's evaluation.penalties.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Let a run's driver lap, alone and greedy, and report how it did."""
     from hotlap.evaluate import evaluate as verb
+    from hotlap.trials import penalties_of
 
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
@@ -258,7 +266,10 @@ def evaluate(
         drivers = {number: one for number, one in population.runs().items() if one.checkpoints()}
         if not drivers:
             raise ConfigError(f"{run}: no seed of it has a checkpoint yet; train longer")
-        facts = {number: verb(one, **how).as_dict() for number, one in drivers.items()}
+        facts = {
+            number: verb(one, **how, penalties=penalties_of(one) if deepracer else None).as_dict()
+            for number, one in drivers.items()
+        }
         for said in facts.values():
             _warn(said)
         print_population(population.as_dict(facts) | {"reports": facts}, as_json)
@@ -266,6 +277,7 @@ def evaluate(
     from hotlap.runs import Run
     from hotlap.simtrace import write_evaluation
 
+    how["penalties"] = penalties_of(Run.open(run)) if deepracer else None
     report = verb(run, **how, recorded=True)
     _warn(report.as_dict())
     if as_json:

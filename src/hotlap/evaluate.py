@@ -16,6 +16,7 @@ from hotlap.env import EnvSettings, VectorEnv, env_settings
 from hotlap.errors import ConfigError, RunError
 from hotlap.inputs import changed_inputs
 from hotlap.limit import Rule, lap_bound
+from hotlap.penalties import PenaltySettings
 from hotlap.runner import note_step
 from hotlap.runs import Run, lap_times
 from hotlap.simulator import State
@@ -47,7 +48,7 @@ class Report:
     laps_completed: int
     """Over all trials."""
     completion: float
-    """Fraction of trials that finished every lap without leaving the track."""
+    """Fraction of trials that finished every lap; without penalties, a stumble ends a trial."""
     progress: float
     """Mean fraction of the laps that a trial drove."""
     finished: tuple[bool, ...]
@@ -58,14 +59,20 @@ class Report:
     mean_lap_s: float | None
     """Over all completed laps."""
     off_tracks: int
+    """How often a car left the track, which ends its trial unless there are penalties; and so the
+    next three."""
     crashes: int
-    """Trials that ended at an obstacle or another car."""
+    """How often one ran into an obstacle or another car."""
     immobilized: int
     reversed: int
     timed_out: int
     """Trials that the clock cut off before their last lap was complete."""
     mean_reward: float | None
     """Of an episode, where the reward was computed."""
+    resets: int = 0
+    """How often a car was put back on the road."""
+    penalties_s: float = 0.0
+    """What the cars waited for that, in all; it is part of the lap times."""
     limit_s: float | None = None
     """Flying lap of a point mass with the car's grip and motor, which no driver can beat; None if
     CasADi is not installed, on several tracks, with randomised cars, or where it takes longer than
@@ -112,6 +119,7 @@ def evaluate(
     checkpoint: Literal["best", "last"] = "best",
     randomized: bool = False,
     recorded: bool = False,
+    penalties: PenaltySettings | None = None,
     seed: int = 0,
     threads: int | None = None,
 ) -> Report:
@@ -121,14 +129,16 @@ def evaluate(
         run: the Run or its directory.
         track: name or file of another track, or several with commas between, over which the trials
             take turns; the run's first one if None.
-        trials: from how many starts; 5 if None, or as many as there are tracks. The first is on the
-            start line, at rest; the others are spread over the lap, and a little off the line as
-            `seed` decides.
+        trials: from how many starts; 5 if None, with penalties 1, or as many as there are tracks.
+            The first is on the start line, at rest; the others are spread over the lap, and a
+            little off the line as `seed` decides.
         laps: how many laps each trial is to finish; on an open track it is once to its end.
         checkpoint: which driver of the run.
         randomized: whether each trial has a car and a look of its own, from the run's whole ranges.
         recorded: whether the report shall hold the episodes as DeepRacer logs them; their rewards
             are 0, for the run's reward file is not executed.
+        penalties: what a stumble costs, where trials go on after it as in DeepRacer's evaluations;
+            None: it ends the trial.
         seed: of the starts, cars and looks.
         threads: how many threads the world uses.
 
@@ -143,11 +153,18 @@ def evaluate(
     settings = settings.model_copy(update={"track": course})
     count = len(settings.track_names())
     if trials is None:
-        trials = max(5, count)
+        trials = max(5 if penalties is None else 1, count)
     elif track is not None and trials < count:
         raise ConfigError(f"trials: {count} tracks need as many starts (got {trials})")
     size = (policy.action.kind == "discrete", policy.action.size)
-    env = evaluation_env(settings, trials=trials, laps=laps, randomized=randomized, threads=threads)
+    env = evaluation_env(
+        settings,
+        trials=trials,
+        laps=laps,
+        randomized=randomized,
+        penalties=penalties,
+        threads=threads,
+    )
     if size != (env.actions.discrete, env.actions.size):
         raise RunError(
             f"{opened.path}: the driver answers {policy.action.kind} actions of size "
@@ -187,6 +204,7 @@ def evaluation_env(
     laps: int,
     rewarded: bool = False,
     randomized: bool = False,
+    penalties: PenaltySettings | None = None,
     threads: int | None = None,
 ) -> VectorEnv:
     """Build the environment that evaluates: spread starts at rest, a number of laps.
@@ -213,13 +231,17 @@ def evaluation_env(
     laps = laps if all(course.closed for course in courses) else 1
     longest = max(course.length for course in courses)
     limit = max(30.0, longest * laps * _LAP_SECONDS_PER_METRE)
+    if penalties is not None:
+        limit += penalties.resets * penalties.longest
     changes |= {"rules.laps": laps, "rules.time_limit": limit}
     if settings.rules.off_track == "never":  # a lap beside the road is no clean lap
         changes["rules.off_track"] = "all_wheels"
     changes["opponents.share"] = 0  # alone, but it looks out for others as it learned to
     changes["rules.crash"] = True  # nor is one that pushes others away
     rows = trials * settings.traffic.cars  # each car of a world is a trial
-    return VectorEnv(resolve(EnvSettings, plain, changes), rows, threads=threads)
+    return VectorEnv(
+        resolve(EnvSettings, plain, changes), rows, threads=threads, penalties=penalties
+    )
 
 
 def evaluate_policy(
@@ -259,10 +281,14 @@ def evaluate_policy(
     episodes: list[Episode] = []
     if recorded:
         recorder.begin(first)
+    stumbles, resets, paid = np.zeros((rows, len(Status)), int), np.zeros(rows, int), np.zeros(rows)
     while running.any():
         action = act(observation)
         command = env.actions.decode(action)
-        before = env.state
+        before, fines = env.state, env.penalties
+        if fines is not None:  # an episode that ends takes its own along
+            stumbles[running], resets[running] = fines.stumbles[running], fines.resets[running]
+            paid[running] = fines.paid[running]
         step = env.advance(action)
         if recorded:
             note_step(recorder, env, before, action, step, rewarded=rewarded)
@@ -290,6 +316,8 @@ def evaluate_policy(
         times.append(tuple(float(t) for t in lap_times(trace, length))[:laps])
     finished = status == Status.LAP_COMPLETE
     every = [t for trial in times for t in trial]
+    stumbles[np.arange(rows), status] += 1
+    counts = stumbles.sum(axis=0)
     driven = [
         min(1.0, float(trace["travelled"][-1]) / (laps * track.length))
         for trace, track in zip(traces, tracks, strict=True)
@@ -307,12 +335,14 @@ def evaluate_policy(
         lap_times_s=tuple(times),
         best_lap_s=min(every, default=None),
         mean_lap_s=float(np.mean(every)) if every else None,
-        off_tracks=int((status == Status.OFF_TRACK).sum()),
-        crashes=int((status == Status.CRASHED).sum()),
-        immobilized=int((status == Status.IMMOBILIZED).sum()),
-        reversed=int((status == Status.REVERSED).sum()),
-        timed_out=int((status == Status.TIME_UP).sum()),
+        off_tracks=int(counts[Status.OFF_TRACK]),
+        crashes=int(counts[Status.CRASHED]),
+        immobilized=int(counts[Status.IMMOBILIZED]),
+        reversed=int(counts[Status.REVERSED]),
+        timed_out=int(counts[Status.TIME_UP]),
         mean_reward=float(reward.mean()) if rewarded else None,
+        resets=int(resets.sum()),
+        penalties_s=round(float(paid.sum()), 6),
         traces=traces,
         episodes=tuple(sorted(episodes, key=lambda one: one.car)),
     )

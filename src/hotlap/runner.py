@@ -148,11 +148,16 @@ def note_step(
 
     Unless `rewarded`, rewards are noted as 0.
     """
-    status = np.zeros(env.rows, np.int32)
-    status[transition.ended] = transition.episodes.status
+    status, over = np.zeros((2, env.rows), np.int32)
+    if env.penalties is not None:
+        status[:] = env.penalties.status
+    status[transition.ended], over[transition.ended] = transition.episodes.status, 1
     command = env.decode(action)
     reward = transition.reward if rewarded else np.zeros(env.rows, np.float32)
-    recorder.take(before, command, action, env.previous, reward, status, env.state)
+    pauses = None if env.penalties is None else env.penalties.pauses
+    recorder.take(
+        before, command, action, env.previous, reward, status, over > 0, env.state, pauses=pauses
+    )
 
 
 def _joined(episodes: list[Episodes]) -> Episodes:

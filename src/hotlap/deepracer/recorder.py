@@ -91,7 +91,9 @@ class Recorder:
         after: State,
         reward: Array,
         status: Array,
+        over: Array,
         now: State,
+        pauses: Array | None = None,
     ) -> None:
         """Note a step of all rows of the world.
 
@@ -101,8 +103,10 @@ class Recorder:
             action: (N,) integers, or (N, 2) floats.
             after: what was reached.
             reward: (N,) of the step.
-            status: (N,) Status after it.
+            status: (N,) Status after it, or PAUSED.
+            over: (N,) whether the episode has ended.
             now: `after`, but for the rows whose episode has ended and whose next one has begun.
+            pauses: (N,) the penalty of those who wait [s]; None: nobody ever does.
         """
         who = self._cars
         start, command = _part(before, who), Command(command.steering[who], command.speed[who])
@@ -125,13 +129,15 @@ class Recorder:
                     self._rows[i].append(rows[i])
             later = moment[0] + self._dt, moment[1]
             rows = self._table(columns, chosen, reward[who], status[who], later)
+        if pauses is not None:
+            rows[:, _PAUSE] = pauses[who]
         for i, row in enumerate(rows):
             self._rows[i].append(row)
-        over = np.flatnonzero(status[who] != Status.IN_PROGRESS)
-        for car in over.tolist():
+        ended = np.flatnonzero(over[who])
+        for car in ended.tolist():
             self._finish(car)
-        if len(over):
-            self._start(over, _part(now, who))
+        if len(ended):
+            self._start(ended, _part(now, who))
 
     def episodes(self) -> list[Episode]:
         """Return the episodes that ended since the last call, in that order."""
@@ -181,6 +187,7 @@ class Recorder:
             pair = rows[:, [_WAYPOINT, -1]].astype(np.int64)
             rows[:, _WAYPOINT] = nearer(self._waypoints[track], pair, rows[:, _X], rows[:, _Y])
             car = int(self._cars[i])
+            rows[:, _CRASHES] = np.cumsum(rows[:, _CRASHES])
             self._done += [Episode(car, track, lap) for lap in _laps(rows[:, :-1])]
         self._followed[i] = True
 
@@ -206,6 +213,7 @@ class Recorder:
 
 _STEPS, _STATUS, _REWARD = (FIELDS.index(name) for name in ("steps", "episode_status", "reward"))
 _WAYPOINT, _X, _Y = (FIELDS.index(name) for name in ("closest_waypoint", "X", "Y"))
+_PAUSE, _CRASHES = FIELDS.index("pause_duration"), FIELDS.index("obstacle_crash_counter")
 _PROGRESS, _WALL = FIELDS.index("progress"), FIELDS.index("wall_clock")
 _WIDTH = len(FIELDS) + 1
 """While an episode runs, its rows also have the waypoint ahead."""
