@@ -22,6 +22,8 @@ __all__ = ["draw_boxes", "shades", "stand_boxes"]
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 """For short loops: to hand over an array costs as much as ten pixels."""
+_called: Any = njit(fastmath=True, error_model="numpy")
+"""What other modules call: it is compiled, and kept, with them."""
 _f4, _i4, _i8, _u8 = np.float32, np.int32, np.int64, np.uint64
 _ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 _NEAR = _f4(0.02)
@@ -146,7 +148,7 @@ def draw_boxes(  # type: ignore[no-untyped-def]
                                 out[_u8(at + c + 3 * column)] = value
 
 
-@_compiled
+@_called
 def stand_boxes(  # type: ignore[no-untyped-def]
     start, stop, inverse, kind, first, height, width, x, y, yaw, view, boxes, lenses
 ):
