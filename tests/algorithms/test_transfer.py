@@ -38,7 +38,11 @@ LEARNERS = {
     "dqn": ("discrete", DQNSettings, SMALL | QUICK | {"target_every": 2}),
     "dueling c51": ("discrete", DQNSettings, SMALL | QUICK | {"dueling": True, "head": "c51"}),
     "pqn": ("discrete", PQNSettings, SMALL | {"minibatch": 16}),
-    "distill": ("continuous", DistillSettings, {"practice": PRACTICE, "minibatch": 16}),
+    "distill": (
+        "continuous",
+        DistillSettings,
+        {"practice": PRACTICE, "minibatch": 16, "teacher": "a run"},
+    ),
 }
 EVERY = pytest.mark.parametrize("name", LEARNERS)
 SIZES = {"discrete": 3, "continuous": 2}
@@ -50,17 +54,9 @@ def learner(name, *, seed=7, actor=("camera", "state"), actions=None, **changes)
     made = settings(**(given | changes))
     made = make_learner(made, OBSERVATION, action, actor, actor, seed=seed, device="cpu")
     if name == "distill":  # a driver of PPO's teaches, so that the student learns at once
-        made._name = "student"
-        made._teacher = _teacher(action)
+        ppo = make_learner(PRACTICE, OBSERVATION, action, actor, actor, seed=3, device="cpu")
+        made.take_teacher(*ppo.policy_state())
     return made
-
-
-def _teacher(action):
-    from hotlap.algorithms.policy import NumpyPolicy
-
-    names = ("camera", "state")
-    ppo = make_learner(PRACTICE, OBSERVATION, action, names, names, seed=3, device="cpu")
-    return NumpyPolicy(*ppo.policy_state())
 
 
 def look(rng, *shape):
@@ -95,7 +91,8 @@ def update(ours, seed, *, numbers=2, steps=8, rows=4):
 
 def weights(ours):
     """Return what a learner saves of its weights, without what only its optimiser knows."""
-    no = ("adam.", "target.", "last.", "normalizer.", "reward.", "practice.", "memory.", "walk")
+    no = ("adam.", "target.", "last.", "normalizer.", "reward.", "practice.", "memory.", "walk",
+          "teacher.")  # fmt: skip
     saved = {k.removeprefix("student."): v for k, v in ours.save()[1].items()}
     return {k: v for k, v in saved.items() if not k.startswith(no) and k != "log_temperature"}
 
@@ -118,8 +115,6 @@ def test_frozen_layers_keep_their_bytes_and_the_others_move(name):
 
 @EVERY
 def test_what_is_frozen_continues_to_the_same_bytes(name):
-    if name == "distill":
-        pytest.skip("a distillation made by hand has no teacher of its own to save")
     through, other = (learner(name, freeze="camera.conv0") for _ in range(2))
     update(other, 5)
     update(through, 0)
