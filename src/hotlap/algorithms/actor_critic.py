@@ -19,9 +19,16 @@ from torch import Tensor
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
 from hotlap.algorithms.experience import Experience, Minibatch, Scales, match
-from hotlap.algorithms.networks import Adam, forward, initial_weights, joined, make_plan, numpy_of
+from hotlap.algorithms.networks import (
+    Adam,
+    forward,
+    initial_weights,
+    joined,
+    make_plan,
+    numpy_of,
+    uses_bfloat16,
+)
 from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
-from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
@@ -85,10 +92,7 @@ class ActorCritic:
             torch.set_num_threads(1)  # torch's own threads spin while they wait
         self._soft = isinstance(settings, SACSettings | QRSACSettings)
         self._actor, plan = self._plans(observation, actor, critic)
-        images = bool(self._actor.images or plan.images)
-        self._bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and images and worth_bfloat16(self._device)
-        )
+        self._bfloat16 = uses_bfloat16(settings.precision, self._device, self._actor, plan)
         self._critics = self._make_critics(plan)
         read = {name: observation[name] for name in (*self._actor.names, *plan.names)}
         self._read = tuple(read)

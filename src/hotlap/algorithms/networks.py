@@ -27,6 +27,7 @@ __all__ = [
     "numpy_of",
     "recall",
     "remember",
+    "uses_bfloat16",
 ]
 
 
@@ -151,6 +152,21 @@ def _least(cnn: _Cnn) -> int:
     for _, kernel, stride in reversed(cnn.conv):
         size = (size * cnn.pool - 1) * stride + kernel - (2 * (kernel // 2) if cnn.padded else 0)
     return size
+
+
+def uses_bfloat16(wish: str, device: torch.device, *plans: Plan) -> bool:
+    """Return whether networks compute in bfloat16, as settings' `precision` wishes.
+
+    `auto`: where one of them sees a camera and the processor itself has it; emulation is slow.
+    """
+    if wish != "auto":
+        return wish == "bfloat16"
+    if not any(plan.images for plan in plans):
+        return False
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:

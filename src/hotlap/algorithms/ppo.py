@@ -21,6 +21,7 @@ from hotlap.algorithms.networks import (
     initial_weights,
     make_plan,
     numpy_of,
+    uses_bfloat16,
 )
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
@@ -31,7 +32,7 @@ from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
 from hotlap.errors import ConfigError, DivergedError, RunError, SimulationError
 from hotlap.types import Array, Float32
 
-__all__ = ["PPO", "clipped_objective", "value_error", "worth_bfloat16"]
+__all__ = ["PPO", "clipped_objective", "value_error"]
 
 
 class PPO:
@@ -106,10 +107,7 @@ class PPO:
 
         plans = (self._actor, self._critic)
         images = [math.prod(i.shape) for plan in plans for i in plan.images.values()]
-        wish = settings.precision
-        self._bfloat16 = wish == "bfloat16" or (
-            wish == "auto" and bool(images) and worth_bfloat16(self._device)
-        )
+        self._bfloat16 = uses_bfloat16(settings.precision, self._device, *plans)
         self._shard = shard_rows(images)
         if self._device.type != "cpu":
             self._shard = settings.minibatch
@@ -516,14 +514,6 @@ def value_error(difference: Tensor, kind: Literal["mse", "huber"]) -> Tensor:
     if kind == "mse":
         return difference.square()
     return functional.huber_loss(difference, torch.zeros_like(difference), reduction="none")
-
-
-def worth_bfloat16(device: torch.device) -> bool:
-    """Return whether the processor itself computes in bfloat16; emulation is slow."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 _MASK = 0xFFFFFFFFFFFFFFFF

@@ -15,10 +15,16 @@ from torch.nn import functional
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.critics import quantile_huber
 from hotlap.algorithms.experience import Experience, Minibatch, Scales, match
-from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan, numpy_of
+from hotlap.algorithms.networks import (
+    Adam,
+    forward,
+    initial_weights,
+    make_plan,
+    numpy_of,
+    uses_bfloat16,
+)
 from hotlap.algorithms.normalizer import RunningNormalizer
 from hotlap.algorithms.policy import Plan
-from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
 from hotlap.algorithms.settings import DQNSettings, PQNSettings, check_actions
@@ -62,9 +68,7 @@ class QNetwork:
             hidden = (*hidden[:-1], 2 * hidden[-1])
         change = {"activation": "relu", "layer_norm": settings.layer_norm, "hidden": hidden}
         self.plan: Plan = plan.model_copy(update=change)
-        self._bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and bool(plan.images) and worth_bfloat16(device)
-        )
+        self._bfloat16 = uses_bfloat16(settings.precision, device, plan)
         self.support = torch.linspace(*self.range, self.parts, device=device)
 
     def initial(self, rng: np.random.Generator) -> dict[str, Float32]:

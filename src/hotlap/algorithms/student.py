@@ -11,9 +11,15 @@ import torch
 from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec, ObservationSpec, shard_rows
-from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan, numpy_of
+from hotlap.algorithms.networks import (
+    Adam,
+    forward,
+    initial_weights,
+    make_plan,
+    numpy_of,
+    uses_bfloat16,
+)
 from hotlap.algorithms.normalizer import RunningNormalizer, normalize
-from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
 from hotlap.algorithms.transfer import frozen_weights
@@ -73,9 +79,7 @@ class Student:
         self._adam = Adam(list(self._learned.values()))
         self._normalizers = {k: RunningNormalizer(n) for k, n in self._plan.vectors.items()}
         images = [math.prod(image.shape) for image in self._plan.images.values()]
-        self._bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and bool(images) and worth_bfloat16(self._device)
-        )
+        self._bfloat16 = uses_bfloat16(settings.precision, self._device, self._plan)
         self._shard = shard_rows(images)
         if self._device.type != "cpu":
             self._shard = 1 << 20
