@@ -39,6 +39,7 @@ from hotlap.algorithms.settings import (
     check_actions,
 )
 from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.draws import generator
 from hotlap.errors import DivergedError
 from hotlap.types import Array, Float32
 
@@ -98,7 +99,7 @@ class ActorCritic:
         self._read = tuple(read)
         self._scales = Scales(settings, read, self._device)
         self._experience = Experience(settings, read, action, self._scales, alpha=0.0, seed=seed)
-        rng = np.random.Generator(np.random.Philox(seed & 0xFFFFFFFFFFFFFFFF))
+        rng = generator(seed)
         first = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
         if isinstance(settings, SACSettings | QRSACSettings) and not self._choices:
             first["actor.head.bias"][action.size :] = math.log(settings.initial_std)

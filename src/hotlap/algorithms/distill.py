@@ -22,6 +22,7 @@ from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import Student, shifted
 from hotlap.algorithms.transfer import Saved, Transfer, carry
+from hotlap.draws import generator
 from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array, Float32
 
@@ -41,7 +42,6 @@ _LONG = 32_768
 """or so many frames, whatever they do."""
 _HOPEFUL = 2.0
 """Failures of a car in the time of a check, with noise, below which the teacher may pass it."""
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class Memory:
@@ -355,8 +355,7 @@ class Distill:
         return shifted(seen_B, *rng.integers(-far, far + 1, (2, len(seen_B))))
 
     def _draws(self, purpose: int, count: int) -> np.random.Generator:
-        key = [self._seed & _MASK, (_STREAM << 1 | purpose) << 34 | count]
-        return np.random.Generator(np.random.Philox(key=key))
+        return generator(self._seed, (_STREAM << 1 | purpose) << 34 | count)
 
     def _begin_finetune(self) -> None:
         """Make the student an actor of PPO, and the teacher's critic its critic."""

@@ -15,12 +15,11 @@ from hotlap.algorithms.footprint import AT_ONCE
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.replay import Replay, Windows
 from hotlap.algorithms.settings import PQNSettings, ReplaySettings
+from hotlap.draws import generator
 from hotlap.errors import RunError, SimulationError
 from hotlap.types import Array
 
 __all__ = ["Experience", "Minibatch", "Scales", "match"]
-
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +177,7 @@ class Experience:
     def windows(self, count: int, length: int) -> Iterator[Windows]:
         """Yield stretches of steps: `count` for each gradient step that is due, once there are."""
         for _ in range(self._due if self.replay.head - self.replay.oldest > length else 0):
-            rng = self._rng()
+            rng = generator(self._seed, self.gradient_steps)
             self.gradient_steps += 1
             yield self.replay.windows(count, rng, length)
 
@@ -188,13 +187,9 @@ class Experience:
         learnable = max(0, self.transitions - self.settings.warmup)
         return int(self.settings.update_ratio * learnable + 1e-6) - self.gradient_steps
 
-    def _rng(self) -> np.random.Generator:
-        key = [self._seed & _MASK, self.gradient_steps]
-        return np.random.Generator(np.random.Philox(key=key))
-
     def _draw(self, parts: int, beta: float) -> Iterator[Minibatch]:
         settings, size = self.settings, self.settings.minibatch
-        rng = self._rng()
+        rng = generator(self._seed, self.gradient_steps)
         drawn = self.replay.draw(
             parts * size, rng, steps=settings.n_step, gamma=settings.gamma, beta=beta
         )

@@ -29,6 +29,7 @@ from hotlap.algorithms.returns import gae
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
 from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.draws import generator
 from hotlap.errors import ConfigError, DivergedError, RunError, SimulationError
 from hotlap.types import Array, Float32
 
@@ -84,7 +85,7 @@ class PPO:
         self._device = torch.device(device)
         self._shards = Shards(self._device, settings.threads)
         self._actor, self._critic = self._plans(observation, actor, critic)
-        rng = np.random.Generator(np.random.Philox(seed & _MASK))
+        rng = generator(seed)
         weights = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
         if action.kind == "continuous":
             log_std = np.full(action.size, math.log(settings.initial_std), np.float32)
@@ -187,8 +188,7 @@ class PPO:
         advantage = self._tensor(_rows(advantage_TN))
         history: list[dict[str, float]] = []
         for epoch in range(settings.epochs):
-            key = [self._seed & _MASK, self._updates << 16 | epoch]
-            rng = np.random.Generator(np.random.Philox(key=key))
+            rng = generator(self._seed, self._updates << 16 | epoch)
             for shards in self._minibatches(rng, batch.steps, batch.rows):
                 metrics = self._minibatch(inputs, rows, advantage[torch.cat(list(shards))], shards)
                 # The first minibatch has seen no change of the policy yet: its KL says nothing.
@@ -514,9 +514,6 @@ def value_error(difference: Tensor, kind: Literal["mse", "huber"]) -> Tensor:
     if kind == "mse":
         return difference.square()
     return functional.huber_loss(difference, torch.zeros_like(difference), reduction="none")
-
-
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 def _rows(values_TN: Array) -> Array:

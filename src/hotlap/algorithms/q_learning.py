@@ -29,12 +29,11 @@ from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
 from hotlap.algorithms.settings import DQNSettings, PQNSettings, check_actions
 from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.draws import generator
 from hotlap.errors import ConfigError, DivergedError
 from hotlap.types import Array, Float32
 
 __all__ = ["DQN", "PQN", "QNetwork", "c51_projection", "explore"]
-
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class QNetwork:
@@ -200,7 +199,7 @@ class _QLearner(ABC):
         self._network = QNetwork(settings, observation, actor, action.size, self._device)
         self._read = {name: observation[name] for name in self._network.plan.names}
         self._scales = Scales(settings, self._read, self._device)
-        rng = np.random.Generator(np.random.Philox(seed & _MASK))
+        rng = generator(seed)
         first = self._network.initial(rng)
         self._weights = {k: self._scales.tensor(v).requires_grad_() for k, v in first.items()}
         self._frozen = frozen_weights(settings.freeze, self._weights)
@@ -495,8 +494,7 @@ class PQN(_QLearner):
         history: list[Tensor] = []
         parts = -(-count // settings.minibatch)
         for epoch in range(settings.epochs):
-            key = [self._seed & _MASK, self._updates << 16 | epoch]
-            order = np.random.Generator(np.random.Philox(key=key)).permutation(count)
+            order = generator(self._seed, self._updates << 16 | epoch).permutation(count)
             for part in np.array_split(order, parts):
                 index = torch.from_numpy(part).to(self._device)
                 seen = {name: values.index_select(0, index) for name, values in inputs.items()}

@@ -23,6 +23,7 @@ from hotlap.algorithms.normalizer import RunningNormalizer, normalize
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
 from hotlap.algorithms.transfer import frozen_weights
+from hotlap.draws import generator
 from hotlap.errors import DivergedError, RunError
 from hotlap.types import Array, Float32
 
@@ -30,7 +31,6 @@ __all__ = ["Student", "imitation_error", "shifted"]
 
 _LONGEST = 1.0
 """Longer gradients are shortened to this."""
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class Student:
@@ -67,8 +67,7 @@ class Student:
         self._averaging = averaging
         self._device = torch.device(device)
         self._plan = make_plan(settings.network, observation, names, action.size)
-        rng = np.random.Generator(np.random.Philox(seed & _MASK))
-        first = initial_weights(self._plan, 0.01, rng)
+        first = initial_weights(self._plan, 0.01, generator(seed))
         self._weights = {k: torch.tensor(v, device=self._device) for k, v in first.items()}
         self.frozen = frozen_weights(freeze, self._weights)
         """Weights that do not move."""
