@@ -107,7 +107,8 @@ def generator(seed: int, count: int | None = None) -> np.random.Generator:
     """
     if count is None:
         return np.random.Generator(np.random.Philox(seed & _MASK))
-    return np.random.Generator(np.random.Philox(key=[seed & _MASK, count]))
+    # As a list NumPy would make floats of seeds from 2**63 on, and drop their last digits.
+    return np.random.Generator(np.random.Philox(key=np.array([seed & _MASK, count], np.uint64)))
 
 
 def _mix(key: Array) -> Array:
