@@ -287,7 +287,7 @@ def test_values_and_advantages_are_a_slow_twin_s():
     )  # fmt: skip
     earlier = drive(made, seed=3)
     made.update(earlier, progress=0.0)
-    arrays, scale = made.save()[1], made._normalizers["state"]
+    arrays, scale = made.save()[1], made._scales.normalizers["state"]
     batch = drive(made, seed=4, ends=0.15, fresh=earlier.ended[-1])
     w = {k.removeprefix("critic."): torch.from_numpy(v) for k, v in arrays.items()
          if k.startswith("critic.")}  # fmt: skip
@@ -325,7 +325,7 @@ def test_values_and_advantages_are_a_slow_twin_s():
                 after = batch.observation["state"][t + 1, n]
             following[t, n], _ = value(after, before, state)
 
-    inputs = made._inputs({"state": batch.observation["state"].reshape(-1, 5)}, ("state",))
+    inputs = made._scales.inputs({"state": batch.observation["state"].reshape(-1, 5)}, ("state",))
     inputs |= made._remembered(batch)
     found, advantage = made._advantages(batch, inputs)
 

@@ -104,7 +104,7 @@ class ActorCritic:
         if isinstance(settings, SACSettings | QRSACSettings) and not self._choices:
             first["actor.head.bias"][action.size :] = math.log(settings.initial_std)
         first |= {f"critic.{k}": v for k, v in self._critics.initial(rng).items()}
-        self._weights = {k: self._parameter(v) for k, v in first.items()}
+        self._weights = {k: self._scales.tensor(v).requires_grad_() for k, v in first.items()}
         followed = "critic." if self._soft else ""
         self._targets = {
             k: self._scales.tensor(v) for k, v in first.items() if k.startswith(followed)
@@ -124,7 +124,7 @@ class ActorCritic:
         self._log_temperature: Tensor | None = None
         if isinstance(settings, SACSettings | QRSACSettings) and settings.temperature is None:
             start = np.full(1, math.log(settings.initial_temperature), np.float32)
-            self._log_temperature = self._parameter(start)
+            self._log_temperature = self._scales.tensor(start).requires_grad_()
             self._adams["temperature"] = Adam([self._log_temperature])
         self._walk: Float32 = np.zeros((0, action.size), np.float32)
         self._adopted = False
@@ -411,10 +411,6 @@ class ActorCritic:
             inputs = self._scales.inputs(observation, self._actor.names)
             weights = below(self._weights, "actor.")
             return numpy_of(forward(self._actor, weights, inputs, bfloat16=self._bfloat16))
-
-    def _parameter(self, values: Array) -> Tensor:
-        found = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
-        return found.requires_grad_()
 
     # --- saved and restored ---
 

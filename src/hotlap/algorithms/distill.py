@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
+from hotlap.algorithms.experience import match
 from hotlap.algorithms.learner import Phase
 from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
 from hotlap.algorithms.ppo import PPO
@@ -23,7 +24,7 @@ from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import Student, shifted
 from hotlap.algorithms.transfer import Saved, Transfer, carry
 from hotlap.draws import generator
-from hotlap.errors import ConfigError, RunError
+from hotlap.errors import ConfigError
 from hotlap.types import Array, Float32
 
 __all__ = ["Distill", "Memory"]
@@ -418,7 +419,7 @@ class Distill:
         Raises:
             RunError: it was saved by another algorithm, version, network or observation.
         """
-        _check_kind(meta)
+        match("distill", {}, meta, arrays)
         self._practice.restore(meta["practice"], below(arrays, "practice."))
         self._student.restore(below(arrays, "student."), int(meta["student_steps"]))
         self._memory.restore(below(arrays, "memory."))
@@ -468,14 +469,6 @@ class Distill:
 
 
 _COUNTS = ("practised", "acts", "frames", "calm")
-
-
-def _check_kind(meta: Mapping[str, Any]) -> None:
-    if (meta.get("kind"), meta.get("format")) != ("distill", 1):
-        raise RunError(
-            f"the checkpoint is of kind {meta.get('kind')!r}, format {meta.get('format')!r}; "
-            "this is distill, format 1"
-        )
 
 
 def _failed(batch: Batch) -> Array:

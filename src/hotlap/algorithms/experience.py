@@ -1,4 +1,4 @@
-"""Experience: what a learner from a replay remembers, on the scales on which it learns from it."""
+"""Experience: what a learner from a replay remembers, and the scales on which networks learn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.footprint import AT_ONCE
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.replay import Replay, Windows
-from hotlap.algorithms.settings import PQNSettings, ReplaySettings
+from hotlap.algorithms.settings import PPOSettings, PQNSettings, ReplaySettings
 from hotlap.draws import generator
 from hotlap.errors import RunError, SimulationError
 from hotlap.types import Array
@@ -55,7 +55,7 @@ class Scales:
 
     def __init__(
         self,
-        settings: ReplaySettings | PQNSettings,
+        settings: PPOSettings | ReplaySettings | PQNSettings,
         observation: Mapping[str, ObservationSpec],
         device: torch.device,
     ) -> None:
@@ -106,7 +106,10 @@ class Scales:
         return found
 
     def tensor(self, values: Array) -> Tensor:
-        """Copy an array to the device, into memory of torch's own alignment."""
+        """Copy an array to the device.
+
+        In torch's own memory its alignment, and so the last bit of a sum, is always the same.
+        """
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
 
     def save(self) -> dict[str, Array]:

@@ -93,22 +93,23 @@ class RecurrentPPO(PPO):
     def value(self, observation: Mapping[str, Array]) -> Float32:
         """Return the critic's estimate for N rows whose episodes begin, in units of reward."""
         rows = len(observation[self._critic.names[0]])
-        inputs = self._inputs(observation, self._critic.names)
+        inputs = self._scales.inputs(observation, self._critic.names)
         if self._critic.previous_action:
             inputs["previous_action"] = torch.zeros(rows, self._action.size, device=self._device)
         nothing = torch.zeros(rows, self._critic.memory, device=self._device)
         found = self._through("critic", inputs, nothing, None)[0]
-        return np.asarray(found[:, 0].cpu().numpy() * np.float32(self._reward_scale))
+        return np.asarray(found[:, 0].cpu().numpy() * np.float32(self._scales.reward))
 
     def _advance(
         self, observation: Mapping[str, Array], carried: Float32
     ) -> tuple[Tensor, Float32]:
         """Run the actor by a step: its output, and what its units reach."""
         units = self._actor.memory
-        inputs = self._inputs(observation, self._actor.names)
+        inputs = self._scales.inputs(observation, self._actor.names)
         if self._actor.previous_action:
-            inputs["previous_action"] = self._tensor(carried[:, units:])
-        output, hidden = self._through("actor", inputs, self._tensor(carried[:, :units]), None)
+            inputs["previous_action"] = self._scales.tensor(carried[:, units:])
+        before = self._scales.tensor(carried[:, :units])
+        output, hidden = self._through("actor", inputs, before, None)
         return output, np.array(hidden[0].cpu().numpy())
 
     def _with_action(self, hidden: Float32, action: Array) -> Float32:
@@ -142,17 +143,16 @@ class RecurrentPPO(PPO):
                 "one; a memory learns from what it drove itself"
             )
         carried, critic = begun
-        units = self._actor.memory
+        units, tensor = self._actor.memory, self._scales.tensor
         fresh = np.zeros(batch.ended.shape, bool)
         fresh[1:] = batch.ended[:-1]
         self._sequences = _Sequences(
-            {"actor": self._tensor(carried[:, :units]), "critic": self._tensor(critic)},
-            self._tensor(fresh),
+            {"actor": tensor(carried[:, :units]), "critic": tensor(critic)}, tensor(fresh)
         )
         if not self._actor.previous_action:
             return {}
         before = actions_before(batch, carried[:, units:], self._action.size)
-        return {"previous_action": self._tensor(before.reshape(-1, before.shape[2]))}
+        return {"previous_action": tensor(before.reshape(-1, before.shape[2]))}
 
     def _advantages(self, batch: Batch, inputs: Mapping[str, Tensor]) -> tuple[Float32, Float32]:
         units = self._critic.memory
@@ -167,10 +167,10 @@ class RecurrentPPO(PPO):
         ended = batch.ended
 
         def after(seen: Mapping[str, Array], hidden_BH: Array, done_BA: Array) -> Float32:
-            given = self._inputs(seen, self._critic.names)
+            given = self._scales.inputs(seen, self._critic.names)
             if self._critic.previous_action:
-                given["previous_action"] = self._tensor(done_BA)
-            found = self._through("critic", given, self._tensor(hidden_BH), None)[0]
+                given["previous_action"] = self._scales.tensor(done_BA)
+            found = self._through("critic", given, self._scales.tensor(hidden_BH), None)[0]
             return np.array(found[:, 0].cpu().numpy())
 
         following = after(batch.last_observation, hidden_TNH[-1], done[-1])
