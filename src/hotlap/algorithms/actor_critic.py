@@ -24,7 +24,7 @@ from hotlap.algorithms.networks import (
     forward,
     initial_weights,
     joined,
-    make_plan,
+    make_plans,
     numpy_of,
     uses_bfloat16,
 )
@@ -72,6 +72,8 @@ class ActorCritic:
 
     _free: tuple[str, ...] = ("walk", "reward.return")
     """Arrays of a checkpoint that have the length of the last batch, whatever it was."""
+    _remembers = False
+    """Whether its networks may have a memory."""
 
     def __init__(
         self,
@@ -136,14 +138,14 @@ class ActorCritic:
         critic: tuple[str, ...],
     ) -> tuple[Plan, Plan]:
         """Lay out the actor and what a critic sees."""
-        settings = self.settings
-        outputs = self._action.size * (2 if self._soft and not self._choices else 1)
+        settings, size = self.settings, self._action.size
+        outputs = size * (2 if self._soft and not self._choices else 1)
         quantiles = settings.quantiles if isinstance(settings, QRSACSettings) else 1
-        said = self._action.size if self._choices else quantiles
-        return (
-            make_plan(settings.network, observation, actor, outputs),
-            make_plan(settings.network, observation, critic, said),
-        )
+        said = size if self._choices else quantiles
+        return make_plans(
+            settings.network, observation, actor, critic, (outputs, said),
+            actions=size if self._remembers else None,
+        )  # fmt: skip
 
     def _make_critics(self, plan: Plan) -> Critics:
         settings = self.settings

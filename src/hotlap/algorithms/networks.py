@@ -24,6 +24,7 @@ __all__ = [
     "initial_weights",
     "joined",
     "make_plan",
+    "make_plans",
     "numpy_of",
     "recall",
     "remember",
@@ -144,6 +145,25 @@ def make_plan(
         linear=bool(images) and cnn.linear,
         memory=settings.memory if remembers else 0,
         previous_action=(actions or 0) if remembers and settings.previous_action else 0,
+    )
+
+
+def make_plans(
+    settings: NetworkSettings,
+    observation: Mapping[str, ObservationSpec],
+    actor: Sequence[str],
+    critic: Sequence[str],
+    outputs: tuple[int, int],
+    *,
+    actions: int | None = None,
+) -> tuple[Plan, Plan]:
+    """Lay out an actor and a critic, which see these names and have such heads; see `make_plan`."""
+    remembers = settings.critic_memory
+    if remembers is None:
+        remembers = set(critic) <= set(actor)
+    return (
+        make_plan(settings, observation, actor, outputs[0], actions=actions),
+        make_plan(settings, observation, critic, outputs[1], actions=actions, remembers=remembers),
     )
 
 

@@ -20,7 +20,7 @@ from hotlap.algorithms.networks import (
     Adam,
     forward,
     initial_weights,
-    make_plan,
+    make_plans,
     numpy_of,
     uses_bfloat16,
 )
@@ -61,6 +61,8 @@ class PPO:
 
     _free: tuple[str, ...] = ("reward.return",)
     """Arrays of a checkpoint that have the length of the last batch, whatever it was."""
+    _remembers = False
+    """Whether its networks may have a memory."""
 
     def __init__(
         self,
@@ -84,7 +86,11 @@ class PPO:
         self._seed = seed
         self._device = torch.device(device)
         self._shards = Shards(self._device, settings.threads)
-        self._actor, self._critic = self._plans(observation, actor, critic)
+        size = action.size
+        self._actor, self._critic = make_plans(
+            settings.network, observation, actor, critic, (size, 1),
+            actions=size if self._remembers else None,
+        )  # fmt: skip
         rng = generator(seed)
         weights = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
         if action.kind == "continuous":
@@ -260,19 +266,6 @@ class PPO:
             arrays[f"normalizer.{name}.mean"] = self._scales.normalizers[name].mean
             arrays[f"normalizer.{name}.std"] = self._scales.normalizers[name].std
         return description, arrays
-
-    def _plans(
-        self,
-        observation: Mapping[str, ObservationSpec],
-        actor: tuple[str, ...],
-        critic: tuple[str, ...],
-    ) -> tuple[Plan, Plan]:
-        """Lay out actor and critic."""
-        network = self.settings.network
-        return (
-            make_plan(network, observation, actor, self._action.size),
-            make_plan(network, observation, critic, 1),
-        )
 
     def _sample(self, output: Tensor, uniform: Array) -> tuple[Array, Float32]:
         """Return actions and their log-probabilities, decided by uniform numbers."""
