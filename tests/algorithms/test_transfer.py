@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from worlds import OBSERVATION, driven, look
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, ObservationSpec
 from hotlap.algorithms.learner import make_learner
 from hotlap.algorithms.settings import (
     DDPGSettings,
@@ -20,10 +21,6 @@ from hotlap.algorithms.settings import (
 from hotlap.algorithms.transfer import Transfer, frozen_weights
 from hotlap.errors import ConfigError, RunError
 
-OBSERVATION = {
-    "camera": ObservationSpec((24, 32, 1), "uint8"),
-    "state": ObservationSpec((5,), "float32"),
-}
 SMALL = {"network": NetworkSettings(mlp=(16, 16)), "precision": "float32"}
 QUICK = {"minibatch": 16, "warmup": 0, "update_ratio": 0.125, "capacity": 400}
 PRACTICE = PPOSettings(**SMALL, minibatch=16, threads=1, freeze=())
@@ -59,13 +56,6 @@ def learner(name, *, seed=7, actor=("camera", "state"), actions=None, **changes)
     return made
 
 
-def look(rng, *shape):
-    return {
-        "camera": rng.integers(0, 256, (*shape, 24, 32, 1)).astype(np.uint8),
-        "state": rng.normal(1.0, 2.0, (*shape, 5)).astype(np.float32),
-    }
-
-
 def update(ours, seed, *, numbers=2, steps=8, rows=4):
     """Let a learner act on what is drawn at random, and learn from it."""
     rng = np.random.default_rng(seed)
@@ -75,17 +65,10 @@ def update(ours, seed, *, numbers=2, steps=8, rows=4):
         now = {name: values[t] for name, values in seen.items()}
         uniform = rng.uniform(0.01, 0.99, (rows, numbers)).astype(np.float32)
         acts.append(ours.act(now, uniform, np.zeros(rows, bool)))
-    terminated, truncated = rng.random((2, steps, rows)) < 0.1
-    batch = Batch(
-        observation=seen,
-        last_observation=look(rng, rows),
-        action=np.stack([action for action, _ in acts]),
-        log_prob=np.stack([log_prob for _, log_prob in acts]),
-        reward=rng.normal(size=(steps, rows)).astype(np.float32),
-        terminated=terminated,
-        truncated=truncated,
-        reached=look(rng, int((terminated | truncated).sum())),
-    )
+    action, log_prob = map(np.stack, zip(*acts, strict=True))
+    ended = rng.random((2, steps, rows)) < 0.1
+    reward = rng.normal(size=(steps, rows)).astype(np.float32)
+    batch = driven(rng, seen, action, log_prob, reward, ended)
     return ours.update(batch, progress=0.0)
 
 
