@@ -39,7 +39,7 @@ from hotlap.threads import available
 from hotlap.track import load_track
 from hotlap.vehicle import load_vehicle
 
-__all__ = ["PARTS", "folders", "is_warm", "parts_of", "use", "warm"]
+__all__ = ["PARTS", "compile_for", "folders", "is_warm", "parts_of", "use", "warm"]
 
 _COLD_SECONDS = 25
 
@@ -86,6 +86,13 @@ def warm(parts: Collection[str] = ()) -> float:
     for name in parts:
         use(name)
     return time.perf_counter() - start
+
+
+def compile_for(settings: EnvSettings) -> None:
+    """Compile what training with some settings calls, unless it all lies compiled; see `warm`."""
+    parts = parts_of(settings)
+    if not is_warm(parts):
+        warm(parts)
 
 
 def use(name: str) -> None:
