@@ -224,7 +224,7 @@ def test_a_training_compiles_what_it_needs_alone():
 @pytest.mark.parametrize("name", kernels.PARTS)
 def test_every_part_calls_all_of_its_kernels(name):
     """Of kernels that numba keeps, those that Python calls are compiled or loaded by the part."""
-    kernels.use(name)
+    kernels.warm((name,))
 
     assert any(kernel.signatures for kernel in kernels._kernels((name,)))
     assert kernels.is_warm((name,))
