@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hotlap.config import resolve
 from hotlap.deepracer.logs import COLUMNS
 from hotlap.errors import ConfigError, RunError
 from hotlap.evaluate import evaluate
+from hotlap.kernels import parts_of
+from hotlap.plan import TrainConfig
 from hotlap.runs import Run
 from hotlap.simtrace import write_evaluation
 
@@ -257,3 +260,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(settings, tmp_path):
 
     with pytest.raises(RunError, match="cannot be written"):
         write_evaluation(run, report)
+
+
+def test_their_kernels_are_compiled_ahead():
+    asked = resolve(TrainConfig, {"log.deepracer": True})
+
+    assert "params" in parts_of(asked)
+    assert "params" not in parts_of(resolve(TrainConfig, {}))

@@ -37,7 +37,7 @@ from hotlap.tasks.actions import ContinuousActions
 from hotlap.tasks.rewards import FileReward
 from hotlap.types import Array
 
-__all__ = ["FOLDER", "Simtrace", "is_logged", "write_evaluation"]
+__all__ = ["FOLDER", "Simtrace", "is_logged", "keeps_logs", "write_evaluation"]
 
 FOLDER = "deepracer"
 """Name of the folder in a Run."""
@@ -201,7 +201,11 @@ class Simtrace:
         return {
             "done": self._done,
             "entries": [len(entries) for entries in self._entries],
-            "sizes": {name: (self._folder / name).stat().st_size for name in names},
+            "sizes": {
+                name: (self._folder / name).stat().st_size
+                for name in names
+                if (self._folder / name).exists()
+            },
             "best": self._best,
             "metric": self._metric,
         }
@@ -322,6 +326,11 @@ class Simtrace:
         return "".join(f"{name}: {json.dumps(str(value))}\n" for name, value in given.items())
 
 
+def keeps_logs(run: Run) -> bool:
+    """Tell whether a Run has DeepRacer's logs, so that its evaluations write theirs beside them."""
+    return (run.path / FOLDER).is_dir()
+
+
 def write_evaluation(run: Run, report: Report) -> tuple[Path, ...]:
     """Write simtrace and metrics of an evaluation into the Run's folder of DeepRacer's logs.
 
@@ -332,7 +341,7 @@ def write_evaluation(run: Run, report: Report) -> tuple[Path, ...]:
         RunError: they cannot be written.
     """
     folder = run.path / FOLDER
-    if not folder.is_dir() or not report.episodes:
+    if not keeps_logs(run) or not report.episodes:
         return ()
     moment = time.time()
     while True:  # two evaluations in one second
