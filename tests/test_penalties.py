@@ -19,13 +19,15 @@ BASE = {"track": "oval", "actions.speed_low": 0.5, "actions.speed_high": 1.5}
 class Driver:
     """Follows a line beside the centre, but drives straight on in the first steps of its trial."""
 
-    def __init__(self, env, *, straight=0, lane=0.0, still=False):
-        self.env, self.straight, self.lane, self.still = env, straight, lane, still
+    def __init__(self, env, *, straight=0, lane=0.0, learns=False):
+        self.env, self.straight, self.lane, self.learns = env, straight, lane, learns
         self.steps = 0
 
     def __call__(self, observation):
         state = self.env.state
         self.steps += 1
+        if self.learns and (self.env.penalties.status == PAUSED).any():
+            self.lane = float(state.n[0])  # stays on the half on which it was put back
         turn = -2 * (state.n - self.lane) - 1.5 * np.sin(state.heading_error)
         turn = (turn + 0.2 * state.curvature) / np.radians(30)
         if self.steps <= self.straight:
@@ -111,6 +113,17 @@ def test_after_a_crash_it_stands_a_metre_behind_on_the_other_half():
     counted = logs.evaluation_entry(rows, 1)
     assert counted["crash_count"] == report.crashes
     assert counted["reset_count"] == report.resets + 1  # the one that ended the trial
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.3])
+def test_a_bot_that_was_run_into_is_passed_on_the_other_half(speed):
+    bot = {"traffic.bots": 1, "traffic.positions": [[0.25, 0.5]], "traffic.bot_speed": [speed] * 2}
+
+    report = drive(PenaltySettings(collision=3.0), settings=bot, lane=0.25, learns=True)
+
+    assert report.crashes == 1
+    assert report.completion == 1
+    assert report.penalties_s == 3.0
 
 
 def test_standing_still_has_a_penalty_of_its_own():
