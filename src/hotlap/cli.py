@@ -54,6 +54,7 @@ app = typer.Typer(
 app.add_typer(track_commands.app, name="tracks")
 app.add_typer(vehicle_commands.app, name="vehicle")
 app.command("export")(model_commands.export_command)
+app.command("import")(model_commands.import_command)
 
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")

@@ -1,4 +1,4 @@
-"""The command `hotlap export`: drivers for other programs."""
+"""The commands `hotlap export` and `hotlap import`: drivers for others, and DeepRacer's for us."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from hotlap.console import show
+from hotlap.console import say, show
 from hotlap.errors import ConfigError
 
-__all__ = ["export_command"]
+__all__ = ["export_command", "import_command"]
 
 
 def export_command(
@@ -44,3 +44,35 @@ def export_command(
         raise ConfigError(f"--python: only --to tflite needs TensorFlow (got --to {to})")
     file = export(run, to, out=out, checkpoint=checkpoint, python=python)  # type: ignore[arg-type]
     show(f"model: {file}")
+
+
+def import_command(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="model.tar.gz, a .pb file, a checkpoint, or a folder that holds one of them.",
+        ),
+    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the run, such as track=oval."),
+    ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="Track by name or file; several with commas.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the new run.")] = None,
+) -> None:
+    """Make a run of a model that DeepRacer trained, to evaluate it, or to train on from it."""
+    from hotlap.config import overrides
+    from hotlap.old_models import import_model
+
+    given = overrides(words or [])
+    if track is not None:
+        given["track"] = track
+    run = import_model(model, out, given)
+    for event in run.events():
+        for note in event.get("notes", ()):
+            say(note)
+    say(f"to train on with your own reward: hotlap train FOLDER --from {run.path}")
+    show(f"run: {run.path}")

@@ -31,6 +31,8 @@ __all__ = [
     "INPUT",
     "METADATA",
     "OUTPUT",
+    "POLICY",
+    "VALUE",
     "OldModel",
     "action_space",
     "layer_names",

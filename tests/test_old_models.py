@@ -1,0 +1,279 @@
+"""Models that TensorFlow trained, named as DeepRacer names them, drive here as they did there."""
+
+import io
+import json
+import shutil
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+
+import hotlap
+from foreign import python_of
+from hotlap.cli import main
+from hotlap.deepracer.checkpoint import read_checkpoint
+from hotlap.deepracer.frozen import read_constants
+from hotlap.errors import HotlapError
+from hotlap.export import export
+from hotlap.old_models import import_model
+from random_drivers import CAR, FIVE, frames, random_run
+from test_car_model import DEEP, INPUT, tensorflow
+
+SHALLOW = {"conv": [(32, 8, 4), (64, 4, 2), (64, 3, 1)], "dense": [], "middleware": [512]}
+MIDDLE = {"conv": [(32, 5, 2), (32, 3, 1), (64, 3, 2), (64, 3, 1)], "dense": [64],
+          "middleware": [512]}  # fmt: skip
+CHOICES = [{"steering_angle": a, "speed": 0.6} for a in (-30, -15, 0, 15, 30)]
+RANGES = {"steering_angle": {"low": -30, "high": 30}, "speed": {"low": 1, "high": 2}}
+MODELS = {
+    "choices": ("FRONT_FACING_CAMERA", SHALLOW, CHOICES, "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"),
+    "numbers": ("observation", SHALLOW, RANGES, "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"),
+    "stereo": ("STEREO_CAMERAS", SHALLOW, CHOICES, "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"),
+    "middle": ("FRONT_FACING_CAMERA", MIDDLE, CHOICES, "DEEP_CONVOLUTIONAL_NETWORK"),
+}
+
+
+def tar(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def metadata(sensor, actions, network, **more):
+    kind = "discrete" if isinstance(actions, list) else "continuous"
+    said = {"action_space": actions, "action_space_type": kind, "sensor": [sensor],
+            "neural_network": network, "version": "5", **more}  # fmt: skip
+    return json.dumps(said).encode()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Let TensorFlow make all models; return their folders, frames and answers."""
+    place, jobs, found = tmp_path_factory.mktemp("old"), [], {}
+    python_of("tensorflow")
+    rng = np.random.default_rng(3)
+    for name, (sensor, layers, actions, _) in MODELS.items():
+        channels = 2 if name == "stereo" else 1
+        bright = np.linspace(40, 255, 6)[:, None, None, None]
+        seen = (rng.uniform(0, 1, (6, 120, 160, channels)) * bright).astype(np.uint8)
+        folder = place / name
+        np.save(place / f"{name}.npy", seen.astype(np.float32))
+        size = 2 if actions is RANGES else 5
+        jobs.append({"kind": "train", "folder": str(folder), "frames": str(place / f"{name}.npy"),
+                     "sensor": sensor, "channels": channels, "layers": layers, "seed": 5,
+                     "discrete": actions is CHOICES, "actions": size})  # fmt: skip
+        found[name] = (folder, seen)
+    tensorflow(place, jobs)
+    for name, (sensor, _, actions, network) in MODELS.items():
+        folder = found[name][0]
+        (folder / "model_metadata.json").write_bytes(metadata(sensor, actions, network))
+        files = {"agent/model.pb": (folder / "model.pb").read_bytes(),
+                 "model_metadata.json": (folder / "model_metadata.json").read_bytes()}  # fmt: skip
+        tar(folder / "car.tar.gz", files)
+    return found
+
+
+def answers(folder):
+    return np.load(folder / "answer.npy")
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("source", ["car.tar.gz", "model.pb", "7_Step-321.ckpt.index", "."])
+def test_an_old_model_drives_as_tensorflow_says(trained, tmp_path, name, source):
+    folder, seen = trained[name]
+
+    run = import_model(folder / source, tmp_path / "run", {"track": "oval"})
+
+    policy, expected = hotlap.load_policy(run.path), answers(folder)
+    if name == "numbers":
+        np.testing.assert_allclose(policy.act({"camera": seen}), expected.clip(-1, 1), atol=1e-4)
+    else:
+        np.testing.assert_allclose(policy.probabilities({"camera": seen}), expected, atol=1e-4)
+        assert (policy.act({"camera": seen}) == expected.argmax(axis=1)).all()
+    assert np.abs(expected - expected[0]).max() > 1e-3  # it does see
+
+
+def test_a_checkpoint_is_read_as_tensorflow_wrote_it(trained):
+    folder = trained["numbers"][0]
+
+    found = read_checkpoint(folder / "7_Step-321.ckpt")
+
+    with np.load(folder / "variables.npz") as expected:
+        assert set(found) == set(expected)
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_a_checkpoint_brings_its_deviations_and_its_critic(trained, tmp_path):
+    run = import_model(trained["numbers"][0], tmp_path / "run", {"track": "oval"})
+
+    # what the child wrote for policy_log_std
+    np.testing.assert_allclose(run.read_policy()[1]["log_std"], [-0.7, 0.2], atol=1e-7)
+    learner = run.read_state()[1]
+    with np.load(trained["numbers"][0] / "variables.npz") as theirs:
+        kernel = theirs[
+            "main_level/agent/main/online/network_0/middleware_fc_embedder/Dense_0/kernel"
+        ]
+        np.testing.assert_array_equal(learner["learner.critic.hidden0.weight"], kernel.T)
+    assert "learner.critic.head.weight" not in learner
+
+
+def test_the_task_is_the_models(trained, tmp_path):
+    run = import_model(trained["numbers"][0] / "car.tar.gz", tmp_path / "run")
+
+    assert 'cnn = "deepracer_shallow"' in run.config_toml
+    assert "speed_low = 1.0" in run.config_toml
+    assert "speed_high = 2.0" in run.config_toml
+
+
+@pytest.mark.parametrize("settings", [{**CAR, **FIVE}, DEEP], ids=["choices", "numbers"])
+def test_what_was_exported_comes_back_to_the_bit(tmp_path, settings):
+    before = hotlap.Run.open(random_run(tmp_path / "before", settings)).read_policy()[1]
+    file = export(tmp_path / "before", "deepracer", out=tmp_path / "model.tar.gz")
+
+    run = import_model(file, tmp_path / "after")
+
+    after = run.read_policy()[1]
+    before.pop("log_std", None)  # of exploration: a car does not explore, its file has none
+    after.pop("log_std", None)
+    assert set(before) == set(after)
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_an_imported_run_laps_and_is_trained_on(tmp_path):
+    random_run(tmp_path / "before", {**CAR, **FIVE})
+    file = export(tmp_path / "before", "deepracer", out=tmp_path / "model.tar.gz")
+    run = import_model(file, tmp_path / "after", {"track": "oval"})
+
+    report = hotlap.evaluate(run, trials=1, laps=1)
+    short = {"train.cars": 4, "train.steps": 64, "train.seconds": 0, "algorithm.horizon": 16,
+             "algorithm.epochs": 1, "algorithm.learning_rate": 1e-9}  # fmt: skip
+    trained = hotlap.train(run.path / "config.toml", short, weights_from=run.path,
+                           out=tmp_path / "more")  # fmt: skip
+
+    assert report.trials == 1
+    (event,) = [e for e in trained.events() if e["kind"] == "weights_from"]
+    assert not [name for name in event["skipped"] if name.startswith("actor.")]
+    # with next to no step size it is the same driver still
+    seen = frames(run.path)
+    np.testing.assert_allclose(
+        hotlap.load_policy(trained.path, "last").output(seen),
+        hotlap.load_policy(run.path).output(seen),
+        atol=1e-3,
+    )
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """A model.pb of ours, and its metadata: what follows needs no TensorFlow."""
+    place = tmp_path_factory.mktemp("ours")
+    random_run(place / "run", {**CAR, **FIVE})
+    with tarfile.open(export(place / "run", "deepracer", out=place / "m.tar.gz")) as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive}
+
+
+def broken(place, ours):
+    """Return what may be wrong with a model: the file or folder, and what is said."""
+    graph, said = ours["agent/model.pb"], ours["model_metadata.json"]
+    folder = place / "folder"
+    (folder / "model").mkdir(parents=True)
+    (place / "text.tar.gz").write_text("not an archive")
+    whole = tar(place / "whole.tar.gz", ours).read_bytes()
+    (place / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    (place / "alone.pb").write_bytes(graph)
+    (place / "cut").mkdir()
+    (place / "cut" / "model.pb").write_bytes(graph[: len(graph) // 2])
+    (place / "cut" / "model_metadata.json").write_bytes(said)
+    for name, change in (
+        ("deep", {"neural_network": "DEEP_CONVOLUTIONAL_NETWORK_DEEP"}),
+        ("left", {"sensor": ["LEFT_CAMERA"]}),
+        ("lidar", {"sensor": ["FRONT_FACING_CAMERA", "LIDAR"]}),
+        ("sac", {"training_algorithm": "sac"}),
+        ("six", {"action_space": [*json.loads(said)["action_space"], {"steering_angle": 1,
+                                                                      "speed": 1}]}),
+    ):  # fmt: skip
+        changed = json.dumps(json.loads(said) | change).encode()
+        tar(place / f"{name}.tar.gz", {"agent/model.pb": graph, "model_metadata.json": changed})
+    tar(place / "empty.tar.gz", {"model_metadata.json": said})
+    tar(place / "nameless.tar.gz", {"agent/model.pb": graph})
+    tar(place / "bad.tar.gz", {"agent/model.pb": graph, "model_metadata.json": b"{"})
+    tar(place / "climbs.tar.gz", {"../evil.pb": graph, "model_metadata.json": said})
+    tar(place / "text.pb.tar.gz", {"agent/model.pb": b"hello" * 9, "model_metadata.json": said})
+    other = graph.replace(b"main_level/agent", b"else_level/agent")
+    tar(place / "other.tar.gz", {"agent/model.pb": other, "model_metadata.json": said})
+    (folder / "model" / "1_Step-5.ckpt.index").write_bytes(b"x" * 100)
+    (folder / "model" / "1_Step-5.ckpt.data-00000-of-00001").write_bytes(b"x")
+    (place / "half").mkdir()
+    (place / "half" / "1_Step-5.ckpt.index").write_bytes(b"x" * 100)
+    return {
+        "no.tar.gz": "no such file or folder",
+        "text.tar.gz": "not a tar archive, or cut off",
+        "cut.tar.gz": "not a tar archive, or cut off",
+        "alone.pb": "there is no model_metadata.json beside it",
+        "cut": "not a frozen TensorFlow graph, or cut off",
+        "deep.tar.gz": "check neural_network (DEEP_CONVOLUTIONAL_NETWORK_DEEP)",
+        "left.tar.gz": "online/network_1/LEFT_CAMERA/Conv2d_0/kernel; check neural_network",
+        "lidar.tar.gz": "hotlap reads models of cameras alone",
+        "sac.tar.gz": "it learned by sac; hotlap reads models of clipped_ppo",
+        "six.tar.gz": "policy_fc/kernel is 512x5, not 512x6",
+        "empty.tar.gz": "holds no agent/model.pb (it holds model_metadata.json)",
+        "nameless.tar.gz": "holds no model_metadata.json",
+        "bad.tar.gz": "bad.tar.gz: model_metadata.json:1: not valid JSON",
+        "climbs.tar.gz": "holds no agent/model.pb",
+        "text.pb.tar.gz": "agent/model.pb: not a frozen TensorFlow graph",
+        "other.tar.gz": "not DeepRacer's network: its weights are called else_level/agent",
+        "folder": "not a TensorFlow checkpoint, or cut off",
+        "half": "1_Step-5.ckpt.data-00000-of-00001: no such file",
+        ".": "no model in it",
+    }
+
+
+def test_each_kind_of_damage_is_one_sentence(ours, tmp_path):
+    place = tmp_path / "a" / "b"
+    place.mkdir(parents=True)
+    cases = broken(place, ours)
+    (place / "none").mkdir()
+    before = sorted(p for p in tmp_path.rglob("*"))
+
+    for name, said in cases.items():
+        given = place / ("none" if name == "." else name)
+        with pytest.raises(HotlapError) as error:
+            import_model(given, tmp_path / "run")
+        assert said in str(error.value), name
+        assert "\n" not in str(error.value)
+
+    assert sorted(p for p in tmp_path.rglob("*")) == before  # nothing was unpacked or written
+
+
+def test_a_graph_that_is_cut_anywhere_is_told(ours, tmp_path):
+    graph = ours["agent/model.pb"]
+
+    for share in np.linspace(0.02, 0.98, 9):
+        with pytest.raises(HotlapError):
+            read_constants(graph[: int(len(graph) * share)], "model.pb")
+
+
+def test_the_command_says_where_the_run_is(ours, tmp_path, monkeypatch, capsys):
+    tar(tmp_path / "model.tar.gz", ours)
+    words = ["import", str(tmp_path / "model.tar.gz"), "--track", "oval", "--out", "new"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["hotlap", *words])
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+
+    assert stop.value.code in (0, None)
+    assert capsys.readouterr().out == "run: new\n"
+    assert hotlap.Run.open("new").checkpoints() == [0]
+    shutil.rmtree("new")
+
+
+def test_input_names_are_those_of_the_car():
+    # the two files must not drift apart
+    from hotlap.deepracer.model import INPUT as OURS
+
+    assert OURS == INPUT
