@@ -20,6 +20,8 @@ CHILD = Path(__file__).parent / "foreign" / "drive_by_tensorflow.py"
 INPUT = "main_level/agent/main/online/network_0/{0}/{0}"
 OUTPUT = "main_level/agent/main/online/network_1/ppo_head_0/policy"  # what the car asks for
 DEEP = {**CAR, "algorithm.network.cnn": "deepracer_deep"}
+SECTORS = {**LIDAR, "observation.lidar.kind": "deepracer_sectors"}
+SECTORS["algorithm.network.cnn"] = "small"
 CASES = {
     "shallow choices": ({**CAR, **FIVE}, {}, None),
     "shallow numbers": (CAR, {}, None),
@@ -28,10 +30,10 @@ CASES = {
     "deep numbers": (DEEP, {}, None),
     "stereo": ({**STEREO, **FIVE}, {}, None),
     "lidar": ({**LIDAR, **FIVE}, {}, None),
-    "sectors": ({**LIDAR, "observation.lidar.kind": "deepracer_sectors"}, {}, None),
+    "sectors": (SECTORS, {}, None),
     "ours": ({**CAR, **FIVE, "algorithm.network.cnn": "small"}, {}, None),
-    "soft actor critic": (CAR, {"squash": "sample"}, 4),
-    "worths": ({**CAR, **FIVE}, {"atoms": (-2.0, 3.0, 7), "worths": True}, 35),
+    "soft actor critic": ({**CAR, "algorithm.network.cnn": "small"}, {"squash": "sample"}, 4),
+    "worths": ({**DEEP, **FIVE}, {"atoms": (-2.0, 3.0, 7), "worths": True}, 35),
 }
 FREE = {
     "state": ({}, {"plan": {"layer_norm": True}}, None),
@@ -77,7 +79,7 @@ def asked(tmp_path_factory):
             (place / f"{name}.pb").write_bytes(members(file)["agent/model.pb"])
             job |= {"kind": "frozen", "graph": str(place / f"{name}.pb"), "output": OUTPUT}
             jobs.append(job)
-        if name in (*FREE, "shallow choices", "lidar"):
+        if name in (*FREE, "lidar"):
             file = export(run, "tflite", out=place / f"{name}.tflite", python=python)
             job = {**job, "kind": "tflite", "graph": str(file)}
             job["out"] = str(place / f"{name} tflite.npy")
@@ -110,7 +112,7 @@ def test_tensorflow_drives_with_the_cars_graph_as_the_driver_does(asked, name):
     assert said[name]["leaves"] == [OUTPUT]  # one thing to be read: some converters take all
 
 
-@pytest.mark.parametrize("name", ["shallow choices", "lidar", *FREE])
+@pytest.mark.parametrize("name", ["lidar", *FREE])
 def test_tensorflow_lite_drives_as_the_driver_does(asked, name):
     place, found, said = asked
 

@@ -34,7 +34,7 @@ MODELS = {
 
 
 def tar(path, files):
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -145,7 +145,7 @@ def test_what_was_exported_comes_back_to_the_bit(tmp_path, settings):
 
 
 def test_an_imported_run_laps_and_is_trained_on(tmp_path):
-    random_run(tmp_path / "before", {**CAR, **FIVE})
+    random_run(tmp_path / "before", {**DEEP, **FIVE})
     file = export(tmp_path / "before", "deepracer", out=tmp_path / "model.tar.gz")
     run = import_model(file, tmp_path / "after", {"track": "oval"})
 
@@ -171,7 +171,7 @@ def test_an_imported_run_laps_and_is_trained_on(tmp_path):
 def ours(tmp_path_factory):
     """A model.pb of ours, and its metadata: what follows needs no TensorFlow."""
     place = tmp_path_factory.mktemp("ours")
-    random_run(place / "run", {**CAR, **FIVE})
+    random_run(place / "run", {**DEEP, **FIVE})
     with tarfile.open(export(place / "run", "deepracer", out=place / "m.tar.gz")) as archive:
         return {m.name: archive.extractfile(m).read() for m in archive}
 
@@ -189,7 +189,7 @@ def broken(place, ours):
     (place / "cut" / "model.pb").write_bytes(graph[: len(graph) // 2])
     (place / "cut" / "model_metadata.json").write_bytes(said)
     for name, change in (
-        ("deep", {"neural_network": "DEEP_CONVOLUTIONAL_NETWORK_DEEP"}),
+        ("shallow", {"neural_network": "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"}),
         ("left", {"sensor": ["LEFT_CAMERA"]}),
         ("lidar", {"sensor": ["FRONT_FACING_CAMERA", "LIDAR"]}),
         ("sac", {"training_algorithm": "sac"}),
@@ -215,11 +215,11 @@ def broken(place, ours):
         "cut.tar.gz": "not a tar archive, or cut off",
         "alone.pb": "there is no model_metadata.json beside it",
         "cut": "not a frozen TensorFlow graph, or cut off",
-        "deep.tar.gz": "check neural_network (DEEP_CONVOLUTIONAL_NETWORK_DEEP)",
+        "shallow.tar.gz": "check neural_network (DEEP_CONVOLUTIONAL_NETWORK_SHALLOW)",
         "left.tar.gz": "online/network_1/LEFT_CAMERA/Conv2d_0/kernel; check neural_network",
         "lidar.tar.gz": "hotlap reads models of cameras alone",
         "sac.tar.gz": "it learned by sac; hotlap reads models of clipped_ppo",
-        "six.tar.gz": "policy_fc/kernel is 512x5, not 512x6",
+        "six.tar.gz": "policy_fc/kernel is 128x5, not 128x6",
         "empty.tar.gz": "holds no agent/model.pb (it holds model_metadata.json)",
         "nameless.tar.gz": "holds no model_metadata.json",
         "bad.tar.gz": "bad.tar.gz: model_metadata.json:1: not valid JSON",

@@ -120,7 +120,7 @@ def pack(graph: bytes, metadata: Mapping[str, Any]) -> bytes:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    return gzip.compress(unzipped.getvalue(), 6, mtime=0)
+    return gzip.compress(unzipped.getvalue(), 1, mtime=0)  # weights hardly shrink
 
 
 def read_model(path: str | Path) -> OldModel:
@@ -188,7 +188,8 @@ def _archive(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
                     found[name] = lambda member=member: _extracted(archive, member)  # type: ignore[misc]
             yield found
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RunError(f"{path}: not a tar archive, or cut off ({error}); copy it again") from None
+        why = str(error).splitlines()[0].rstrip(":")  # some name every format that it is not
+        raise RunError(f"{path}: not a tar archive, or cut off ({why}); copy it again") from None
 
 
 def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
