@@ -13,10 +13,13 @@ import hotlap
 from foreign import python_of
 from hotlap.cli import main
 from hotlap.deepracer.checkpoint import read_checkpoint
-from hotlap.deepracer.frozen import read_constants
+from hotlap.deepracer.frozen import FrozenGraph, read_constants
 from hotlap.errors import HotlapError
 from hotlap.export import export
 from hotlap.old_models import import_model
+from hotlap.plan import read_config
+from hotlap.progress import Progress
+from hotlap.training import Training
 from random_drivers import CAR, FIVE, frames, random_run
 from test_car_model import DEEP, INPUT, tensorflow
 
@@ -76,6 +79,15 @@ def trained(tmp_path_factory):
     return found
 
 
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """A model.pb of ours, and its metadata: what follows needs no TensorFlow."""
+    place = tmp_path_factory.mktemp("ours")
+    random_run(place / "run", {**DEEP, **FIVE})
+    with tarfile.open(export(place / "run", "deepracer", out=place / "m.tar.gz")) as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive}
+
+
 def answers(folder):
     return np.load(folder / "answer.npy")
 
@@ -121,6 +133,37 @@ def test_a_checkpoint_brings_its_deviations_and_its_critic(trained, tmp_path):
     assert "learner.critic.head.weight" not in learner
 
 
+def test_the_checkpoint_that_deepracer_called_best_is_taken(trained, tmp_path):
+    folder, seen = trained["choices"]
+    model = tmp_path / "old" / "model"
+    model.mkdir(parents=True)
+    for name in ("3_Step-9", "12_Step-99"):  # the last one knows nothing: all zero
+        for end in ("index", "data-00000-of-00001"):
+            shutil.copy(folder / f"7_Step-321.ckpt.{end}", model / f"{name}.ckpt.{end}")
+    empty = model / "12_Step-99.ckpt.data-00000-of-00001"
+    empty.write_bytes(bytes(empty.stat().st_size))
+    shutil.copy(folder / "model_metadata.json", model)
+
+    def answer(out):
+        run = import_model(tmp_path / "old", tmp_path / out, {"track": "oval"})
+        return hotlap.load_policy(run.path).probabilities({"camera": seen})
+
+    np.testing.assert_allclose(answer("last"), 0.2, atol=1e-6)  # five choices alike
+    (model / ".coach_checkpoint").write_text("3_Step-9.ckpt\n")
+    np.testing.assert_allclose(answer("coach"), answers(folder), atol=1e-4)
+    best = {"best_checkpoint": {"name": "12_Step-99.ckpt"},
+            "last_checkpoint": {"name": "3_Step-9.ckpt"}}  # fmt: skip
+    (model / "deepracer_checkpoints.json").write_text(json.dumps(best))
+    np.testing.assert_allclose(answer("best"), 0.2, atol=1e-6)
+
+
+def test_continuing_an_imported_run_is_refused_with_the_way_out(ours, tmp_path):
+    run = import_model(tar(tmp_path / "m.tar.gz", ours), tmp_path / "run", {"track": "oval"})
+
+    with pytest.raises(HotlapError, match=f"hotlap train --from {run.path}"):
+        hotlap.train(resume=run.path)
+
+
 def test_the_task_is_the_models(trained, tmp_path):
     run = import_model(trained["numbers"][0] / "car.tar.gz", tmp_path / "run")
 
@@ -144,36 +187,50 @@ def test_what_was_exported_comes_back_to_the_bit(tmp_path, settings):
         np.testing.assert_array_equal(before[name], after[name])
 
 
-def test_an_imported_run_laps_and_is_trained_on(tmp_path):
-    random_run(tmp_path / "before", {**DEEP, **FIVE})
-    file = export(tmp_path / "before", "deepracer", out=tmp_path / "model.tar.gz")
-    run = import_model(file, tmp_path / "after", {"track": "oval"})
+def test_an_imported_run_laps(ours, tmp_path):
+    file = tar(tmp_path / "model.tar.gz", ours)
 
-    report = hotlap.evaluate(run, trials=1, laps=1)
+    report = hotlap.evaluate(
+        import_model(file, tmp_path / "run", {"track": "oval"}), trials=1, laps=1
+    )
+
+    assert (report.trials, report.track) == (1, "oval")
+
+
+@pytest.mark.parametrize("critic", ["state", "camera"])
+def test_a_training_begins_with_the_old_driver(trained, tmp_path, critic):
+    run = import_model(trained["choices"][0], tmp_path / "run", {"track": "oval"})
+    changes = {"train.cars": 2, "observation.critic": [critic]}
+    config = read_config(run.path / "config.toml", changes).config
+    training = Training(config, 0.0, Progress(0, 0, quiet=True))
+
+    transfer = training.take_weights(run, by_name=False)
+
+    for name, array in training.learner.policy_state()[1].items():
+        np.testing.assert_array_equal(array, run.read_policy()[1][name])
+    anew = {name for name in transfer.skipped if name != "critic.head"}
+    assert not any(name.startswith("actor.") for name in anew)
+    # the old critic saw the camera; its last layer counted other rewards
+    assert ("critic.hidden0" in anew) == (critic == "state")
+    assert "critic.head" in transfer.skipped
+
+
+@pytest.mark.slow
+def test_an_imported_run_is_trained_on(ours, tmp_path):
+    run = import_model(tar(tmp_path / "model.tar.gz", ours), tmp_path / "run", {"track": "oval"})
     short = {"train.cars": 4, "train.steps": 64, "train.seconds": 0, "algorithm.horizon": 16,
              "algorithm.epochs": 1, "algorithm.learning_rate": 1e-9}  # fmt: skip
-    trained = hotlap.train(run.path / "config.toml", short, weights_from=run.path,
-                           out=tmp_path / "more")  # fmt: skip
 
-    assert report.trials == 1
-    (event,) = [e for e in trained.events() if e["kind"] == "weights_from"]
-    assert not [name for name in event["skipped"] if name.startswith("actor.")]
+    after = hotlap.train(run.path / "config.toml", short, weights_from=run.path,
+                         out=tmp_path / "more")  # fmt: skip
+
     # with next to no step size it is the same driver still
     seen = frames(run.path)
     np.testing.assert_allclose(
-        hotlap.load_policy(trained.path, "last").output(seen),
+        hotlap.load_policy(after.path, "last").output(seen),
         hotlap.load_policy(run.path).output(seen),
         atol=1e-3,
     )
-
-
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory):
-    """A model.pb of ours, and its metadata: what follows needs no TensorFlow."""
-    place = tmp_path_factory.mktemp("ours")
-    random_run(place / "run", {**DEEP, **FIVE})
-    with tarfile.open(export(place / "run", "deepracer", out=place / "m.tar.gz")) as archive:
-        return {m.name: archive.extractfile(m).read() for m in archive}
 
 
 def broken(place, ours):
@@ -208,6 +265,13 @@ def broken(place, ours):
     (folder / "model" / "1_Step-5.ckpt.index").write_bytes(b"x" * 100)
     (folder / "model" / "1_Step-5.ckpt.data-00000-of-00001").write_bytes(b"x")
     (place / "half").mkdir()
+    soft = FrozenGraph({"mean": "main_level/agent/policy/online/network_0/sac_policy_head_0/mean"})
+    soft.dense(soft.placeholder("x", [2]), "mean", np.ones((2, 2), np.float32), np.ones(2))
+    tar(place / "soft.tar.gz", {"agent/model.pb": soft.serialize(), "model_metadata.json": said})
+    name = b"network_1/ppo_head_0/policy_fc/bias"
+    at = graph.index(b"\x22\x14", graph.index(name))  # the field of its five numbers
+    failed = graph[: at + 2] + np.full(5, np.nan, "<f4").tobytes() + graph[at + 22 :]
+    tar(place / "failed.tar.gz", {"agent/model.pb": failed, "model_metadata.json": said})
     (place / "half" / "1_Step-5.ckpt.index").write_bytes(b"x" * 100)
     return {
         "no.tar.gz": "no such file or folder",
@@ -226,6 +290,8 @@ def broken(place, ours):
         "climbs.tar.gz": "holds no agent/model.pb",
         "text.pb.tar.gz": "agent/model.pb: not a frozen TensorFlow graph",
         "other.tar.gz": "not DeepRacer's network: its weights are called else_level/agent",
+        "soft.tar.gz": "it learned by SAC; hotlap reads models of clipped_ppo",
+        "failed.tar.gz": "policy_fc/bias is not finite: the training had failed by then",
         "folder": "not a TensorFlow checkpoint, or cut off",
         "half": "1_Step-5.ckpt.data-00000-of-00001: no such file",
         ".": "no model in it",
@@ -255,6 +321,22 @@ def test_a_graph_that_is_cut_anywhere_is_told(ours, tmp_path):
     for share in np.linspace(0.02, 0.98, 9):
         with pytest.raises(HotlapError):
             read_constants(graph[: int(len(graph) * share)], "model.pb")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"observation.camera.width": 64}, "observation.camera.width: the model has its own"),
+        ({"actions.kind": "grid"}, "actions: the model has its own"),
+        ({"algorithm.network.cnn": "small"}, "algorithm.network.cnn: the model has its own"),
+        ({"algorithm.kind": "sac"}, "algorithm.kind: the model learned by PPO"),
+    ],
+)
+def test_what_is_the_models_cannot_be_set(ours, tmp_path, words, said):
+    with pytest.raises(HotlapError, match=said):
+        import_model(tar(tmp_path / "m.tar.gz", ours), tmp_path / "run", words)
+
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_says_where_the_run_is(ours, tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from hotlap.deepracer.metadata import LIDARS, STEREO_BASELINE, Continuous, Metad
 from hotlap.deepracer.model import VALUE, OldModel, layer_names, read_model
 from hotlap.errors import ConfigError, MissingExtraError, RunError
 from hotlap.inputs import fingerprints
-from hotlap.plan import TrainConfig, anchored
+from hotlap.plan import TrainConfig, anchored, changes
 from hotlap.runs import Run, default_directory
 from hotlap.types import Array
 
@@ -26,6 +26,13 @@ __all__ = ["import_model"]
 
 _PLACE = re.compile(r"main_level/(?P<agent>[^/]+)/main/(?P<which>online|global)/network_\d+/")
 _HEADS = {"discrete": "ppo_head_0/policy_fc", "continuous": "ppo_head_0/policy_mean"}
+_OWN = (
+    "actions",
+    "algorithm.network",
+    "observation.actor",
+    *(f"observation.camera.{name}" for name in ("width", "height", "color", "stereo_baseline")),
+)
+"""Settings that are what the model was made for."""
 _DEVIATION = (-20.0, 3.0)
 """DeepRacer clips logarithmic deviations to these."""
 
@@ -52,11 +59,18 @@ def import_model(
         MissingExtraError: torch or tensorboard is not installed.
     """
     model = read_model(source)
-    config = anchored(resolve(TrainConfig, _settings(model.metadata, source), overrides or {}))
+    own = _settings(model.metadata, source)
+    config = anchored(resolve(TrainConfig, own, overrides or {}))
     if not isinstance(config.algorithm, PPOSettings):
         raise ConfigError(
             f"algorithm.kind: the model learned by PPO, and so does its Run (got "
             f"{config.algorithm.kind}); choose another one when you train on from it"
+        )
+    changed = changes(resolve(TrainConfig, own), config)
+    if wrong := [name for name in changed if name.startswith(_OWN)]:
+        raise ConfigError(
+            f"{', '.join(wrong)}: the model has its own, which it cannot drive without; leave it "
+            "away here, and change it when you train on: hotlap train --from RUN"
         )
     weights = _of_one_agent(model.weights, source)
     kind: Literal["discrete", "continuous"] = "discrete"
