@@ -12,6 +12,7 @@ import pytest
 
 import hotlap
 from foreign import python_of
+from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.config import resolve
 from hotlap.deepracer.metadata import Metadata
 from hotlap.env import EnvSettings, load_driver
@@ -159,6 +160,23 @@ def test_the_archive_holds_what_the_car_looks_for(tmp_path):
     assert read.sensors == ("FRONT_FACING_CAMERA", "LIDAR")
     assert read.network == "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"
     assert (read.algorithm, read.version, read.unknown) == ("clipped_ppo", 5, ())
+
+
+@pytest.mark.parametrize("called", DEEPRACER_CNNS)
+def test_the_network_is_called_as_in_the_file_that_asked_for_it(tmp_path, called):
+    run = random_run(tmp_path / "run", {**CAR, "algorithm.network.cnn": DEEPRACER_CNNS[called]})
+
+    inside = members(export(run, "deepracer", out=tmp_path / "a.tar.gz"))
+
+    assert json.loads(inside["model_metadata.json"])["neural_network"] == called
+
+
+def test_a_network_of_ours_is_called_nothing(tmp_path):
+    run = random_run(tmp_path / "run", {**CAR, "algorithm.network.cnn": "small"})
+
+    inside = members(export(run, "deepracer", out=tmp_path / "a.tar.gz"))
+
+    assert "neural_network" not in json.loads(inside["model_metadata.json"])
 
 
 def test_ranges_are_told_to_the_car(tmp_path):

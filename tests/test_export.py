@@ -123,6 +123,7 @@ MISFITS = {
         {**LIDAR, "observation.lidar.kind": "deepracer_discretized"}, {}, "deepracer_discretized",
     ),
     "fewer beams": ({**LIDAR, "observation.lidar.beams": 32}, {}, "with 32 numbers"),
+    "further": ({**LIDAR, "observation.lidar.clip": 2.0}, {}, "64 numbers up to 2 m"),
     "memory": ({**CAR, "algorithm.network.memory": 4}, {}, "has a memory"),
 }  # fmt: skip
 

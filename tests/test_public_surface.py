@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 import hotlap
 from hotlap.cli import app
 
-VERBS = ("train", "evaluate", "race", "tracks", "film", "plot", "runs", "doctor", "bench")
+VERBS = (
+    "train", "evaluate", "race", "tracks", "film", "plot", "export", "import", "runs", "doctor", "bench"
+)  # fmt: skip
 HEAVY = ("torch", "ray", "matplotlib", "tensorboard", "av")
 
 

@@ -17,8 +17,9 @@ from hotlap.tasks.actions import ContinuousActions, GridActions, ListActions
 __all__ = ["Frozen", "car_model", "free_graph"]
 
 _HEIGHT, _WIDTH = 120, 160
-_LIDARS = {"deepracer": ("LIDAR", 64), "deepracer_sectors": ("SECTOR_LIDAR", 8)}
-"""By our kind: DeepRacer's name, and how many numbers the car gives its network."""
+_LIDARS = {"deepracer": ("LIDAR", 64, 1.0), "deepracer_sectors": ("SECTOR_LIDAR", 8, 0.5)}
+"""By our kind: DeepRacer's name, how many numbers the car gives its network, and how far it
+looks [m]."""
 _LAYERS = {
     "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW": ([(32, 8, 4), (64, 4, 2), (64, 3, 1)], [], [512]),
     "DEEP_CONVOLUTIONAL_NETWORK": (
@@ -114,12 +115,14 @@ def _sensors(network: Network, settings: EnvSettings) -> dict[str, str] | str:
         )
     found = {"camera": "STEREO_CAMERAS" if channels == 2 else "FRONT_FACING_CAMERA"}
     if "lidar" in plan.names:
-        name, size = _LIDARS.get(seen.lidar.kind, ("", 0))
-        if size != seen.lidar.size:
+        name, size, clip = _LIDARS.get(seen.lidar.kind, ("", 0, 0.0))
+        far = getattr(seen.lidar, "clip", seen.lidar.range_max)
+        if (size, clip) != (seen.lidar.size, far):
             return (
                 f"the driver sees a LIDAR of kind {seen.lidar.kind} with {seen.lidar.size} "
-                "numbers; the car has LIDAR of 64 and SECTOR_LIDAR of 8 numbers; train with "
-                "observation.lidar.kind=deepracer or deepracer_sectors"
+                f"numbers up to {far:g} m; the car has LIDAR of 64 numbers up to 1 m and "
+                "SECTOR_LIDAR of 8 up to 0.5 m; train with observation.lidar.kind=deepracer or "
+                "deepracer_sectors, and what they are by default"
             )
         found["lidar"] = name
     return found
