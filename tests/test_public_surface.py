@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 import hotlap
 from hotlap.cli import app
 
-VERBS = (
-    "train", "evaluate", "race", "tracks", "film", "plot", "export", "import", "runs", "doctor", "bench"
-)  # fmt: skip
+VERBS = ("train", "evaluate", "race", "tracks", "film", "plot", "runs", "doctor", "bench")
+VERBS += ("export", "import")
 HEAVY = ("torch", "ray", "matplotlib", "tensorboard", "av")
 
 
