@@ -224,10 +224,10 @@ def test_a_training_compiles_what_it_needs_alone():
 @pytest.mark.parametrize("name", kernels.PARTS)
 def test_every_part_calls_all_of_its_kernels(name):
     """Of kernels that numba keeps, those that Python calls are compiled or loaded by the part."""
-    kernels.warm((name,))
+    kernels.use(name)
 
     assert any(kernel.signatures for kernel in kernels._kernels((name,)))
-    assert kernels.is_warm((name,))
+    assert kernels.is_warm((name,)), "after a change of kernels: hotlap doctor"
 
 
 def test_every_module_with_kernels_belongs_to_a_part():

@@ -331,13 +331,13 @@ def _measure(blocks, begin, step, beams, extent):  # type: ignore[no-untyped-def
     `extent`: of each chunk the least and the greatest inverse, and 2.5 times the greatest slope:
     rows that share this differ by less than 1.5 columns.
     """
-    last = _i4(beams[0]) - 1
+    last = int(beams[0]) - 1
     for chunk in range(len(extent)):
         first = begin + step * (_f4(chunk * _CHUNK) - _HALF)
-        k0 = _i4((first - beams[1]) * beams[2])
-        k1 = _i4((first + step * _f4(_CHUNK) - beams[1]) * beams[2] + _ONE)
+        k0 = int((first - beams[1]) * beams[2])
+        k1 = int((first + step * _f4(_CHUNK) - beams[1]) * beams[2] + _ONE)
         far, near, steep = _f4(1e9), _ZERO, _ZERO
-        for block in range(_i8(max(k0, 0)) // _BLOCK, _i8(min(k1, last)) // _BLOCK + 1):
+        for block in range(max(k0, 0) // _BLOCK, min(k1, last) // _BLOCK + 1):
             b = _u8(block)
             far, near = min(far, blocks[0, b]), max(near, blocks[1, b])
             steep = max(steep, blocks[2, b])
