@@ -276,17 +276,16 @@ def evaluate(
         print_population(population.as_dict(facts) | {"reports": facts}, as_json)
         return
     from hotlap.runs import Run
-    from hotlap.simtrace import keeps_logs, write_evaluation
+    from hotlap.simtrace import write_evaluation
 
-    opened = Run.open(run)
-    how["penalties"] = penalties_of(opened) if deepracer else None
-    report = verb(opened, **how, recorded=keeps_logs(opened))
+    how["penalties"] = penalties_of(Run.open(run)) if deepracer else None
+    report = verb(run, **how, recorded=None)
     _warn(report.as_dict())
     if as_json:
         show(json.dumps(report.as_dict(), indent=2))
     else:
         print_report(report.as_dict())
-    for file in write_evaluation(opened, report):
+    for file in write_evaluation(Run.open(run), report):
         say(f"DeepRacer's log: {file}")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import resolve
+from hotlap.deepracer.logs import FOLDER
 from hotlap.deepracer.recorder import Episode, Recorder
 from hotlap.env import EnvSettings, VectorEnv, env_settings
 from hotlap.errors import ConfigError, RunError
@@ -118,7 +119,7 @@ def evaluate(
     laps: int = 3,
     checkpoint: Literal["best", "last"] = "best",
     randomized: bool = False,
-    recorded: bool = False,
+    recorded: bool | None = False,
     penalties: PenaltySettings | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -135,8 +136,8 @@ def evaluate(
         laps: how many laps each trial is to finish; on an open track it is once to its end.
         checkpoint: which driver of the run.
         randomized: whether each trial has a car and a look of its own, from the run's whole ranges.
-        recorded: whether the report shall hold the episodes as DeepRacer logs them; their rewards
-            are 0, for the run's reward file is not executed.
+        recorded: whether the report shall hold the episodes as DeepRacer logs them; None: if the
+            run keeps such logs. Their rewards are 0, for the run's reward file is not executed.
         penalties: what a stumble costs, where trials go on after it as in DeepRacer's evaluations;
             None: it ends the trial.
         seed: of the starts, cars and looks.
@@ -171,6 +172,8 @@ def evaluate(
             f"{policy.action.size}, but config.toml describes {env.actions.size}; "
             "the file was changed after training"
         )
+    if recorded is None:
+        recorded = (opened.path / FOLDER).is_dir()
     report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed, recorded=recorded)
     report = replace(report, changed=tuple(changed_inputs(opened, env.settings)))
     return report if randomized else _with_limit(report, env)  # other cars, other limits

@@ -20,7 +20,7 @@ from hotlap.population import Population
 from hotlap.runs import Run
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.relief import depth_picture, segmentation_picture
-from hotlap.simtrace import keeps_logs, write_evaluation
+from hotlap.simtrace import write_evaluation
 from hotlap.track import Track, load_track
 from hotlap.trials import EvaluationSettings
 from hotlap.types import Array
@@ -51,7 +51,7 @@ def write_outcome(run: Run) -> dict[str, Path]:
         trials=asked.trials,
         laps=asked.laps,
         randomized=asked.randomized,
-        recorded=keeps_logs(run),
+        recorded=None,
     )
     write_evaluation(run, report)
     run.write_report(report.as_dict())

@@ -27,6 +27,7 @@ import numpy as np
 from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.deepracer import logs
 from hotlap.deepracer.folder import LIDAR_KINDS
+from hotlap.deepracer.logs import FOLDER
 from hotlap.deepracer.recorder import Episode, Recorder
 from hotlap.env import VectorEnv
 from hotlap.evaluate import Report
@@ -37,10 +38,8 @@ from hotlap.tasks.actions import ContinuousActions
 from hotlap.tasks.rewards import FileReward
 from hotlap.types import Array
 
-__all__ = ["FOLDER", "Simtrace", "is_logged", "keeps_logs", "write_evaluation"]
+__all__ = ["Simtrace", "is_logged", "write_evaluation"]
 
-FOLDER = "deepracer"
-"""Name of the folder in a Run."""
 _METRICS = {"progress": "progress", "reward": "reward", "lap_time": "laptime"}
 _NO_LAP = 999999
 """DeepRacer's lap time of a lap that was not finished [ms]."""
@@ -326,11 +325,6 @@ class Simtrace:
         return "".join(f"{name}: {json.dumps(str(value))}\n" for name, value in given.items())
 
 
-def keeps_logs(run: Run) -> bool:
-    """Tell whether a Run has DeepRacer's logs, so that its evaluations write theirs beside them."""
-    return (run.path / FOLDER).is_dir()
-
-
 def write_evaluation(run: Run, report: Report) -> tuple[Path, ...]:
     """Write simtrace and metrics of an evaluation into the Run's folder of DeepRacer's logs.
 
@@ -341,7 +335,7 @@ def write_evaluation(run: Run, report: Report) -> tuple[Path, ...]:
         RunError: they cannot be written.
     """
     folder = run.path / FOLDER
-    if not keeps_logs(run) or not report.episodes:
+    if not folder.is_dir() or not report.episodes:
         return ()
     moment = time.time()
     while True:  # two evaluations in one second

@@ -22,6 +22,7 @@ from hotlap.types import Array, Float64
 __all__ = [
     "COLUMNS",
     "FIELDS",
+    "FOLDER",
     "HEADER",
     "PAUSED",
     "PREPARE",
@@ -63,6 +64,8 @@ COLUMNS = (
     "wall_clock",
 )
 """Columns of a simtrace file, and fields of a SIM_TRACE_LOG line."""
+FOLDER = "deepracer"
+"""Name of a Run's folder with these logs."""
 HEADER = ",".join(COLUMNS) + "\n"
 
 FIELDS = tuple(name for name in COLUMNS if name not in ("episode", "done"))
