@@ -10,6 +10,7 @@ import pytest
 
 from foreign import python_of
 from hotlap.evaluate import evaluate
+from hotlap.penalties import PenaltySettings
 from hotlap.simtrace import write_evaluation
 
 module = importlib.import_module("hotlap.train")
@@ -90,7 +91,8 @@ def read(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "write_outcome", lambda run: {})
         run = module.train(None, SETTINGS | {"track": request.param}, out=place / "run")
-    report = evaluate(run, track="oval", trials=3, laps=2, recorded=True)
+    penalties = PenaltySettings(resets=2, off_track=1.0)
+    report = evaluate(run, track="oval", trials=3, laps=2, penalties=penalties, recorded=True)
     assert write_evaluation(run, report)
     folder, console = run.path / "deepracer", place / "console"
     # the console's archive has the same files in other folders
