@@ -399,3 +399,43 @@ def test_rewards_that_are_no_numbers_are_not_tried_again(no_outcome, monkeypatch
     with pytest.raises(SimulationError, match="rewards are not finite"):
         hotlap.train(None, TINY, out=tmp_path / "run")
     assert len(calls) == 2
+
+
+def test_updates_come_after_episodes_where_that_is_asked_for(no_outcome, tmp_path):
+    settings = TINY | {"algorithm.episodes": 8, "rules.time_limit": 1.0}
+
+    run = hotlap.train(None, settings, out=tmp_path / "run")
+
+    rows = run.metrics_rows()
+    ended = np.diff([0, *(row["episodes"] for row in rows)])
+    assert (ended >= 8).all()
+    # of 16 cars none can end twice in the step that makes them enough
+    assert (ended < 8 + 16).all()
+    assert len({row["steps"] for row in rows}) > 1
+
+
+def test_an_update_waits_for_no_more_transitions_than_it_may(no_outcome, tmp_path):
+    settings = TINY | {"algorithm.episodes": 10**6, "algorithm.batch_max": 330}
+
+    run = hotlap.train(None, settings, out=tmp_path / "run")
+
+    # 330 transitions of 16 cars: 20 steps, 320 transitions
+    assert [row["steps"] for row in run.metrics_rows()] == [320, 640, 960, 1280]
+
+
+def test_a_reward_that_was_aimed_at_ends_it(no_outcome, tmp_path):
+    settings = TINY | {"train.steps": 100_000, "train.target_reward": -50.0}
+    settings |= {"rules.time_limit": 0.5}  # 16 cars, 7 steps an episode: 100 of them soon
+
+    run = hotlap.train(None, settings, out=tmp_path / "run")
+
+    rows = run.metrics_rows()
+    assert rows[-1]["episodes"] >= 100
+    assert all(row["episodes"] < 100 for row in rows[:-1])
+    event = next(event for event in run.events() if event["kind"] == "target_reward")
+    assert event["reward"] == pytest.approx(rows[-1]["reward"], rel=1e-5)
+    with pytest.raises(RunError, match=r"budget|target_reward"):
+        run.write_report({"track": "oval"})
+        hotlap.train(resume=run.path)
+    longer = hotlap.train(None, {"train.target_reward": 1e9, "train.steps": 2560}, resume=run.path)
+    assert longer.metrics_rows()[-1]["steps"] == 2560

@@ -49,7 +49,15 @@ __all__ = [
 
 _CHANGEABLE = tuple(
     f"train.{name}"
-    for name in ("seconds", "steps", "episodes", "checkpoint_seconds", "keep", "device")
+    for name in (
+        "seconds",
+        "steps",
+        "episodes",
+        "target_reward",
+        "checkpoint_seconds",
+        "keep",
+        "device",
+    )
 )
 """Settings that leave a continued training what it is."""
 
@@ -66,6 +74,9 @@ class TrainSettings(Settings):
     """Budget in control steps over all cars; 0: no limit."""
     episodes: NonNegativeInt = 0
     """Budget in episodes over all cars; 0: no limit. Whichever limit comes first ends it."""
+    target_reward: float | None = None
+    """Mean reward of the last 100 episodes at which it ends, whatever is left of the budget; None:
+    at no reward."""
     checkpoint_seconds: PositiveFloat = 20.0
     """Time between two checkpoints, besides those of better drivers."""
     keep: PositiveInt = 3

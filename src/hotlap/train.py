@@ -36,7 +36,7 @@ from hotlap.population import Population, read_seeds
 from hotlap.progress import Progress
 from hotlap.runs import Run, default_directory
 from hotlap.threads import available
-from hotlap.training import Training
+from hotlap.training import Training, has_reached
 
 __all__ = ["Stopped", "train"]
 
@@ -282,8 +282,8 @@ def _continued_seeds(
 
 
 def _is_spent(run: Run, config: TrainConfig) -> bool:
-    state, budget = run.read_state("last")[0], config.train
-    return any(
+    (state, arrays), budget = run.read_state("last"), config.train
+    return has_reached(arrays["recent"], budget.target_reward) or any(
         limit and state.get(name, 0) >= limit
         for name, limit in (
             ("seconds", budget.seconds),
