@@ -270,7 +270,7 @@ def test_a_batch_of_episodes_ends_with_the_episode_that_makes_them_enough():
     assert len(ended.rows) > 9
 
     batch, episodes = one.collect(Wild(), 60, episodes=5)
-    again, more = one.collect(Wild(), 60, episodes=4)
+    again, _ = one.collect(Wild(), 60, episodes=4)
 
     steps = int(np.argmax(count >= 5)) + 1
     assert batch.steps == steps

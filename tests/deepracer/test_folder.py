@@ -124,6 +124,7 @@ def test_every_hyperparameter_is_applied_or_said(folder):
                 "term_cond_max_episodes": 500.0,
                 "exploration_type": "e-greedy",
                 "num_episodes_between_training": 20,
+                "term_cond_avg_score": "900",
                 "stack_size": 1,
                 "e_greedy_value": 0.05,
                 "my_own": 1,
@@ -140,13 +141,43 @@ def test_every_hyperparameter_is_applied_or_said(folder):
         "algorithm.entropy": 0.02,
         "algorithm.value_loss": "mse",
         "train.episodes": 500,
+        "train.target_reward": 900,
+        "algorithm.episodes": 20,
+        "algorithm.epsilon_start": 1,
+        "algorithm.epsilon_end": 0.05,
+        "algorithm.epsilon_steps": 10_000,  # what DeepRacer assumes
     }
     assert {k: v for k, v in plan.settings.items() if k in expected} == expected
     assert 'algorithm.schedule = "constant"' in note(plan, "lr")
-    assert "no e-greedy yet" in note(plan, "exploration_type")
-    assert "algorithm.horizon" in note(plan, "num_episodes_between_training")
-    for key in ("stack_size", "e_greedy_value", "my_own"):
+    assert "algorithm.epsilon_end = 0.05" in note(plan, "e-greedy")
+    for key in ("stack_size", "my_own"):
         assert "has no effect" in note(plan, key)
+
+
+def test_without_e_greedy_its_numbers_have_no_effect(folder):
+    numbers = {"exploration_type": "Categorical", "e_greedy_value": 0.1, "epsilon_steps": 100}
+    ranges = {"steering_angle": {"low": -20, "high": 35}, "speed": {"low": 1, "high": 2}}
+
+    plan = read_folder(folder(hyperparameters=numbers))
+    wide = read_folder(
+        folder(
+            hyperparameters=numbers | {"exploration_type": "e-greedy"},
+            model_metadata={"action_space": ranges, "action_space_type": "continuous"},
+        )
+    )
+
+    for found in (plan, wide):
+        assert not [name for name in found.settings if "epsilon" in name]
+        for word in ("e_greedy_value", "epsilon_steps"):
+            assert "has no effect" in note(found, word)
+    assert "action_space has ranges" in note(wide, "exploration_type")
+
+
+def test_the_template_s_average_score_ends_no_training(folder):
+    plan = read_folder(folder(hyperparameters={"term_cond_avg_score": 350.0}))
+
+    assert "train.target_reward" not in plan.settings
+    assert "DeepRacer never acts on it" in note(plan, "term_cond_avg_score")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +234,7 @@ def test_every_line_of_run_env_is_applied_or_said(folder):
     for word, why in {
         "DR_WORKERS": "no effect: one process",
         "DR_TRAIN_RTF": "no effect: it is empty",
-        "DR_LOCAL_S3_MODEL_METADATA_KEY": "no effect: everything stays in files",
+        "DR_LOCAL_S3_MODEL_METADATA_KEY": "no effect: that file is not in this folder",
         "DR_OA_OBJECT_POSITIONS": "0.23,-1;0.46,1 has no effect: the race is TIME_TRIAL",
         "DR_EVAL_NUMBER_OF_TRIALS": "hotlap evaluate RUN --trials N",
         "DR_CAR_COLOR": "#ff0000 has no effect",
@@ -334,7 +365,7 @@ def test_a_world_beside_the_files_is_used(folder, place):
 
 def test_an_unknown_world_says_how_to_add_it(folder):
     with pytest.raises(
-        TrackError, match=r"'nowhere' is not known here.*hotlap tracks add nowhere.npy"
+        TrackError, match=r"run.env:1: DR_WORLD_NAME: unknown track 'nowhere'.*put nowhere.npy into"
     ):
         read_folder(folder(run="DR_WORLD_NAME=nowhere"))
 
@@ -351,7 +382,7 @@ def test_a_track_asked_for_elsewhere_wins(folder):
     [
         (
             {"run": "DR_RACE_TYPE=HEAD_TO_MODEL"},
-            "run.env: DR_RACE_TYPE: HEAD_TO_MODEL is no race to train for",
+            "run.env:1: DR_RACE_TYPE: HEAD_TO_MODEL is no race to train for",
         ),
         (
             {"run": "DR_RACE_TYPE=HEAD_TO_MODEL"},
@@ -368,7 +399,7 @@ def test_a_track_asked_for_elsewhere_wins(folder):
         ({"hyperparameters": "{"}, "hyperparameters.json:1: not valid JSON"),
         (
             {"hyperparameters": {"lr": 0}},
-            "hyperparameters.json: lr: must be more than 0 to 1 (got 0)",
+            "hyperparameters.json:1: lr: must be more than 0 to 1 (got 0)",
         ),
         ({"hyperparameters": {"lr": None}}, "lr: must be more than 0 to 1 (got null)"),
         ({"hyperparameters": {"batch_size": 0}}, "batch_size: must be 1 to"),

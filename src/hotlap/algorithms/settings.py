@@ -104,8 +104,8 @@ class PPOSettings(_Freezing):
     """Steps of every car between two updates."""
 
     episodes: NonNegativeInt = 0
-    """Episodes, of all cars together, that end between two updates, as DeepRacer counts; 0: an update
-    comes every `horizon` steps."""
+    """Episodes, of all cars together, that end between two updates, as DeepRacer counts; 0: updates
+    come every `horizon` steps."""
 
     batch_max: PositiveInt = 10_000
     """Transitions, of all cars together, after which an update waits for no more `episodes`."""
@@ -555,8 +555,8 @@ class DistillSettings(_Freezing):
     def _by_steps(self) -> Self:
         if self.practice.episodes:
             raise ValueError(
-                "practice.episodes: a teacher's updates come every practice.horizon steps, so leave "
-                "it 0"
+                "practice.episodes: a teacher's updates come every practice.horizon steps; leave "
+                "it at 0"
             )
         return self
 
