@@ -104,6 +104,12 @@ class Plan:
 
     config: TrainConfig
     notes: tuple[str, ...] = ()
+    name: str = ""
+    """What the Run is to be called, if that is said."""
+    weights_from: Path | None = None
+    """The Run whose driver it starts from, if that is said,"""
+    checkpoint: Literal["best", "last"] = "best"
+    """and which of its drivers."""
 
 
 def read_config(
@@ -142,8 +148,14 @@ def _read(source: str | Path | TrainConfig | None, overrides: Mapping[str, Any] 
                 f"{path} is a Run. To continue it: hotlap train --resume {path}; "
                 f"to start anew from its driver: hotlap train --from {path}"
             )
-        plan = read_folder(path, track=(overrides or {}).get("track"))
-        return Plan(resolve(TrainConfig, plan.settings, overrides or {}), tuple(plan.notes))
+        found = read_folder(path, track=(overrides or {}).get("track"))
+        return Plan(
+            resolve(TrainConfig, found.settings, overrides or {}),
+            tuple(found.notes),
+            found.name,
+            found.weights_from,
+            found.checkpoint,
+        )
     return Plan(resolve(TrainConfig, read_toml(path), overrides or {}))
 
 

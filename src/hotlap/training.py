@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -391,24 +391,27 @@ class Training:
         self.learner.take_teacher(*policy)
         self.progress.event(f"the driver of {run.path} teaches")
 
-    def take_weights(self, other: Run, *, by_name: bool) -> Transfer:
+    def take_weights(
+        self, other: Run, checkpoint: Literal["best", "last"] = "best", *, by_name: bool
+    ) -> Transfer:
         """Start from another run's driver, with our own step size and with episodes of our own.
 
         Args:
             other: the run.
+            checkpoint: which of its drivers.
             by_name: whether to say of every layer what became of it; else only of those that begin
                 anew.
         """
-        state, arrays = other.read_state("best")
+        state, arrays = other.read_state(checkpoint)
         try:
             learner, own = state["learner"], below(arrays, "learner.")
-            found = self.learner.adopt(learner, own, other.read_policy("best"))
+            found = self.learner.adopt(learner, own, other.read_policy(checkpoint))
         except (RunError, KeyError) as error:
             raise RunError(
                 f"--from {other.path}: {error}; keep the observations, actions and network of its "
                 f"config.toml, or let it teach: algorithm=distill algorithm.teacher={other.path}"
             ) from None
-        self.progress.event(f"starts from the driver of {other.path}: {found.summary}")
+        self.progress.event(f"starts from the {checkpoint} driver of {other.path}: {found.summary}")
         for line in found.table():
             if by_name or "  anew: " in line:
                 self.progress.event(f"  {line}")

@@ -233,11 +233,11 @@ def test_every_line_of_run_env_is_applied_or_said(folder):
         assert note(plan, word)
     for word, why in {
         "DR_WORKERS": "no effect: one process",
-        "DR_TRAIN_RTF": "no effect: it is empty",
+        "DR_TRAIN_RTF": "no effect: empty",
         "DR_LOCAL_S3_MODEL_METADATA_KEY": "no effect: that file is not in this folder",
         "DR_OA_OBJECT_POSITIONS": "0.23,-1;0.46,1 has no effect: the race is TIME_TRIAL",
         "DR_EVAL_NUMBER_OF_TRIALS": "hotlap evaluate RUN --trials N",
-        "DR_CAR_COLOR": "#ff0000 has no effect",
+        "DR_CAR_COLOR": "it only changes what is displayed",
         "DR_SOMETHING": "it is not known",
     }.items():
         assert why in note(plan, word)

@@ -18,7 +18,7 @@ from hotlap.deepracer.findings import Findings
 from hotlap.deepracer.values import integer, truth, within
 from hotlap.errors import ConfigError
 
-__all__ = ["NAMES", "read_race"]
+__all__ = ["BOTS", "OBSTACLES", "read_race"]
 
 _LANE = 0.5
 """DeepRacer's lanes run in the middle of each half of the road."""
@@ -26,7 +26,7 @@ _BODIES = 32
 """The most obstacles, and bots, that a world holds."""
 
 _METRES = within(0, 1000, open_low=True)
-_OBSTACLES = (
+OBSTACLES = (
     "NUMBER_OF_OBSTACLES",
     "MIN_DISTANCE_BETWEEN_OBSTACLES",
     "RANDOMIZE_OBSTACLE_LOCATIONS",
@@ -34,7 +34,8 @@ _OBSTACLES = (
     "OBSTACLE_TYPE",
     "OBJECT_POSITIONS",
 )
-_BOTS = (
+"""Variables that belong to object avoidance."""
+BOTS = (
     "NUMBER_OF_BOT_CARS",
     "BOT_CAR_SPEED",
     "IS_LANE_CHANGE",
@@ -45,9 +46,8 @@ _BOTS = (
     "RANDOMIZE_BOT_CAR_LOCATIONS",
     "BOT_CAR_PENALTY",
 )
-_TYPES = {"TIME_TRIAL": (), "OBJECT_AVOIDANCE": _OBSTACLES, "HEAD_TO_BOT": _BOTS}
-NAMES = (*_OBSTACLES, *_BOTS)
-"""What belongs to a race, besides its type."""
+"""And those of head-to-bot."""
+_TYPES = {"TIME_TRIAL": (), "OBJECT_AVOIDANCE": OBSTACLES, "HEAD_TO_BOT": BOTS}
 
 
 def read_race(
@@ -63,7 +63,7 @@ def read_race(
     Raises:
         ConfigError: a value is not allowed, or it is a race for evaluations alone.
     """
-    given = {name: found.pop(name) for name in NAMES if name in found}
+    given = {name: found.pop(name) for name in (*OBSTACLES, *BOTS) if name in found}
     asked = found.pop("RACE_TYPE", None)
     race = (asked.text.upper() if asked else "") or "TIME_TRIAL"
     if asked and race not in _TYPES:
@@ -150,7 +150,7 @@ class _Race:
                 if key in self._given:
                     self._say(key, f"traffic.lane_change = {times}")
         else:
-            for key in _BOTS[2:6]:
+            for key in BOTS[2:6]:
                 if key in self._given:
                     self._say(key, "bots keep their lanes")
         if "BOT_CAR_PENALTY" in self._given:

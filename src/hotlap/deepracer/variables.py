@@ -9,8 +9,7 @@ from typing import Any
 
 from hotlap.deepracer.environment import Environment, Variable
 from hotlap.deepracer.findings import Findings, Meaning
-from hotlap.deepracer.race import NAMES as RACE_NAMES
-from hotlap.deepracer.race import read_race
+from hotlap.deepracer.race import BOTS, OBSTACLES, read_race
 from hotlap.deepracer.values import choice, finite, integer, truth, within
 from hotlap.errors import ConfigError, TrackError
 from hotlap.track import DEFAULT_TRACK, known_name, load_track, split_names, unknown_track
@@ -92,7 +91,8 @@ _ELSEWHERE = (
     "ENABLE_DOMAIN_RANDOMIZATION",
     "MAX_STEPS_PER_ITERATION",
     *_STARTS,
-    *RACE_NAMES,
+    *OBSTACLES,
+    *BOTS,
 )
 """Names that functions below read."""
 
@@ -136,30 +136,49 @@ def apply_variables(
             findings.apply(most.said, {"algorithm.batch_max": integer(most.at, most.text)})
     if environment.workers and "MULTI_CONFIG" in found:
         findings.note(f"{found.pop('MULTI_CONFIG').said}: see the workers")
-    for name, variable in found.items():
-        _apply(name, variable, findings)
+    _apply(found, findings)
     _compare_workers(environment, findings)
 
 
-def _apply(name: str, variable: Variable, findings: Findings) -> None:
-    """Take a variable that is one line of a table."""
-    meaning = VARIABLES.get(name)
-    if not variable.text:
-        findings.nothing(f"{variable.file}: {variable.word}", "it is empty")
-    elif meaning is not None and meaning.check is not None:
-        value = meaning.check(variable.at, variable.text)
-        if value is None:
-            findings.note(f"{variable.said}: there is none")
+def _apply(variables: Mapping[str, Variable], findings: Findings) -> None:
+    """Take variables that are each one line of a table; those of one reason share a sentence."""
+    together: dict[tuple[str, str], list[Variable]] = {}
+    for name, variable in variables.items():
+        meaning = VARIABLES.get(name)
+        if not variable.text:
+            together.setdefault((variable.file, "empty"), []).append(variable)
+        elif meaning is not None and meaning.check is not None:
+            value = meaning.check(variable.at, variable.text)
+            if value is None:
+                findings.note(f"{variable.said}: there is none")
+            else:
+                findings.apply(variable.said, dict.fromkeys(meaning.settings, value))
+        elif meaning is not None:
+            findings.nothing(variable.said, meaning.why)
+        elif why := _group(name):
+            together.setdefault((variable.file, why), []).append(variable)
         else:
-            findings.apply(variable.said, dict.fromkeys(meaning.settings, value))
-    elif meaning is not None:
-        findings.nothing(variable.said, meaning.why)
-    else:
-        why = next((why for pattern, why in _GROUPS if re.fullmatch(pattern, name)), "")
-        if why:
-            findings.nothing(variable.said, why)
-        else:
-            findings.unknown(variable.said, name, (*VARIABLES, *_ELSEWHERE))
+            findings.unknown(variable.said, variable.word, _spelt(variable.word))
+    for (file, why), several in together.items():
+        words = ", ".join(variable.word for variable in several)
+        have = "have" if len(several) > 1 else "has"
+        findings.note(f"{file}: {words} {have} no effect: {why}")
+
+
+def _group(name: str) -> str:
+    return next((why for pattern, why in _GROUPS if re.fullmatch(pattern, name)), "")
+
+
+def _spelt(word: str) -> list[str]:
+    """Return all names that are known, spelt with prefixes if the given word has one."""
+    names = [*VARIABLES, *_ELSEWHERE]
+    if not word.upper().startswith("DR_"):
+        return names
+    of_training = ("MIN_EVAL_TRIALS", "BEST_MODEL_METRIC", "MULTI_CONFIG", "RTF", *_STARTS)
+    of_training += ("MAX_STEPS_PER_ITERATION",)
+    first = dict.fromkeys(of_training, "DR_TRAIN_")
+    first |= dict.fromkeys(OBSTACLES, "DR_OA_") | dict.fromkeys(BOTS, "DR_H2B_")
+    return [first.get(name, "DR_") + name for name in names]
 
 
 def _read_world(
@@ -241,22 +260,22 @@ def _compare_workers(environment: Environment, findings: Findings) -> None:
     """Say of each further worker what it shares with the first, and what cannot differ."""
     first = environment.variables
     for worker in environment.workers.values():
-        alike = []
+        alike: list[Variable] = []
+        others: dict[str, Variable] = {}
         for name, variable in worker.items():
+            was = first[name].text if name in first else ""
             if name == "WORLD_NAME":
                 continue
-            was = first[name].text if name in first else ""
             if variable.text.lower() == was.lower():
-                alike.append(variable.word)
-            elif any(re.fullmatch(pattern, name) for pattern, _ in _GROUPS):
-                _apply(name, variable, findings)
-            elif name in (*VARIABLES, *_ELSEWHERE):
+                alike.append(variable)
+            elif name in VARIABLES or name in _ELSEWHERE:
                 says = f"says {was}" if was else "leaves it as it is"
                 findings.nothing(
                     variable.said, f"only the track can differ by worker, and run.env {says}"
                 )
             else:
-                _apply(name, variable, findings)
+                others[name] = variable
         if alike:
-            file = next(iter(worker.values())).file
-            findings.note(f"{file}: as in run.env: {', '.join(alike)}")
+            words = ", ".join(variable.word for variable in alike)
+            findings.note(f"{alike[0].file}: as in run.env: {words}")
+        _apply(others, findings)
