@@ -439,3 +439,58 @@ def test_a_reward_that_was_aimed_at_ends_it(no_outcome, tmp_path):
         hotlap.train(resume=run.path)
     longer = hotlap.train(None, {"train.target_reward": 1e9, "train.steps": 2560}, resume=run.path)
     assert longer.metrics_rows()[-1]["steps"] == 2560
+
+
+@pytest.fixture
+def racer(tmp_path, monkeypatch):
+    """A DeepRacer folder with a name for its model."""
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "racer"
+    place.mkdir()
+    (place / "reward_function.py").write_text("def reward_function(params):\n    return 1.0\n")
+    env = "DR_WORLD_NAME=oval\nDR_LOCAL_S3_MODEL_PREFIX=my/first\n"
+    (place / "run.env").write_text(env)
+    return place
+
+
+QUICK = TINY | {"observation.actor": ["state"], "train.steps": 256, "evaluation.every": 0}
+
+
+def test_a_folder_names_its_run_and_the_one_it_starts_from(no_outcome, racer, monkeypatch):
+    read, asked = Run.read_state, []
+    monkeypatch.setattr(
+        Run, "read_state", lambda run, which: asked.append((run.name, which)) or read(run, which)
+    )
+    env = (racer / "run.env").read_text()
+
+    first = hotlap.train(racer, QUICK)
+    again = hotlap.train(racer, QUICK)
+    more = "DR_LOCAL_S3_PRETRAINED=True\nDR_LOCAL_S3_PRETRAINED_PREFIX=my/first\n"
+    (racer / "run.env").write_text(env.replace("first", "second") + more)
+    second = hotlap.train(racer, QUICK)
+
+    places = [str(run.path) for run in (first, again, second)]
+    assert places == ["runs/my-first", "runs/my-first-2", "runs/my-second"]
+    assert asked == [("my-first", "last")]  # as DeepRacer-for-Cloud assumes
+    event = next(event for event in second.events() if event["kind"] == "weights_from")
+    assert (event["run"], event["checkpoint"]) == ("runs/my-first", "last")
+
+
+def test_from_wins_over_what_a_folder_names(no_outcome, racer, capsys):
+    first = hotlap.train(racer, QUICK)
+    with (racer / "run.env").open("a") as file:
+        file.write("DR_LOCAL_S3_PRETRAINED=1\nDR_LOCAL_S3_PRETRAINED_PREFIX=my/first\n")
+
+    run = hotlap.train(
+        racer,
+        QUICK,
+        weights_from=first.path,
+        checkpoint="best",
+        out="other",
+        quiet=False,
+        plain=True,
+    )
+
+    event = next(event for event in run.events() if event["kind"] == "weights_from")
+    assert event["checkpoint"] == "best"
+    assert "wins over runs/my-first, which the folder names" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Files as editors, other systems and accidents leave them: read where meaning is clear, else named.
+"""Files as editors, other systems and accidents leave them: read where it is clear, else named.
 
 Each file that a folder may have is damaged in each way.
 """
@@ -156,13 +156,13 @@ def test_a_truncated_file_is_named_with_its_line(name, folder):
 
 
 MISSPELT = [
-    ("hyperparameters.json", '{\n  "lr": 1e-4,\n  "num_epoch": 5\n}', ":3: num_epoch", "num_epochs"),
+    ("hyperparameters.json", '{"lr": 1e-4,\n\n"num_epoch": 5}', ":3: num_epoch", "num_epochs"),
     ("model_metadata.json", None, "neural_netwrok", "neural_network"),
     ("run.env", "DR_WORLD_NAEM=oval", "DR_WORLD_NAEM", "DR_WORLD_NAME"),
-    ("run.env", "DR_TRAIN_MIN_EVAL_TRAILS=3", "DR_TRAIN_MIN_EVAL_TRAILS", "DR_TRAIN_MIN_EVAL_TRIALS"),
+    ("run.env", "DR_TRAIN_MIN_EVAL_TRAILS=3", "EVAL_TRAILS", "DR_TRAIN_MIN_EVAL_TRIALS"),
     ("run.env", "DR_OA_NUMBER_OF_OBSTACLS=3", "OBSTACLS", "DR_OA_NUMBER_OF_OBSTACLES"),
-    ("training_params.yaml", "ROUND_ROBIN_ADVANCE_DISTANCE: 1", "DISTANCE", "ROUND_ROBIN_ADVANCE_DIST"),
-]  # fmt: skip
+    ("training_params.yaml", "ROUND_ROBIN_ADVANCE_DISTANCE: 1", "DIS", "ROUND_ROBIN_ADVANCE_DIST"),
+]
 
 
 @pytest.mark.parametrize(("name", "text", "key", "meant"), MISSPELT)

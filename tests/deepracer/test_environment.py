@@ -1,4 +1,4 @@
-"""Variables: every file that holds some is read, the nearer one wins, and every name is answered."""
+"""Variables: every file that has some is read, the nearer one wins, and every name is answered."""
 
 import json
 

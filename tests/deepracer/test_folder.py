@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hotlap.deepracer.reward_file import RewardFile
 from hotlap.errors import ConfigError, RewardError, TrackError
 from hotlap.plan import read_config
 from hotlap.track import load_track
+from hotlap.trials import Trials
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deepracer"
 REWARD = "def reward_function(params):\n    return 1.0\n"
@@ -428,3 +430,24 @@ def test_a_folder_without_a_reward_function(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         read_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"), [("progress", "progress"), ("Reward", "reward"), ("laptime", "lap_time")]
+)
+def test_a_folder_says_what_makes_a_driver_the_best(word, ours, folder):
+    place = folder(run=f"DR_WORLD_NAME=oval\nDR_TRAIN_BEST_MODEL_METRIC={word}\n")
+    evaluation = read_config(place).config.evaluation
+    slow = SimpleNamespace(trials=2, completion=1, progress=1, mean_lap_s=20.0, mean_reward=50.0)
+    fast = SimpleNamespace(trials=2, completion=1, progress=1, mean_lap_s=10.0, mean_reward=20.0)
+    half = SimpleNamespace(trials=2, completion=0, progress=0.5, mean_lap_s=None, mean_reward=90.0)
+    judge = Trials.__new__(Trials)
+    judge._settings = evaluation
+
+    scores = {name: judge._score(one) for name, one in
+              {"slow": slow, "fast": fast, "half": half}.items()}  # fmt: skip
+
+    assert evaluation.best_by == ours
+    best = max(scores, key=lambda name: scores[name])
+    assert best in {"progress": {"slow", "fast"}, "reward": {"half"}, "lap_time": {"fast"}}[ours]
+    assert (scores["slow"] == scores["fast"]) == (ours == "progress")

@@ -118,8 +118,8 @@ def read_hyperparameters(
             findings.apply(f"{name}: {plain}", settings)
             if "algorithm.episodes" in settings:
                 findings.notes[-1] += (
-                    "; with algorithm.episodes=0 updates come every algorithm.horizon steps, and it "
-                    "learns sooner"
+                    "; with algorithm.episodes=0 updates come every algorithm.horizon steps, and "
+                    "the first laps sooner"
                 )
     if not sac and any(key in spelt for key in _RANDOM):
         _explore(document, name, spelt, findings, discrete=discrete)
