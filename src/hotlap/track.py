@@ -564,8 +564,11 @@ def unknown_track(name: str) -> str:
         )
         return f"{official_hint(official)}{turned}."
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {_either(near)}?" if near else "."
+    if "=" in name:
+        hint = f"; settings of a generated course follow colons: generated:seed=1:{name}."
     return (
-        f"unknown track {name!r}{f'; did you mean {_either(near)}?' if near else ';'} "
+        f"unknown track {name!r}{hint} "
         f"List all {len(known)} with `hotlap tracks list`, or give the path of a .npy file."
     )
 
