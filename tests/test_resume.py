@@ -111,6 +111,21 @@ def test_two_halves_are_the_whole(settings, tmp_path):
     same_training(halves, once)
 
 
+def test_two_halves_of_episodes_and_random_actions_are_the_whole(tmp_path):
+    settings = TINY | {"actions.kind": "grid", "rules.time_limit": 0.8, "algorithm.episodes": 6}
+    settings |= {"algorithm.epsilon_start": 0.9, "algorithm.epsilon_end": 0.1}
+    settings |= {"algorithm.epsilon_steps": 900}
+
+    first = train(None, settings | {"train.steps": 500}, out=tmp_path / "halves")
+    count = len(first.metrics_rows())
+    halves = train(None, {"train.steps": 1500}, resume=tmp_path / "halves")
+    once = train(None, settings | {"train.steps": 1500}, out=tmp_path / "once")
+
+    assert 2 <= count < len(once.metrics_rows())
+    assert {0.9, 0.1} <= {round(row["epsilon"], 6) for row in once.metrics_rows()}
+    same_training(halves, once)
+
+
 def test_the_best_lap_outlives_a_resume(tmp_path):
     run = train(None, TINY | {"train.steps": 256}, out=tmp_path / "run")
     saved = run.path / "checkpoints" / "000000000256" / "state.json"

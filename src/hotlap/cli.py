@@ -99,6 +99,12 @@ def _hold_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
+def _which(checkpoint: str) -> Literal["best", "last"]:
+    if checkpoint not in ("best", "last"):
+        raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
+    return "best" if checkpoint == "best" else "last"
+
+
 def _complain(error: Exception, text: str) -> None:
     for line in (*text.splitlines(), *getattr(error, "__notes__", ())):
         say(f"hotlap: {line}")
@@ -134,6 +140,9 @@ def train(
         Path | None,
         typer.Option("--from", metavar="RUN", help="Start from the driver of another run."),
     ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Which driver of that run: best or last.")
+    ] = None,
     plain: Annotated[bool, typer.Option(help="Plain lines, no live display.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")] = False,
     dry_run: Annotated[
@@ -152,6 +161,11 @@ def train(
             "Settings are written section.field=value."
         )
     source = sources[0] if sources else None
+    if checkpoint is not None and from_ is None:
+        raise ConfigError(
+            "--checkpoint says which driver of a run to start from: name it by --from"
+        )
+    which = _which(checkpoint or "best")
     changes: dict[str, Any] = overrides([word for word in given if _is_setting(word)])
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
@@ -192,6 +206,7 @@ def train(
                 out=out,
                 resume=resume,
                 weights_from=from_,
+                checkpoint=which,
                 plain=plain,
                 quiet=quiet,
                 began=time.perf_counter() - _process_age(),
@@ -255,9 +270,7 @@ def evaluate(
     from hotlap.evaluate import evaluate as verb
     from hotlap.trials import penalties_of
 
-    if checkpoint not in ("best", "last"):
-        raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
-    which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
+    which = _which(checkpoint)
     from hotlap.population import Population
 
     how: dict[str, Any] = {"track": track, "trials": trials, "laps": laps, "checkpoint": which}
@@ -318,8 +331,7 @@ def race(
     """Let the drivers of several runs race against each other on one road."""
     from hotlap.league import League
 
-    if checkpoint not in ("best", "last"):
-        raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
+    which = _which(checkpoint)
     if film is not None and film.suffix.lower() not in (".mp4", ".gif"):
         raise ConfigError(f"--film: end its name in .mp4 or .gif (got {film})")
     if film is not None and not film.parent.is_dir():
@@ -334,7 +346,6 @@ def race(
     if runs or board is None:
         from hotlap.race import race as verb
 
-        which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
         standings = verb(
             runs or [], track=track, laps=laps, trials=trials, checkpoint=which, seed=seed
         )

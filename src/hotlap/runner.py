@@ -52,11 +52,16 @@ class Runner:
             recorder.begin(env.state)
 
     def collect(
-        self, policy: Sampler, steps: int, names: Collection[str] | None = None
+        self,
+        policy: Sampler,
+        steps: int,
+        names: Collection[str] | None = None,
+        episodes: int = 0,
     ) -> tuple[Batch, Episodes]:
         """Drive every row for `steps` steps; return the experience and the episodes that ended.
 
-        Of what there is to see, only `names` is observed; None: all.
+        Of what there is to see, only `names` is observed; None: all. With `episodes`, it is over
+        sooner, when so many have ended.
         """
         env = self.env
         wanted = env.names if names is None else names
@@ -74,7 +79,8 @@ class Runner:
         terminated, truncated = np.empty(shape, bool), np.empty(shape, bool)
         failed = np.zeros(shape, bool)
         reached: list[dict[str, Array]] = []
-        episodes: list[Episodes] = []
+        over: list[Episodes] = []
+        ended = 0
         for t in range(steps):
             for name, array in seen.items():
                 array[t] = self._observation[name]
@@ -94,27 +100,32 @@ class Runner:
             if len(transition.ended):
                 reached.append(transition.reached)
                 failed[t, transition.ended] = Ended(transition.episodes.status).failed
-            if len(transition.ended) or not episodes:  # an empty one says of which kind they are
-                episodes.append(transition.episodes)
+            if len(transition.ended) or not over:  # an empty one says of which kind they are
+                over.append(transition.episodes)
             self._observation = transition.observation
+            ended += len(transition.ended)
+            if episodes and ended >= episodes:
+                break
         assert action is not None
+        driven = t + 1
+        seen = {name: array[:driven] for name, array in seen.items()}
         batch = Batch(
             observation=seen,
             last_observation=self._observation,
-            action=action,
-            log_prob=log_prob,
-            reward=reward,
-            terminated=terminated,
-            truncated=truncated,
+            action=action[:driven],
+            log_prob=log_prob[:driven],
+            reward=reward[:driven],
+            terminated=terminated[:driven],
+            truncated=truncated[:driven],
             reached={
                 name: np.concatenate([one[name] for one in reached])
                 if reached
                 else np.empty((0, *array.shape[2:]), array.dtype)
                 for name, array in seen.items()
             },
-            failed=failed,
+            failed=failed[:driven],
         )
-        return batch, _joined(episodes)
+        return batch, _joined(over)
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly."""
