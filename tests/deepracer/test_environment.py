@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from hotlap.config import resolve
 from hotlap.deepracer.documents import Document
 from hotlap.deepracer.environment import plain_name, read_environment
 from hotlap.deepracer.findings import Findings
 from hotlap.deepracer.folder import read_folder
 from hotlap.errors import ConfigError
+from hotlap.plan import TrainConfig
 from hotlap.track import load_track
 
 # deepracer-for-cloud's prepare-config.py writes all values in quotes, below a line of dashes.
@@ -343,10 +345,27 @@ def test_a_pretrained_model_is_the_run_of_that_name(folder, tmp_path, monkeypatc
     (place / "run.env").write_text(PRETRAINED + "DR_LOCAL_S3_PRETRAINED_CHECKPOINT=best\n")
 
     assert absent.weights_from is None
-    assert "to start from one: hotlap train FOLDER --from RUN" in absent.notes[-1]
+    assert "hotlap import MODEL --out RUN, then hotlap train FOLDER --from RUN" in absent.notes[-1]
     assert str(plan.weights_from) == "runs/models-first"
     assert (plan.name, plan.checkpoint) == ("models-second", "last")
     assert read_folder(place).checkpoint == "best"
+
+
+def test_penalties_and_workers_are_those_of_evaluations_and_logs(folder):
+    given = {
+        "DR_EVAL_MAX_RESETS=0": ("penalties.resets", 0),
+        "DR_EVAL_OFF_TRACK_PENALTY=3.5": ("penalties.off_track", 3.5),
+        "DR_EVAL_COLLISION_PENALTY=4": ("penalties.collision", 4),
+        "DR_EVAL_RESET_BEHIND_DIST=0.7": ("penalties.behind", 0.7),
+    }
+
+    plan = read_folder(folder(run__env="\n".join([*given, "DR_WORKERS=30"])))
+
+    for name, value in given.values():
+        assert plan.settings[f"evaluation.{name}"] == value
+    assert plan.settings["log.workers"] == 10  # as many as readers can tell apart
+    settings = resolve(TrainConfig, plan.settings)
+    assert (settings.evaluation.penalties.resets, settings.log.workers) == (0, 10)
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ def test_every_line_of_run_env_is_applied_or_said(folder):
     for word in re.findall(r"^(?:export )?(\w+)=", RUN, re.MULTILINE):
         assert note(plan, word)
     for word, why in {
-        "DR_WORKERS": "no effect: one process",
+        "DR_WORKERS": "log.workers",
         "DR_TRAIN_RTF": "no effect: empty",
         "DR_LOCAL_S3_MODEL_METADATA_KEY": "no effect: that file is not in this folder",
         "DR_OA_OBJECT_POSITIONS": "0.23,-1;0.46,1 has no effect: the race is TIME_TRIAL",

@@ -105,6 +105,7 @@ def test_head_to_bot():
         "traffic.lane_change": [2.0, 4.0],
         "traffic.lane_change_distance": 1.2,
         "traffic.gap": 3.0,
+        "evaluation.penalties.collision": 5.0,
     }
 
 

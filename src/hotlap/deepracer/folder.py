@@ -265,7 +265,8 @@ class _Reading:
         if run is None:
             findings.doubts.append(
                 f"{prefix.said} has no effect: no Run of that name is in runs/ or beside the "
-                "folder; to start from one: hotlap train FOLDER --from RUN"
+                "folder. If you have the model: hotlap import MODEL --out RUN, then hotlap train "
+                "FOLDER --from RUN"
             )
             return called, None, "best"
         findings.note(f"{prefix.said}: starts from the {checkpoint} driver of {run}")

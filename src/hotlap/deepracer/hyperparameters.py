@@ -50,7 +50,7 @@ _PPO: Mapping[str, Meaning] = {
     **_COMMON,
     "lr": Meaning(("algorithm.learning_rate",), _RATE),
     "num_epochs": Meaning(("algorithm.epochs",), integer),
-    "num_episodes_between_training": Meaning(("algorithm.episodes",), integer),
+    "num_episodes_between_training": Meaning(("algorithm.episodes", "log.episodes"), integer),
     "beta_entropy": Meaning(("algorithm.entropy",), within(0, 1)),
     "loss_type": Meaning(("algorithm.value_loss",), choice(LOSSES)),
     "sac_alpha": Meaning.nothing("it is of SAC, and training_algorithm asks for PPO"),

@@ -154,9 +154,8 @@ class _Race:
                 if key in self._given:
                     self._say(key, "bots keep their lanes")
         if "BOT_CAR_PENALTY" in self._given:
-            self._say(
-                "BOT_CAR_PENALTY", "has no effect: in an evaluation of ours a crash ends the trial"
-            )
+            seconds = self._read("BOT_CAR_PENALTY", within(0, 1000), 5.0)
+            self._set("evaluation.penalties.collision", seconds, "BOT_CAR_PENALTY")
 
     def _read(self, key: str, check: Callable[[str, Any], Any], default: Any) -> Any:
         variable = self._given.get(key)

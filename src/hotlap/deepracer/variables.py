@@ -9,6 +9,7 @@ from typing import Any
 
 from hotlap.deepracer.environment import Environment, Variable
 from hotlap.deepracer.findings import Findings, Meaning
+from hotlap.deepracer.logs import WORKERS_MOST
 from hotlap.deepracer.race import BOTS, OBSTACLES, read_race
 from hotlap.deepracer.values import choice, finite, integer, truth, within
 from hotlap.errors import ConfigError, TrackError
@@ -41,11 +42,21 @@ def _score(at: str, value: Any) -> float | None:
     return None if str(value).strip().lower() == "none" else finite(at, value)
 
 
+def _workers(at: str, value: Any) -> int:
+    return min(integer(at, value), WORKERS_MOST)
+
+
+def _count(at: str, value: Any) -> int:
+    return 0 if str(value).strip() == "0" else integer(at, value)
+
+
+_SECONDS, _METRES = within(0, 1000), within(0, 100)
+
 VARIABLES: Mapping[str, Meaning] = {
     "MIN_EVAL_TRIALS": Meaning(("evaluation.trials",), integer),
     "BEST_MODEL_METRIC": Meaning(("evaluation.best_by",), choice(METRICS)),
     "TARGET_REWARD_SCORE": Meaning(("train.target_reward",), _score),
-    "WORKERS": Meaning.nothing("one process drives all cars, as many as train.cars says"),
+    "WORKERS": Meaning(("log.workers",), _workers),
     "JOB_TYPE": Meaning.nothing("to train is what you asked for"),
     "MULTI_CONFIG": Meaning.nothing("all cars drive the same track"),
     "RTF": Meaning.nothing("the simulation always runs as fast as it can"),
@@ -55,6 +66,13 @@ VARIABLES: Mapping[str, Meaning] = {
     "EVAL_NUMBER_OF_TRIALS": Meaning.nothing(
         "say it when you evaluate: `hotlap evaluate RUN --trials N`"
     ),
+    "EVAL_IS_CONTINUOUS": Meaning.nothing(
+        "say it when you evaluate: `hotlap evaluate RUN --deepracer` goes on after a stumble"
+    ),
+    "EVAL_MAX_RESETS": Meaning(("evaluation.penalties.resets",), _count),
+    "EVAL_OFF_TRACK_PENALTY": Meaning(("evaluation.penalties.off_track",), _SECONDS),
+    "EVAL_COLLISION_PENALTY": Meaning(("evaluation.penalties.collision",), _SECONDS),
+    "EVAL_RESET_BEHIND_DIST": Meaning(("evaluation.penalties.behind",), _METRES),
     "EVAL_CHECKPOINT": Meaning.nothing(
         "say it when you evaluate: `hotlap evaluate RUN --checkpoint best`"
     ),
@@ -63,10 +81,7 @@ VARIABLES: Mapping[str, Meaning] = {
 
 _GROUPS = (
     ("EVAL_RTF|RTF_OVERRIDE", VARIABLES["RTF"].why),
-    (
-        ".*PRETRAINED.*",
-        "DR_LOCAL_S3_PRETRAINED is not True",
-    ),
+    (".*PRETRAINED.*", "DR_LOCAL_S3_PRETRAINED is not True"),
     (
         "LOCAL_S3_.*|UPLOAD_.*|AWS_.*|ROS_AWS_.*|S3_.*|.*_S3_.*|METRICS_.*|SIMTRACE_.*|MINIO_.*"
         "|REMOTE_MINIO_.*|MODEL_METADATA_FILE_.*|REWARD_FILE_.*",
