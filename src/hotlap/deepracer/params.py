@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from hotlap.deepracer.objects import ObjectColumns, object_columns
+from hotlap.deepracer.objects import Around, ObjectColumns, object_columns
 from hotlap.simulator import Command, State
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -102,6 +102,12 @@ class Columns:
     """(N,) [s] since the first episode of the row."""
     objects: ObjectColumns | None
     """What they are told of objects; None where nothing shares the road."""
+
+    def around(self) -> Around:
+        """Return the keys that speak of objects, as arrays."""
+        if self.objects is None:
+            return Around.nothing(len(self.x))
+        return Around.of(self.objects, self.projection_distance)
 
 
 _OWN = tuple(field.name for field in fields(Columns) if field.name != "objects")
@@ -187,6 +193,10 @@ class Params:
             sim_time=self._clock * self._dt,
             objects=self._objects(state),
         )
+
+    def waypoint_arrays(self) -> list[Float64]:
+        """Return each track's waypoints, (P, 2), in driving order."""
+        return [np.array(points) for points in self._waypoints]
 
     def rows(self, columns: Columns) -> Iterator[dict[str, Any]]:
         """Yield one fresh dict a car, in order; the user may change anything in it."""

@@ -24,12 +24,13 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
 import numpy as np
 
-from hotlap.deepracer.params import KEYS, Params
+from hotlap.deepracer.params import KEYS, Columns, Params
 from hotlap.draws import Purpose, uniform
 from hotlap.errors import RewardError
 from hotlap.simulator import BOX_FIELDS, ROW_FIELDS, Command, State, Surroundings
@@ -140,17 +141,18 @@ class RewardFile:
             RewardError: the function fails, hangs, or returns no number in the allowed range.
         """
         copy = RewardFile(self.path)
-        samples = list(_samples(track, obstacles, cars))
+        columns, params = sample_columns(track, obstacles, cars)
+        samples = list(params.rows(columns))
         done = threading.Event()
 
         def call_all() -> int:
             begin = time.monotonic()
-            for count, params in enumerate(samples):
+            for count, row in enumerate(samples):
                 if done.is_set() or (count and time.monotonic() - begin > CHECK_SECONDS):
                     return count
-                given = params.copy()
+                given = row.copy()
                 try:
-                    value = copy._call(params)
+                    value = copy._call(row)
                 except BaseException as error:
                     raise RewardError(copy._failed(error, given)) from error
                 copy._number(value, given)
@@ -319,8 +321,8 @@ def _older(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _samples(track: Track, obstacles: int, cars: int) -> Iterator[dict[str, Any]]:
-    """Yield params of cars all over a track: on the line, beside it, off it, both ways round."""
+def sample_columns(track: Track, obstacles: int, cars: int) -> tuple[Columns, Params]:
+    """Return params of cars all over a track: on the line, beside it, off it, both ways round."""
     courses = track, track.reversed()
     rows = np.arange(CHECK_STATES)
     draws = uniform(0, rows, 0 * rows, 0 * rows, Purpose.CHECK, 6).astype(np.float64).T
@@ -350,10 +352,8 @@ def _samples(track: Track, obstacles: int, cars: int) -> Iterator[dict[str, Any]
     moment = rows // 2 % 4  # 0: the first step, 1: the end of the lap, else on the way
     steps = np.where(moment == 0, 2, 3 + (500 * draws[5]).astype(np.int64))
     columns = params.compute(state, command, steps)
-    for found, when, share in zip(params.rows(columns), moment, draws[5], strict=True):
-        if when > 0:
-            found["progress"] = 100.0 if when == 1 else 100.0 * float(share)
-        yield found
+    driven = np.where(moment == 1, 100.0, 100.0 * draws[5])
+    return replace(columns, progress=np.where(moment > 0, driven, columns.progress)), params
 
 
 def _objects(track: Track, obstacles: int, cars: int) -> Surroundings:
