@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from hotlap.deepracer.keys import KEYS
 from hotlap.deepracer.objects import Around, ObjectColumns, object_columns
 from hotlap.simulator import Command, State
 from hotlap.track import Track
@@ -36,38 +37,6 @@ FRONT_HALF, REAR_HALF = 0.0795, 0.081
 CELL = 0.25
 """Side of a cell of the search grid [m]; larger on courses that would need over `CELLS` of them."""
 CELLS = 60_000
-
-KEYS = (
-    "all_wheels_on_track",
-    "closest_objects",
-    "closest_waypoints",
-    "distance_from_center",
-    "heading",
-    "is_crashed",
-    "is_left_of_center",
-    "is_offtrack",
-    "is_reversed",
-    "object_in_camera",
-    "objects_distance",
-    "objects_distance_from_center",
-    "objects_heading",
-    "objects_left_of_center",
-    "objects_location",
-    "objects_speed",
-    "progress",
-    "projection_distance",
-    "sim_time",
-    "speed",
-    "steering_angle",
-    "steps",
-    "track_length",
-    "track_width",
-    "waypoints",
-    "x",
-    "y",
-)
-"""Every key that a reward function may read."""
-
 
 @dataclass(frozen=True, eq=False)
 class Columns:
