@@ -254,6 +254,11 @@ class RewardFile:
             f"{', '.join(POSITIONAL)}"
         )
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The twelve of the older form, in the order in which the function takes them."""
+        return POSITIONAL
+
     def call(self, params: dict[str, Any], function: Callable[..., Any] | None = None) -> Any:
         """Call the function, or that of another car, and return whatever it returns."""
         function = function or self.function

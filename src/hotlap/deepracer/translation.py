@@ -109,7 +109,10 @@ def translate(
         Refused: something in it has no exact translation; the message names the line.
     """
     program = Program(tree, module, changed, attributes)
-    return program.run(function, positional)
+    if function not in program.defined:
+        raise Refused(f"{function} is not defined by `def` at the top of the file")
+    named = {a.arg for a in program.defined[function].args.args} if positional else set()
+    return program.run(function, positional, named == set(positional))
 
 
 class Program:
@@ -153,8 +156,8 @@ class Program:
         self.counter += 1
         return self.counter
 
-    def run(self, function: str, positional: tuple[str, ...]) -> Translation:
-        node = ast.parse(_entry(function, positional)).body[0]
+    def run(self, function: str, positional: tuple[str, ...], by_name: bool) -> Translation:
+        node = ast.parse(_entry(function, positional, by_name)).body[0]
         assert isinstance(node, ast.FunctionDef)
         for _ in range(_ROUNDS):
             before = dict(self.kept)
@@ -702,11 +705,13 @@ def _converted(code: str, kind: Kind, to: Kind) -> str:
 _SPECIAL = {"_hotlap_radians": math.radians, "_hotlap_nearest": exact.nearest}
 
 
-def _entry(function: str, positional: tuple[str, ...]) -> str:
+def _entry(function: str, positional: tuple[str, ...], by_name: bool) -> str:
     """Write a function of params that calls the user's."""
     given = "params"
     if positional:
         given = ", ".join(f"{name}={OLDER[name]}" for name in positional)
+        if not by_name:
+            given = ", ".join(OLDER[name] for name in positional)
     return f"def entry(params):\n    return {function}({given})\n"
 
 
