@@ -86,8 +86,8 @@ class Calls(Expressions):
             except (KeyError, IndexError, TypeError):
                 raise self.refuse(node, f"`{ast.unparse(node)[:40]}` is not there") from None
         if isinstance(value, dict) and all(isinstance(key, int | float) for key in value):
-            keys, kind = self.derived(value, 'list', node)
-            values, of = self.derived(value, 'values', node)
+            keys, kind = self.derived(value, "list", node)
+            values, of = self.derived(value, "values", node)
             if kind[0] == "v" and of[0] == "v":
                 row = self.program.row(of, checked=True)
                 place = f"find(K, {keys}[0], {keys}[1], {self.real(node.slice)})"
@@ -103,7 +103,9 @@ class Calls(Expressions):
             raise self.refuse(part, "a slice with a step")
         if kind[0] in ("t", "k"):
             begin, end = (_known(e) if e is not None else None for e in (part.lower, part.upper))
-            plain = all(e is None or k is not None for e, k in ((part.lower, begin), (part.upper, end)))
+            plain = all(
+                e is None or k is not None for e, k in ((part.lower, begin), (part.upper, end))
+            )
             if plain:
                 rest = range(len(kind) - 1)[begin:end]
                 return (
@@ -158,7 +160,7 @@ class Calls(Expressions):
         if kind[0] == "d":
             value = self.program.objects[kind[1]]
             if isinstance(value, dict | set | frozenset | range):
-                code, kind = self.derived(value, 'list', node)
+                code, kind = self.derived(value, "list", node)
             if kind[0] == "d" and not self.program.objects[kind[1]]:
                 return Items("0", lambda i: ("0", "i"))
         if kind[0] == "v":
@@ -480,8 +482,10 @@ class Calls(Expressions):
                 if known in value:
                     return self.constant(value[known], node)
                 return self.expr(node.args[1]) if len(node.args) > 1 else ("0", "n")
-            if name == "get" and len(node.args) == 2 and all(
-                isinstance(key, int | float) for key in value
+            if (
+                name == "get"
+                and len(node.args) == 2
+                and all(isinstance(key, int | float) for key in value)
             ):
                 sub = ast.Subscript(value=node.func.value, slice=node.args[0], ctx=ast.Load())  # type: ignore[attr-defined]
                 inside = ast.Compare(left=node.args[0], ops=[ast.In()], comparators=[sub.value])
@@ -494,7 +498,10 @@ class Calls(Expressions):
             if name == "copy":
                 return f"{code}[:]", kind
             if name in ("index", "count") and is_number(kind[1]):
-                return f"{'place' if name == 'index' else 'times'}({code}, {self.number(*node.args)[0]})", "i"
+                return (
+                    f"{'place' if name == 'index' else 'times'}({code}, {self.number(*node.args)[0]})",
+                    "i",
+                )
             if name == "pop" and len(node.args) <= 1:
                 self.changes(node)
                 where = self.whole(node.args[0]) if node.args else "-1"

@@ -35,17 +35,65 @@ CALL_MEMORY = 4 * 2**30
 LOOK_SECONDS = 0.25
 """How often the watching thread looks [s]."""
 
-_NETWORK = ("socket.", "urllib.", "ftplib.", "http.client.", "smtplib.", "imaplib.", "poplib.",
-            "nntplib.", "telnetlib.", "webbrowser.")
-_PROCESSES = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
-              "os.startfile", "os.kill", "pty.", "_thread.start", "signal.pthread_kill",
-              "ctypes.", "winreg.", "_winapi.", "sys.addaudithook", "os.killpg")
-_WRITING = ("os.remove", "os.unlink", "os.rename", "os.replace", "os.mkdir", "os.rmdir",
-            "os.truncate", "os.chmod", "os.chown", "os.link", "os.symlink", "os.utime",
-            "os.chflags", "os.setxattr", "os.removexattr", "os.mkfifo", "os.mknod", "shutil.",
-            "tempfile.", "sqlite3.connect", "os.putenv", "os.unsetenv")
-_DOING = {"write": "write, move or delete a file", "network": "use the network",
-          "processes": "start a process or a thread"}
+_NETWORK = (
+    "socket.",
+    "urllib.",
+    "ftplib.",
+    "http.client.",
+    "smtplib.",
+    "imaplib.",
+    "poplib.",
+    "nntplib.",
+    "telnetlib.",
+    "webbrowser.",
+)
+_PROCESSES = (
+    "subprocess.",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.startfile",
+    "os.kill",
+    "pty.",
+    "_thread.start",
+    "signal.pthread_kill",
+    "ctypes.",
+    "winreg.",
+    "_winapi.",
+    "sys.addaudithook",
+    "os.killpg",
+)
+_WRITING = (
+    "os.remove",
+    "os.unlink",
+    "os.rename",
+    "os.replace",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+    "os.link",
+    "os.symlink",
+    "os.utime",
+    "os.chflags",
+    "os.setxattr",
+    "os.removexattr",
+    "os.mkfifo",
+    "os.mknod",
+    "shutil.",
+    "tempfile.",
+    "sqlite3.connect",
+    "os.putenv",
+    "os.unsetenv",
+)
+_DOING = {
+    "write": "write, move or delete a file",
+    "network": "use the network",
+    "processes": "start a process or a thread",
+}
 
 
 class Overdue(BaseException):

@@ -72,13 +72,12 @@ class Effects:
         names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
         opaque = bool(names & _OPAQUE) or any(
             (isinstance(n, ast.Attribute) and n.attr.startswith("__") and n.attr != "__init__")
-            or isinstance(n, ast.ImportFrom) and any(a.name == "*" for a in n.names)
+            or isinstance(n, ast.ImportFrom)
+            and any(a.name == "*" for a in n.names)
             for n in ast.walk(tree)
         )
         defined = {k: v for k, v in vars(module).items() if not k.startswith("__")}
-        changed = {
-            name for n in ast.walk(tree) if isinstance(n, ast.Global) for name in n.names
-        }
+        changed = {name for n in ast.walk(tree) if isinstance(n, ast.Global) for name in n.names}
         for name, value in defined.items():
             depth = _depth(value)
             if depth and (opaque or self._touched({name: depth})):
@@ -220,7 +219,9 @@ class Effects:
         for _ in range(20):
             before = dict(depth)
             for node in ast.walk(self._tree):
-                if self._bind(node, depth) or (id(node) in self._inside and _hurts(node, depth, self)):
+                if self._bind(node, depth) or (
+                    id(node) in self._inside and _hurts(node, depth, self)
+                ):
                     return True
             if depth == before:
                 return False

@@ -222,9 +222,7 @@ def m_isclose(x, y, relative, absolute):  # type: ignore[no-untyped-def]
     if math.isinf(x) or math.isinf(y):
         return False
     gap = math.fabs(y - x)
-    return (
-        gap <= math.fabs(relative * y) or gap <= math.fabs(relative * x)
-    ) or gap <= absolute
+    return (gap <= math.fabs(relative * y) or gap <= math.fabs(relative * x)) or gap <= absolute
 
 
 @_jit

@@ -434,7 +434,7 @@ class Expressions:
             if what[0] == "s" and isinstance(value, dict | list | tuple | set | frozenset):
                 return repr(what[1] in value)
             if isinstance(value, dict | set | frozenset | range):
-                code, kind = self.derived(value, 'list', node)
+                code, kind = self.derived(value, "list", node)
             if kind[0] == "d" and not self.program.objects[kind[1]]:
                 return "False"
             left_code = self.as_number(item, what, left)[0]

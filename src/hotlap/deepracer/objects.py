@@ -95,9 +95,7 @@ class Around:
         """Return the keys of cars that have the road for themselves."""
         none, no = np.zeros((cars, 0)), np.zeros(cars, bool)
         pair, count = np.zeros((cars, 2), np.int64), np.zeros(cars, np.int64)
-        return Around(
-            count, 0, pair, no, no, none, none, none, none, np.zeros((cars, 0, 2)), none
-        )
+        return Around(count, 0, pair, no, no, none, none, none, none, np.zeros((cars, 0, 2)), none)
 
     @staticmethod
     def of(objects: ObjectColumns, place: Array) -> Around:

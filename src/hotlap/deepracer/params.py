@@ -39,6 +39,7 @@ CELL = 0.25
 """Side of a cell of the search grid [m]; larger on courses that would need over `CELLS` of them."""
 CELLS = 60_000
 
+
 @dataclass(frozen=True, eq=False)
 class Columns:
     """The params of N cars, one array a key, in DeepRacer's units; float64, bool or int64."""
@@ -252,6 +253,7 @@ class Params:
         at = _Place(*arrays)
         _locate(self._tables, x, y, yaw, track, start, previous, nose, at)
         return at
+
 
 _ABSENT = {
     "closest_objects": "[0, 0]",

@@ -10,7 +10,8 @@ import contextlib
 import json
 import logging
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hotlap.deepracer.translation import Translation
     from hotlap.track import Track
 
-__all__ = ["RewardBatch", "prepare"]
+__all__ = ["Prepared", "RewardBatch", "prepare", "prepared_file"]
 
 PROOF_STATES = 1024
 """Sampled states on which compiled and plain values must be the same bits."""
@@ -82,9 +83,35 @@ def prepare(
     return Prepared(file, None if why else made, why)
 
 
-def _disproof(
-    file: RewardFile, made: Translation, track: Track, obstacles: int, cars: int
-) -> str:
+_KNOWN: dict[tuple[Any, ...], Prepared] = {}
+
+
+def prepared_file(
+    path: str | Path,
+    track: Track,
+    *,
+    allow: Collection[str] = (),
+    obstacles: int = 0,
+    cars: int = 0,
+    compiled: bool = True,
+) -> Prepared:
+    """Return what `prepare` says of a file, once for each content in a process.
+
+    Raises:
+        RewardError: the file is missing, cannot be loaded or has no usable function.
+    """
+    place = Path(path).resolve()
+    content = place.read_bytes() if place.is_file() else b""
+    beside = tuple((p.name, p.stat().st_mtime_ns) for p in sorted(place.parent.glob("*.py")))
+    shared = bool(obstacles + cars)
+    mark = (place, content, beside, tuple(allow), shared, compiled)
+    if mark not in _KNOWN:
+        file = RewardFile(path, allow)
+        _KNOWN[mark] = prepare(file, track, obstacles=obstacles, cars=cars, compiled=compiled)
+    return _KNOWN[mark]
+
+
+def _disproof(file: RewardFile, made: Translation, track: Track, obstacles: int, cars: int) -> str:
     """Say why a translation is not to be used; empty if nothing speaks against it."""
     columns, params = sample_columns(track, obstacles, cars, PROOF_STATES)
     logging.getLogger("numba").setLevel(logging.WARNING)
@@ -102,7 +129,9 @@ def _disproof(
             wrong = ~left & (failed | ~same)
             if wrong.any():
                 i = int(np.flatnonzero(wrong)[0])
-                return f"compiled it gave {found[i]!r} for a state where Python gives {expected[i]!r}"
+                return (
+                    f"compiled it gave {found[i]!r} for a state where Python gives {expected[i]!r}"
+                )
             if made.state:
                 if part == 0:
                     fast.take_from(plain, left)
@@ -112,7 +141,9 @@ def _disproof(
         raise
     except Exception as error:
         first = str(error).strip().splitlines()
-        return f"numba could not compile it ({type(error).__name__}: {first[0][:80] if first else ''})"
+        return (
+            f"numba could not compile it ({type(error).__name__}: {first[0][:80] if first else ''})"
+        )
     return ""
 
 
@@ -164,7 +195,7 @@ class RewardBatch:
 
     def _plain(self, columns: Columns, out: Float64, rows: Array | None) -> None:
         function, call = self._function(0), self.file.call
-        beat, params = [0], {}
+        beat, params = [-1], dict[str, Any]()
         dictionaries = self._params.rows(columns, self._keys, copies=self._copies, chosen=rows)
         numbers = range(len(out)) if rows is None else np.flatnonzero(rows).tolist()
         straight = self.file.style == "params"
@@ -172,6 +203,17 @@ class RewardBatch:
         before = confinement.resident()
         try:
             with confined(self.file.allow, beat):
+                if straight and not apart and rows is None:
+                    values = out.tolist()
+                    for i, params in enumerate(dictionaries):  # noqa: B007 said where it fails
+                        beat[0] = i
+                        value = function(params)
+                        if type(value) is float and -LIMIT <= value <= LIMIT:
+                            values[i] = value
+                        else:
+                            values[i] = self.file.number(value, params)
+                    out[:] = values
+                    numbers = range(0)
                 for i, params in zip(numbers, dictionaries, strict=True):
                     beat[0] += 1
                     if apart and not slots:

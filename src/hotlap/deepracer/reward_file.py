@@ -274,8 +274,8 @@ class RewardFile:
             RewardError: it is no number in the allowed range.
         """
         at = f"{self.path}:{self._line}: {NAME} returned"
-        called = f" for {self._told(params)}"
         if not isinstance(value, numbers.Real | np.bool_):
+            called = f" for {self._told(params)}"
             rule = "it must return one number"
             if value is None:
                 rule += "; a way through it lacks `return`"
@@ -284,11 +284,12 @@ class RewardFile:
             number = float(value)
         except OverflowError:
             number = math.inf
+        if math.isfinite(number) and abs(number) <= LIMIT:
+            return number
+        called = f" for {self._told(params)}"
         if not math.isfinite(number):
             raise RewardError(f"{at} {number}{called}; a reward must be finite")
-        if abs(number) > LIMIT:
-            raise RewardError(f"{at} {number:g}{called}; allowed are -100000 to 100000")
-        return number
+        raise RewardError(f"{at} {number:g}{called}; allowed are -100000 to 100000")
 
     def failed(self, error: BaseException, params: dict[str, Any]) -> str:
         """Say in one sentence where and for what params a call failed."""

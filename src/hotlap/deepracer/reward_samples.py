@@ -74,5 +74,3 @@ def _objects(track: Track, obstacles: int, cars: int, states: int) -> Surroundin
         speed=every * np.where(boxes[:, 7] == 1, 0.5, 0).astype(np.float32),
         contact=np.where(np.arange(states) % 9 == 4, 0, -1).astype(np.int32),
     )
-
-

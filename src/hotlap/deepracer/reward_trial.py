@@ -65,9 +65,7 @@ def try_file(
     request = {
         "path": str(path),
         "allow": list(allow),
-        "seconds": (
-            reward_file.LOAD_SECONDS, reward_file.CALL_SECONDS, reward_file.CHECK_SECONDS
-        ),
+        "seconds": (reward_file.LOAD_SECONDS, reward_file.CALL_SECONDS, reward_file.CHECK_SECONDS),
         "waypoints": [points.tolist() for points in params.waypoint_arrays()],
         "rows": rows,
     }

@@ -112,16 +112,16 @@ class Body(Calls):
         self.write()
 
     def _state(self) -> tuple[Any, ...]:
-        return (
-            dict(self.vars), self.returns, set(self.flags), set(self.lists), set(self.used)
-        )
+        return (dict(self.vars), self.returns, set(self.flags), set(self.lists), set(self.used))
 
     def write(self) -> None:
         """Hand the finished text to the program."""
         head = []
         for name, kind in self.arguments.items():
             if self.vars[name] != kind:
-                head.append(f"    u_{name} = {self.coerce(f'u_{name}', kind, self.vars[name], ast.Pass())}")
+                head.append(
+                    f"    u_{name} = {self.coerce(f'u_{name}', kind, self.vars[name], ast.Pass())}"
+                )
         for name in sorted(self.flags):
             if name in self.vars:
                 given = name in self.arguments
@@ -330,8 +330,7 @@ class Body(Calls):
             if not found:
                 return "0", kind
             inner = ", ".join(
-                self.coerce(c, k, kind[1], e)
-                for (c, k), e in zip(found, node.elts, strict=True)
+                self.coerce(c, k, kind[1], e) for (c, k), e in zip(found, node.elts, strict=True)
             )
             return f"[{inner}]", kind
         code, kind = self.expr(node)

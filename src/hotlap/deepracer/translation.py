@@ -300,7 +300,9 @@ class Program:
         if all(isinstance(v, number) for v in value):
             rows, kind = [[v] for v in value], None
         elif all(isinstance(v, list | tuple) and v for v in value):
-            if {type(v) for v in value} not in ({list}, {tuple}) or len({len(v) for v in value}) > 1:
+            if {type(v) for v in value} not in ({list}, {tuple}) or len(
+                {len(v) for v in value}
+            ) > 1:
                 return None
             if not all(isinstance(x, number) for v in value for x in v):
                 return None
@@ -661,8 +663,7 @@ class Program:
         return self.helper(
             ("row", inner, checked),
             lambda name: (
-                f"def {name}(T, view, i):\n{check}"
-                f"    p = view[0] + i * {width}\n    return {value}"
+                f"def {name}(T, view, i):\n{check}    p = view[0] + i * {width}\n    return {value}"
             ),
         )
 
