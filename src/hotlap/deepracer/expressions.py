@@ -98,6 +98,8 @@ class Expressions:
             return code, kind
         if kind[0] == "o" and is_number(kind[1]):
             return f"need({code})", kind[1]
+        if kind == "n":  # Python fails too
+            raise Unknown("None")
         raise self.refuse(node, f"`{ast.unparse(node)[:40]}` is {say(kind)}, not a number")
 
     def real(self, node: ast.expr) -> str:
@@ -439,7 +441,10 @@ class Expressions:
                 return "False"
             left_code = self.as_number(item, what, left)[0]
         else:
-            left_code = self.number(left)[0]
+            left_code, what = self.expr(left)
+            if what[0] == "s" and kind[0] in ("t", "k") and all(k[0] == "s" for k in kind[1:]):
+                return repr(what in kind[1:])
+            left_code = self.as_number(left_code, what, left)[0]
         if kind[0] == "v" and is_number(kind[1]):
             base = kind[2]
             view = code if code.isidentifier() else self.temp(code)

@@ -34,7 +34,7 @@ __all__ = ["Prepared", "RewardBatch", "prepare", "prepared_file"]
 
 PROOF_STATES = 1024
 """Sampled states on which compiled and plain values must be the same bits."""
-LEFT_SHARE = 0.25
+LEFT_SHARE = 0.9
 """A compiled function that leaves more of the calls than this to Python is not used."""
 
 
@@ -201,6 +201,8 @@ class RewardBatch:
         straight = self.file.style == "params"
         apart, slots = self._stateful, self._fast is not None and self._state is not None
         before = confinement.resident()
+        if apart:
+            self._function(0 if slots else max(numbers, default=0))  # loads what is missing
         try:
             with confined(self.file.allow, beat):
                 if straight and not apart and rows is None:
@@ -329,6 +331,7 @@ class RewardBatch:
         out, failed = np.zeros(len(columns.x)), np.zeros(len(columns.x), bool)
         rows = self._params.rows(columns, self._keys, copies=self._copies)
         beat = [0]
+        self._function(len(out) - 1)
         with contextlib.redirect_stdout(None), confined(self.file.allow, beat):
             for i, params in enumerate(rows):
                 beat[0] += 1

@@ -156,8 +156,8 @@ class Body(Calls):
         before, self.writes, self.hoisted = self.writes, False, False
         try:
             method(node)
-        except Unknown:
-            self.gives_up()
+        except Unknown:  # what follows is read all the same, as it may tell more
+            self.emit("raise Unsure")
         simple = not isinstance(node, ast.If | ast.For | ast.While | ast.Try)
         if simple and self.writes and self.hoisted:
             raise self.refuse(node, "a loop and a function that keeps state in one statement")

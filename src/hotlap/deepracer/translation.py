@@ -168,6 +168,8 @@ class Program:
                 break
         else:
             raise Refused("the kinds of what it keeps do not settle")
+        if self.prints and not is_number((body.returns or "n")[-1]):
+            raise Refused(f"it prints at line {min(self.prints)}, in every call")
         if body.returns is None or not (
             is_number(body.returns) or (body.returns[0] == "o" and is_number(body.returns[1]))
         ):
@@ -293,6 +295,11 @@ class Program:
             self.views[mark] = made
             self.objects.append(value)  # so that nothing else gets its id
         return self.views[mark]
+
+    def pairs(self, value: dict[Any, Any], what: str) -> Code | None:
+        """Put the keys or values of a dict among the constants, if they are numbers or rows."""
+        made = self.derived.setdefault((id(value), what), list(getattr(value, what)()))
+        return self.view(made) if made else None
 
     def _view(self, value: list[Any] | tuple[Any, ...]) -> Code | None:
         number = bool | int | float
