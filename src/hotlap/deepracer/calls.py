@@ -1,10 +1,10 @@
+# ruff: noqa: D102, N802 a method for each kind of syntax, named after it
 """Calls, subscripts and loops over things, translated for compiled rewards."""
 
 from __future__ import annotations
 
 import ast
 import builtins
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 from hotlap.deepracer import exact
 from hotlap.deepracer.exact import LIBM
 from hotlap.deepracer.expressions import Code, Expressions
-from hotlap.deepracer.kinds import Kind, Refused, default, is_number, join, say
+from hotlap.deepracer.kinds import Kind, default, is_number, join, say
 
 __all__ = ["Calls", "Items"]
 
@@ -298,7 +298,7 @@ class Calls(Expressions):
 
     def b_round(self, node: ast.Call) -> Code:
         code, kind = self.number(node.args[0])
-        if len(node.args) > 1 and _known(node.args[1]) is not None or len(node.args) == 1:
+        if (len(node.args) > 1 and _known(node.args[1]) is not None) or len(node.args) == 1:
             digits = _known(node.args[1]) if len(node.args) > 1 else None
             if kind != "f":
                 if digits is None or digits >= 0:
@@ -498,10 +498,8 @@ class Calls(Expressions):
             if name == "copy":
                 return f"{code}[:]", kind
             if name in ("index", "count") and is_number(kind[1]):
-                return (
-                    f"{'place' if name == 'index' else 'times'}({code}, {self.number(*node.args)[0]})",
-                    "i",
-                )
+                word = "place" if name == "index" else "times"
+                return f"{word}({code}, {self.number(*node.args)[0]})", "i"
             if name == "pop" and len(node.args) <= 1:
                 self.changes(node)
                 where = self.whole(node.args[0]) if node.args else "-1"

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import math
 import os
 import re
 import sys
 import types
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 

@@ -290,7 +290,7 @@ def limit_process(seconds: float, memory: int, *, write: bool) -> None:
     }
     for name, value in wanted.items():
         with contextlib.suppress(OSError, ValueError):
-            soft, hard = resource.getrlimit(getattr(resource, name))
+            _, hard = resource.getrlimit(getattr(resource, name))
             if hard != resource.RLIM_INFINITY:
                 value = min(value, hard)
             resource.setrlimit(getattr(resource, name), (value, value))

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM102 one condition a line says what is looked for
 """What a user's reward file may change while it runs, read from its source.
 
 Everything is judged by name and on the safe side: what is not certainly left alone counts as
@@ -16,22 +17,94 @@ from typing import Any
 __all__ = ["Effects"]
 
 _LOOKS = frozenset(
-    "get keys values items index count copy join format split strip startswith endswith lower upper "
-    "mean sum min max argmin argmax tolist astype dot transpose flatten round any all std norm "
-    "is_integer".split()
+    [
+        "get",
+        "keys",
+        "values",
+        "items",
+        "index",
+        "count",
+        "copy",
+        "join",
+        "format",
+        "split",
+        "strip",
+        "startswith",
+        "endswith",
+        "lower",
+        "upper",
+        "mean",
+        "sum",
+        "min",
+        "max",
+        "argmin",
+        "argmax",
+        "tolist",
+        "astype",
+        "dot",
+        "transpose",
+        "flatten",
+        "round",
+        "any",
+        "all",
+        "std",
+        "norm",
+        "is_integer",
+    ]
 )
 """Methods that leave their object alone, whatever it is."""
 _GIVES = frozenset(
-    "sorted list reversed zip enumerate min max filter iter tuple dict set frozenset copy "
-    "asarray array map".split()
+    [
+        "sorted",
+        "list",
+        "reversed",
+        "zip",
+        "enumerate",
+        "min",
+        "max",
+        "filter",
+        "iter",
+        "tuple",
+        "dict",
+        "set",
+        "frozenset",
+        "copy",
+        "asarray",
+        "array",
+        "map",
+    ]
 )
 """Functions whose result may hold what they were given."""
 _TAKES = frozenset(
-    "len sum abs float int bool round print str repr range any all isinstance type id hash pow "
-    "divmod format ascii deepcopy".split()
+    [
+        "len",
+        "sum",
+        "abs",
+        "float",
+        "int",
+        "bool",
+        "round",
+        "print",
+        "str",
+        "repr",
+        "range",
+        "any",
+        "all",
+        "isinstance",
+        "type",
+        "id",
+        "hash",
+        "pow",
+        "divmod",
+        "format",
+        "ascii",
+        "deepcopy",
+    ]
 )
 """Functions that leave what they are given alone, and return something else."""
-_OPAQUE = frozenset("globals locals vars setattr delattr exec eval compile __import__".split())
+_OPAQUE = frozenset(
+    ["globals", "locals", "vars", "setattr", "delattr", "exec", "eval", "compile", "__import__"]
+)
 _PLAIN_MODULES = ("math", "numpy", "random", "cmath", "statistics", "np")
 _DEEP = 9
 
@@ -72,8 +145,7 @@ class Effects:
         names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
         opaque = bool(names & _OPAQUE) or any(
             (isinstance(n, ast.Attribute) and n.attr.startswith("__") and n.attr != "__init__")
-            or isinstance(n, ast.ImportFrom)
-            and any(a.name == "*" for a in n.names)
+            or (isinstance(n, ast.ImportFrom) and any(a.name == "*" for a in n.names))
             for n in ast.walk(tree)
         )
         defined = {k: v for k, v in vars(module).items() if not k.startswith("__")}

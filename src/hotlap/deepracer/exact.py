@@ -1,3 +1,4 @@
+# ruff: noqa: RUF046, SIM110 numba reads it
 """Python's own arithmetic for compiled rewards: the same bits as CPython, or an error.
 
 Every function here either returns exactly what Python returns for the same numbers or raises
@@ -27,7 +28,7 @@ WHOLE = 2**53
 """Whole numbers up to here are told apart by float64."""
 
 BUDGET = 10_000_000
-"""Passes of open-ended loops that one call may take before Python takes over, which can be stopped."""
+"""Passes of open-ended loops that a call may take; beyond, Python does it, and can be stopped."""
 
 
 COMPENSATED = sys.version_info >= (3, 12)
@@ -56,12 +57,29 @@ _LIBRARY = _library()
 AVAILABLE = _LIBRARY is not None
 """Whether the C library's functions were found."""
 
-LIBM = {
-    name: 1
-    for name in (
-        "sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh exp expm1 log log10 log2 log1p"
-    ).split()
-} | {"atan2": 2, "pow": 2, "fmod": 2}
+LIBM = dict.fromkeys(
+    [
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "exp",
+        "expm1",
+        "log",
+        "log10",
+        "log2",
+        "log1p",
+    ],
+    1,
+) | {"atan2": 2, "pow": 2, "fmod": 2}
 """Functions of `math` that are the C library's, and how many arguments they take."""
 
 
@@ -90,7 +108,7 @@ for _name, _count in LIBM.items():
 
 @_jit
 def f_power(x, y):  # type: ignore[no-untyped-def]
-    """x ** y of floats; complex results and zero to a negative power are Python's."""
+    """X ** y of floats; complex results and zero to a negative power are Python's."""
     if x < 0.0 and y != math.floor(y):
         raise Unsure
     found = _c_pow(x, y)  # type: ignore[name-defined]  # noqa: F821
@@ -101,7 +119,7 @@ def f_power(x, y):  # type: ignore[no-untyped-def]
 
 @_jit
 def i_power(x, y):  # type: ignore[no-untyped-def]
-    """x ** y of whole numbers, y not negative."""
+    """X ** y of whole numbers, y not negative."""
     found = 1
     for _ in range(y):
         found *= x
@@ -401,13 +419,13 @@ def hypotenuse(x, y):  # type: ignore[no-untyped-def]
 
 @_jit
 def in_range(x, begin, end):  # type: ignore[no-untyped-def]
-    """x in range(begin, end)."""
+    """X in range(begin, end)."""
     return begin <= x < end and x == math.floor(x)
 
 
 @_jit
 def among(values, x):  # type: ignore[no-untyped-def]
-    """x in a list of numbers."""
+    """X in a list of numbers."""
     for value in values:  # noqa: SIM110 numba reads it
         if value == x:
             return True

@@ -1,27 +1,22 @@
+# ruff: noqa: D102, N802, SIM102 a method for each kind of syntax, named after it
 """Expressions of a user's reward function, translated into what numba compiles to the same values.
 
 Each method takes a piece of syntax and returns code and kind. Kinds are known before the code runs,
-so every operator becomes the one that Python would choose; what has no exact counterpart is refused.
+so every operator becomes the one that Python would choose; what has no exact equal is refused.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
-import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hotlap.deepracer.exact import LIBM
 from hotlap.deepracer.kinds import (
     Kind,
     Refused,
-    cells,
     default,
     is_number,
     join,
-    literal,
     say,
 )
 
@@ -415,7 +410,7 @@ class Expressions:
                 kind = join(k, m)
                 a, b = self.coerce(a, k, kind, left), self.coerce(b, m, kind, right)
                 return f"({a} {word} {b})", "b"
-        if equality and (is_number(k) and m == "n" or k == "n" and is_number(m)):
+        if equality and ((is_number(k) and m == "n") or (k == "n" and is_number(m))):
             return repr(word == "!="), "b"
         if equality and "o" in (k[0], m[0]):
             raise self.refuse(node, "== with what may be None")

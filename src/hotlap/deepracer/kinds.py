@@ -1,7 +1,7 @@
 """Kinds: what a value of a user's reward function is, as far as the translation must know.
 
-`"b"`, `"i"`, `"f"`: bool, int, float. `"n"`: None. `("o", kind)`: that or None. `("s", text)`: a text
-that is known. `"x"`: a text that is not, good for printing only. `("t", kinds...)`: a tuple.
+`"b"`, `"i"`, `"f"`: bool, int, float. `"n"`: None. `("o", kind)`: that or None. `("s", text)`: a
+text that is known. `"x"`: a text that is not, good for printing only. `("t", kinds...)`: a tuple.
 `("k", kinds...)`: a list that nobody changes. `("l", kind)`: a list that may be changed.
 `("v", kind, base)`: a table of the array `base`, in code as (place, rows); its rows are numbers,
 tuples or lists of them. `("d", number)`: a constant that exists while translating only.

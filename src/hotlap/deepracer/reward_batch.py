@@ -207,7 +207,7 @@ class RewardBatch:
             with confined(self.file.allow, beat):
                 if straight and not apart and rows is None:
                     values = out.tolist()
-                    for i, params in enumerate(dictionaries):  # noqa: B007 said where it fails
+                    for i, params in enumerate(dictionaries):
                         beat[0] = i
                         value = function(params)
                         if type(value) is float and -LIMIT <= value <= LIMIT:
@@ -234,8 +234,8 @@ class RewardBatch:
             raise
         except Overdue:
             error = RewardError(
-                f"{self.file.place}: {NAME} took longer than {confinement.CALL_SECONDS:g} s for one "
-                "call; look for a loop that does not end"
+                f"{self.file.place}: {NAME} took longer than {confinement.CALL_SECONDS:g} s for "
+                "one call; look for a loop that does not end"
             )
             error.exit_code = 1
             raise error from None

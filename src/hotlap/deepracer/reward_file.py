@@ -111,9 +111,9 @@ class RewardFile:
         module = self._fresh(quiet=True)
         first, changed = vars(self.module), self.effects.changed
         for name, value in vars(module).items():
-            if isinstance(value, list | tuple | dict | set) and name not in changed:
-                if not name.startswith("__") and type(first.get(name)) is type(value):
-                    setattr(module, name, first[name])
+            same = type(first.get(name)) is type(value) and not name.startswith("__")
+            if same and isinstance(value, list | tuple | dict | set) and name not in changed:
+                setattr(module, name, first[name])
         sys.modules.pop(module.__name__, None)
         return module
 

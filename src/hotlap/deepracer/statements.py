@@ -1,3 +1,4 @@
+# ruff: noqa: D102, N802, N815, SIM102 a method for each kind of syntax, named after it
 """Statements of a user's reward function, translated one function at a time.
 
 A function is translated again and again until the kinds of its names no longer change. What Python

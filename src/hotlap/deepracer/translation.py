@@ -15,7 +15,6 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,13 +38,28 @@ __all__ = ["CODES", "Translation", "translate"]
 CODES = {"n": 0, "b": 1, "i": 2, "f": 3}
 """What stands beside a number that is kept from call to call: which type Python gave it."""
 
-FLOATS = (
-    "distance_from_center heading progress projection_distance sim_time speed steering_angle steps "
-    "track_length track_width x y"
-).split()
-BOOLS = (
-    "all_wheels_on_track is_crashed is_left_of_center is_offtrack is_reversed object_in_camera"
-).split()
+FLOATS = [
+    "distance_from_center",
+    "heading",
+    "progress",
+    "projection_distance",
+    "sim_time",
+    "speed",
+    "steering_angle",
+    "steps",
+    "track_length",
+    "track_width",
+    "x",
+    "y",
+]
+BOOLS = [
+    "all_wheels_on_track",
+    "is_crashed",
+    "is_left_of_center",
+    "is_offtrack",
+    "is_reversed",
+    "object_in_camera",
+]
 PAIRS = ("closest_waypoints", "closest_objects")
 LISTS = {
     "objects_distance": "f",
@@ -56,9 +70,9 @@ LISTS = {
     "objects_speed": "f",
 }
 PARAM_KINDS: dict[str, Kind] = (
-    {key: "f" for key in FLOATS}
-    | {key: "b" for key in BOOLS}
-    | {key: ("k", "i", "i") for key in PAIRS}
+    dict.fromkeys(FLOATS, "f")
+    | dict.fromkeys(BOOLS, "b")
+    | dict.fromkeys(PAIRS, ("k", "i", "i"))
     | {key: ("v", kind, "O") for key, kind in LISTS.items()}
     | {"waypoints": ("v", ("t", "f", "f"), "K")}
 )
@@ -183,7 +197,7 @@ class Program:
         """Keep what is reached, and put the common arguments in."""
         keys = tuple(sorted(self.keys))
         common = [*(f"p_{key}" for key in keys)]
-        texts = self.texts | {h: t for h, t in self.helpers.values()}  # type: ignore[misc]
+        texts = self.texts | dict(self.helpers.values())  # type: ignore[misc]
         reached, waiting = ["entry"], ["entry"]
         while waiting:
             for name in re.findall(r"\b[a-z]+_?\d*\b", texts[waiting.pop()]):
@@ -602,7 +616,7 @@ class Program:
             return "b"
         code, kind = loop.expr(element)
         if word == "list":
-            if kind[0] == "l" or default(kind) == "0" and kind != "i":
+            if kind[0] == "l" or (default(kind) == "0" and kind != "i"):
                 raise loop.refuse(node, f"a list of {say(kind)}s")
             loop.emit(f"a_0.append({code})")
             loop.lines.insert(0, f"    a_0 = [{default(kind)} for _ in range(0)]")
