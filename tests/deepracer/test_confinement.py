@@ -116,7 +116,7 @@ def test_a_file_may_be_read(write, tmp_path, track):
 @pytest.mark.parametrize(
     "text",
     [
-        "def reward_function(p):\n    a = []\n    while True:\n        a.append(bytearray(2**26))\n",
+        "def reward_function(p):\n    a = []\n    while 1:\n        a.append(bytearray(2**26))\n",
         "a = [bytearray(2**30) for _ in range(99)]\ndef reward_function(p):\n    return 1.0\n",
     ],
     ids=["call", "load"],

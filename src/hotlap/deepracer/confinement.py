@@ -219,6 +219,9 @@ class _Watch:
 
 
 _watch = _Watch()
+_lock = threading.Lock()
+_lowered: list[Any] = [0, None]
+"""How many blocks have the memory limited, and the limits before."""
 
 
 @contextlib.contextmanager
@@ -236,7 +239,11 @@ def confined(
         Overdue: within the block, when a call takes longer.
     """
     _install()
-    limits = _lower_memory() if beat is not None else None
+    if beat is not None:
+        with _lock:
+            if not _lowered[0]:
+                _lowered[1] = _lower_memory()
+            _lowered[0] += 1
     me = _watch.begin(beat, seconds or CALL_SECONDS) if beat is not None else 0
     before, _here.allowed = _here.allowed, frozenset(allowed)
     try:
@@ -244,8 +251,10 @@ def confined(
     finally:
         if beat is not None:
             _watch.end(me)
-        if limits is not None:
-            resource.setrlimit(resource.RLIMIT_AS, limits)
+            with _lock:
+                _lowered[0] -= 1
+                if not _lowered[0] and _lowered[1] is not None:
+                    resource.setrlimit(resource.RLIMIT_AS, _lowered[1])
         _here.allowed = before
 
 

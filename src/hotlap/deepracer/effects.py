@@ -167,7 +167,9 @@ class Effects:
             or any(_keeps(part, folder) for part in beside)
         )
         self.keys, self.copies = None, True
-        functions = self._functions.get("reward_function", [])
+        functions = [
+            n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "reward_function"
+        ]
         arguments = functions[0].args.args if len(functions) == 1 else []
         if len(arguments) == 1 and not opaque and not beside:
             self._params(arguments[0].arg, keys)

@@ -426,7 +426,7 @@ def in_range(x, begin, end):  # type: ignore[no-untyped-def]
 @_jit
 def among(values, x):  # type: ignore[no-untyped-def]
     """X in a list of numbers."""
-    for value in values:  # noqa: SIM110 numba reads it
+    for value in values:
         if value == x:
             return True
     return False

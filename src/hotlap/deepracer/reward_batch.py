@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 import types
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -20,7 +21,7 @@ from hotlap.deepracer import confinement
 from hotlap.deepracer.confinement import Overdue, confined
 from hotlap.deepracer.kinds import Refused
 from hotlap.deepracer.params import Columns, Params
-from hotlap.deepracer.reward_file import LIMIT, NAME, RewardFile
+from hotlap.deepracer.reward_file import LIMIT, NAME, RewardFile, random_states_kept
 from hotlap.deepracer.reward_samples import sample_columns
 from hotlap.errors import RewardError
 from hotlap.types import Array, Float64
@@ -34,6 +35,8 @@ __all__ = ["Prepared", "RewardBatch", "prepare", "prepared_file"]
 
 PROOF_STATES = 1024
 """Sampled states on which compiled and plain values must be the same bits."""
+PROOF_SECONDS, PROOF_LEAST = 2.0, 64
+"""How long plain Python may take for one round of them, and how many it has to do."""
 LEFT_SHARE = 0.9
 """A compiled function that leaves more of the calls than this to Python is not used."""
 
@@ -113,14 +116,20 @@ def prepared_file(
 
 def _disproof(file: RewardFile, made: Translation, track: Track, obstacles: int, cars: int) -> str:
     """Say why a translation is not to be used; empty if nothing speaks against it."""
-    columns, params = sample_columns(track, obstacles, cars, PROOF_STATES)
+    rounds = 4 if made.state else 1  # each car that keeps something costs a module
+    columns, params = sample_columns(track, obstacles, cars, PROOF_STATES // rounds)
     logging.getLogger("numba").setLevel(logging.WARNING)
     plain = RewardBatch(Prepared(file, None, ""), params, threads=1)
     try:
         fast = RewardBatch(Prepared(file, made, ""), params, threads=1)
-        for part in (0, 1):  # the second time with what they keep from the first
+        for _ in range(rounds):  # from the second on with what they keep
             expected, failed = plain.tried(columns)
+            if len(expected) < PROOF_LEAST:
+                return (
+                    f"it is too slow to be compared: {len(expected)} calls in {PROOF_SECONDS:g} s"
+                )
             found, left = fast.tried_fast(columns)
+            found, left = found[: len(expected)], left[: len(expected)]
             if left.mean() > LEFT_SHARE:
                 lines = f" (it prints at line {made.prints[0]})" if made.prints else ""
                 return f"{left.mean():.0%} of its calls need Python itself{lines}"
@@ -133,17 +142,16 @@ def _disproof(file: RewardFile, made: Translation, track: Track, obstacles: int,
                     f"compiled it gave {found[i]!r} for a state where Python gives {expected[i]!r}"
                 )
             if made.state:
-                if part == 0:
-                    fast.take_from(plain, left)
-                elif not fast.keeps_as(plain, ~left):
+                if not fast.keeps_as(plain, ~left):
                     return "compiled it kept other values than Python"
+                fast.take_from(plain, left)
     except RewardError:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()
-        return (
-            f"numba could not compile it ({type(error).__name__}: {first[0][:80] if first else ''})"
-        )
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        telling = [line for line in lines if not line.startswith(("Failed", "During", "File"))]
+        said = (telling or lines or [""])[0][:100]
+        return f"numba could not compile it ({type(error).__name__}: {said})"
     return ""
 
 
@@ -281,7 +289,7 @@ class RewardBatch:
         assert self._state is not None
         assert self.prepared.translation is not None
         for k, (name, _) in enumerate(self.prepared.translation.state):
-            if name in values:
+            if name in values and isinstance(values[name], bool | int | float | None):
                 self._state[i, 2 * k : 2 * k + 2] = to_slot(values[name])
 
     def _from_slots(self, i: int) -> dict[str, Any]:
@@ -327,12 +335,14 @@ class RewardBatch:
     # --- the proof ---
 
     def tried(self, columns: Columns) -> tuple[Float64, Array]:
-        """Return plain rewards, and which calls failed."""
+        """Return plain rewards and which calls failed, of as many as can be done in time."""
+        end = time.monotonic() + PROOF_SECONDS
         out, failed = np.zeros(len(columns.x)), np.zeros(len(columns.x), bool)
         rows = self._params.rows(columns, self._keys, copies=self._copies)
         beat = [0]
         self._function(len(out) - 1)
-        with contextlib.redirect_stdout(None), confined(self.file.allow, beat):
+        silent = contextlib.redirect_stdout(None)
+        with random_states_kept(), silent, confined(self.file.allow, beat):
             for i, params in enumerate(rows):
                 beat[0] += 1
                 try:
@@ -340,6 +350,8 @@ class RewardBatch:
                     out[i] = self.file.number(value, params)
                 except (Exception, SystemExit):
                     failed[i] = True
+                if time.monotonic() > end:
+                    return out[: i + 1], failed[: i + 1]
         return out, failed
 
     def tried_fast(self, columns: Columns) -> tuple[Float64, Array]:
@@ -378,9 +390,9 @@ def _read(module: types.ModuleType, name: str) -> Any:
 def _put_names(module: types.ModuleType, values: dict[str, Any]) -> None:
     for name, value in values.items():
         owner, _, attribute = name.partition(".")
-        if attribute:
+        if attribute and owner in vars(module):
             setattr(vars(module)[owner], attribute, value)
-        else:
+        elif not attribute:
             setattr(module, owner, value)
 
 

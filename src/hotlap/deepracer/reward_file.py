@@ -123,7 +123,7 @@ class RewardFile:
                 return self._load()
 
         silence = contextlib.redirect_stdout(None) if quiet else contextlib.nullcontext()
-        with _random_states_kept(), silence:
+        with random_states_kept(), silence:
             return within(LOAD_SECONDS, load, f"{self.path}: loading the file")
 
     def _compiled(self) -> types.CodeType:
@@ -406,7 +406,8 @@ def _lies_in(module: types.ModuleType | None, folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
+    """Leave Python's and numpy's random numbers as they are."""
     plain, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 the user's, not ours
     try:
         yield
