@@ -13,7 +13,7 @@ from typing import Any
 from hotlap.deepracer import exact
 from hotlap.deepracer.exact import LIBM
 from hotlap.deepracer.expressions import Code, Expressions
-from hotlap.deepracer.kinds import Kind, default, is_number, join, say
+from hotlap.deepracer.kinds import Kind, default, is_number, join, number_as, say
 
 __all__ = ["Calls", "Items"]
 
@@ -291,7 +291,7 @@ class Calls(Expressions):
 
     def b_int(self, node: ast.Call) -> Code:
         code, kind = self.number(*node.args)
-        return (f"to_int({code})" if kind == "f" else f"int({code})"), "i"
+        return (f"to_int({code})" if kind == "f" else number_as(code, kind, "i")), "i"
 
     def b_bool(self, node: ast.Call) -> Code:
         return self.truth(*node.args), "b"
@@ -302,7 +302,7 @@ class Calls(Expressions):
             digits = _known(node.args[1]) if len(node.args) > 1 else None
             if kind != "f":
                 if digits is None or digits >= 0:
-                    return f"int({code})", "i"
+                    return number_as(code, kind, "i"), "i"
             elif digits is None:
                 return f"round_whole({code})", "i"
             else:
@@ -398,7 +398,7 @@ class Calls(Expressions):
 
     def rounded(self, word: str, node: ast.Call) -> Code:
         code, kind = self.number(*node.args)
-        return (f"{word}({code})" if kind == "f" else f"int({code})"), "i"
+        return (f"{word}({code})" if kind == "f" else number_as(code, kind, "i")), "i"
 
     def plain(self, word: str, node: ast.Call) -> Code:
         return f"{word}({', '.join(self.real(a) for a in node.args)})", "f"

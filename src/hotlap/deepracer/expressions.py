@@ -17,6 +17,7 @@ from hotlap.deepracer.kinds import (
     default,
     is_number,
     join,
+    number_as,
     say,
 )
 
@@ -113,7 +114,7 @@ class Expressions:
         if kind == to or to is None:
             return code
         if is_number(kind) and is_number(to):
-            return f"{'float' if to == 'f' else 'int'}({code})"
+            return number_as(code, kind, to)
         if to[0] == "o":
             if kind == "n":
                 return default(to)
@@ -278,7 +279,7 @@ class Expressions:
                 return self.constant(-value, node)
         code, kind = self.number(node.operand)
         if kind == "b":
-            code, kind = f"int({code})", "i"
+            code, kind = number_as(code, kind, "i"), "i"
         if isinstance(node.op, ast.USub):
             return f"(-{code})", kind
         if isinstance(node.op, ast.UAdd):

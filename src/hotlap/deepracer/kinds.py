@@ -14,7 +14,17 @@ from __future__ import annotations
 import math
 from typing import Any, TypeAlias
 
-__all__ = ["Kind", "Refused", "cells", "default", "is_number", "join", "say"]
+__all__ = [
+    "Kind",
+    "Refused",
+    "cells",
+    "default",
+    "is_number",
+    "join",
+    "literal",
+    "number_as",
+    "say",
+]
 
 Kind: TypeAlias = Any
 
@@ -103,6 +113,13 @@ def default(kind: Kind) -> str:
     if kind[0] == "l":
         return f"[{default(kind[1] or 'f')} for _ in range(0)]"
     return "(0, 0)" if kind[0] == "v" else "0"
+
+
+def number_as(code: str, kind: Kind, to: Kind) -> str:
+    """Return code for a number as a wider kind."""
+    if kind == "b" and to != "b":  # numba does not take float(True)
+        return f"({'1.0' if to == 'f' else '1'} if {code} else {'0.0' if to == 'f' else '0'})"
+    return code if kind == to else f"{'float' if to == 'f' else 'int'}({code})"
 
 
 def literal(value: float) -> tuple[str, Kind]:

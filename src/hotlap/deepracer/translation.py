@@ -29,6 +29,7 @@ from hotlap.deepracer.kinds import (
     is_number,
     join,
     literal,
+    number_as,
     say,
 )
 from hotlap.deepracer.statements import Body, is_plain
@@ -188,9 +189,12 @@ class Program:
             is_number(body.returns) or (body.returns[0] == "o" and is_number(body.returns[1]))
         ):
             raise Refused(f"it returns {say(body.returns or 'n')}")
-        if body.returns[0] == "o":
+        if body.returns[0] in ("o", "b"):
+            value = "need(given(@C u_params))"
+            if body.returns == "b":
+                value = "1.0 if given(@C u_params) else 0.0"
             self.texts["given"] = self.texts.pop("entry").replace("def entry(", "def given(")
-            self.texts["entry"] = "def entry(@C u_params):\n    return need(given(@C u_params))"
+            self.texts["entry"] = f"def entry(@C u_params):\n    return {value}"
         return self.finish()
 
     def finish(self) -> Translation:
@@ -200,7 +204,7 @@ class Program:
         texts = self.texts | dict(self.helpers.values())  # type: ignore[misc]
         reached, waiting = ["entry"], ["entry"]
         while waiting:
-            for name in re.findall(r"\b[a-z]+_?\d*\b", texts[waiting.pop()]):
+            for name in re.findall(r"\b[a-z]+_?\d*\b", texts[waiting.pop()].replace("@C", " ")):
                 if name in texts and name not in reached:
                     reached.append(name)
                     waiting.append(name)
@@ -496,7 +500,7 @@ class Program:
             body.emit(f"S[{place}] = float({value}[1])")
             body.emit(f"S[{place + 1}] = {CODES[kind[1]]}.0 if {value}[0] else 0.0")
         else:
-            body.emit(f"S[{place}] = {'0.0' if kind == 'n' else f'float({code})'}")
+            body.emit(f"S[{place}] = {'0.0' if kind == 'n' else number_as(code, kind, 'f')}")
             body.emit(f"S[{place + 1}] = {CODES[kind]}.0")
 
     # --- functions ---
@@ -624,10 +628,11 @@ class Program:
             loop.emit("return a_0")
             return ("l", kind)
         if word == "sum":
-            code, kind = loop.as_number(code, kind, node)
-            kind = join(kind, "i")
+            code, of = loop.as_number(code, kind, node)
+            kind = join(of, "i")
+            code = number_as(code, of, kind)
             if kind == "i":
-                loop.emit(f"a_0 = i_whole(a_0 + int({code}))")
+                loop.emit(f"a_0 = i_whole(a_0 + {code})")
             elif exact.COMPENSATED:
                 loop.emit(f"a_0, a_1 = sum_step(a_0, a_1, {code})")
             else:
@@ -703,7 +708,7 @@ def _converted(code: str, kind: Kind, to: Kind) -> str:
     if kind == to:
         return code
     if is_number(kind) and is_number(to):
-        return f"{'float' if to == 'f' else 'int'}({code})"
+        return number_as(code, kind, to)
     if to[0] == "o":
         if kind == "n":
             return default(to)
