@@ -107,14 +107,14 @@ class Calls(Expressions):
                 e is None or k is not None for e, k in ((part.lower, begin), (part.upper, end))
             )
             if plain:
-                rest = range(len(kind) - 1)[begin:end]
+                rest, code = range(len(kind) - 1)[begin:end], self.once(code)
                 return (
                     f"({''.join(f'{code}[{i}], ' for i in rest)})" if len(rest) else "0",
                     (kind[0], *(kind[1 + i] for i in rest)),
                 )
         if kind[0] == "v":
             begin = self.whole(part.lower) if part.lower else "0"
-            view = code if code.isidentifier() else self.temp(code)
+            view = self.once(code)
             end = self.whole(part.upper) if part.upper else f"{view}[1]"
             width = 1 if is_number(kind[1]) else len(kind[1]) - 1
             return f"part_of({view}, {begin}, {end}, {width})", kind

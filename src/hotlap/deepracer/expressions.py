@@ -77,6 +77,10 @@ class Expressions:
         self.emit(f"{name} = {code}")
         return name
 
+    def once(self, code: str) -> str:
+        """Return code that may be written twice."""
+        return code if code.isidentifier() else self.temp(code)
+
     def expr(self, node: ast.expr) -> Code:
         """Translate any expression."""
         method = getattr(self, f"e_{type(node).__name__}", None)
@@ -443,9 +447,10 @@ class Expressions:
             left_code = self.as_number(left_code, what, left)[0]
         if kind[0] == "v" and is_number(kind[1]):
             base = kind[2]
-            view = code if code.isidentifier() else self.temp(code)
+            view = self.once(code)
             return f"has({base}, {view}[0], {view}[1], float({left_code}))"
         if kind[0] in ("t", "k") and all(is_number(k) for k in kind[1:]):
+            code, left_code = self.once(code), self.once(left_code)
             parts = [f"{code}[{i}] == {left_code}" for i in range(len(kind) - 1)]
             return f"({' or '.join(parts)})" if parts else "False"
         if kind[0] == "l" and is_number(kind[1]):

@@ -159,10 +159,14 @@ class Body(Calls):
             method(node)
         except Unknown:  # what follows is read all the same, as it may tell more
             self.emit("raise Unsure")
-        simple = not isinstance(node, ast.If | ast.For | ast.While | ast.Try)
-        if simple and self.writes and self.hoisted:
-            raise self.refuse(node, "a loop and a function that keeps state in one statement")
+        if not isinstance(node, ast.If | ast.For | ast.While | ast.Try):
+            self.in_order(node)
         self.writes |= before
+
+    def in_order(self, node: ast.stmt) -> None:
+        """Refuse what would be computed before a call that may change it."""
+        if self.writes and self.hoisted:
+            raise self.refuse(node, "a loop and a function that keeps state in one statement")
 
     def gives_up(self) -> None:
         """Leave this call to Python."""
@@ -235,6 +239,7 @@ class Body(Calls):
 
     def s_If(self, node: ast.If) -> None:
         self.emit(f"if {self.truth(node.test)}:")
+        self.in_order(node)
         before = None if self.bound is None else set(self.bound)
         self.block(node.body)
         after, self.bound = self.bound, before
@@ -254,6 +259,7 @@ class Body(Calls):
         self.emit("while True:")
         self.depth += 1
         self.emit(f"if not {self.truth(node.test)}:")
+        self.in_order(node)
         self.emit("    break")
         self.emit("spend(B, 1)")
         self.depth -= 1
@@ -271,6 +277,7 @@ class Body(Calls):
                     if of.id in names:
                         raise self.refuse(part, f"`{of.id}` changes while a loop goes over it")
         items = self.items(node.iter)
+        self.in_order(node)
         before = set(self.bound or ())
         number = f"i_{self.program.count()}"
         self.emit(f"for {number} in range({items.count}):")

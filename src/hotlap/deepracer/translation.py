@@ -263,7 +263,8 @@ class Program:
         if isinstance(value, types.FunctionType):
             found = self.defined.get(value.__name__)
             if value.__module__ == self.module.__name__:
-                if found is None or found.decorator_list or name not in ("", found.name):
+                same = found is not None and value.__code__.co_firstlineno == found.lineno
+                if found is None or not same or name not in ("", found.name):
                     raise body.refuse(node, f"the function `{name}`")
                 return "0", self.function(found, None)
         if isinstance(value, type) and value.__module__ == self.module.__name__:
@@ -407,7 +408,13 @@ class Program:
         owner = vars(self.module)[kind[1]]
         of = type(owner).__name__ if kind[0] == "I" else kind[1]
         for part in self.classes[of].body:
-            if isinstance(part, ast.FunctionDef) and part.name == name:
+            found = getattr(getattr(owner, name), "__code__", None)
+            if isinstance(part, ast.FunctionDef) and part.name == name and found is not None:
+                if found.co_firstlineno not in (
+                    part.lineno,
+                    part.lineno - len(part.decorator_list),
+                ):
+                    continue
                 static = [ast.unparse(d) for d in part.decorator_list]
                 if static == ["staticmethod"]:
                     return self.function(part, None)
@@ -585,8 +592,9 @@ class Program:
             kind = self._gather(loop, word, element, generators, node, key)
             if loop.vars == before:
                 break
+        if loop.writes:
+            raise body.refuse(node, "a comprehension of a function that keeps state")
         loop.write()
-        body.writes |= loop.writes
         names = ", ".join(
             body.expr(ast.copy_location(ast.Name(name, ast.Load()), node))[0]
             for name in sorted(loop.used)
