@@ -86,9 +86,9 @@ class Calls(Expressions):
             except (KeyError, IndexError, TypeError):
                 raise self.refuse(node, f"`{ast.unparse(node)[:40]}` is not there") from None
         if isinstance(value, dict) and all(isinstance(key, int | float) for key in value):
-            found = [self.program.pairs(value, what) for what in ("keys", "values")]
-            if found[0] is not None and found[1] is not None:
-                (keys, _), (values, of) = found
+            first, second = self.program.pairs(value, "keys"), self.program.pairs(value, "values")
+            if first is not None and second is not None:
+                (keys, _), (values, of) = first, second
                 row = self.program.row(of, checked=True)
                 place = f"find(K, {keys}[0], {keys}[1], {self.real(node.slice)})"
                 return f"{row}(K, {values}, {place})", of[1]

@@ -117,7 +117,9 @@ def from_slot(value: float, code: float) -> float | None:
     """Return the kept value that two numbers stand for."""
     if code == CODES["n"]:
         return None
-    return {CODES["b"]: bool, CODES["i"]: int, CODES["f"]: float}[int(code)](value)
+    if code == CODES["b"]:
+        return bool(value)
+    return int(value) if code == CODES["i"] else float(value)
 
 
 def _text(made: Translation) -> str:

@@ -63,6 +63,13 @@ class Expressions:
     """Names of the parent's that are read."""
     local: set[str]
     writes: bool
+    """Whether it changes what is kept."""
+    orders: bool
+    """Whether what the statement calls does."""
+
+    if TYPE_CHECKING:
+
+        def as_list(self, code: str, kind: Kind) -> Code: ...
 
     # --- the small things ---
 
@@ -264,11 +271,11 @@ class Expressions:
 
     def said(self, node: ast.expr) -> None:
         """Translate what is only made into text, as it may fail."""
-        before, self.writes = self.writes, False
+        before, self.orders = self.orders, False
         code, kind = self.expr(node)
-        if self.writes:
+        if self.orders:
             raise self.refuse(node, "a text from a function that keeps state")
-        self.writes = before
+        self.orders = before
         if is_number(kind) and not code.isidentifier():
             self.temp(code)
 

@@ -131,8 +131,8 @@ def _disproof(file: RewardFile, made: Translation, track: Track, obstacles: int,
             found, left = fast.tried_fast(columns)
             found, left = found[: len(expected)], left[: len(expected)]
             if left.mean() > LEFT_SHARE:
-                lines = f" (it prints at line {made.prints[0]})" if made.prints else ""
-                return f"{left.mean():.0%} of its calls need Python itself{lines}"
+                where = f" (it prints at line {made.prints[0]})" if made.prints else ""
+                return f"{left.mean():.0%} of its calls need Python itself{where}"
             # What fails must be left to Python; what is left keeps its state as Python leaves it.
             same = expected.view(np.int64) == found.view(np.int64)
             wrong = ~left & (failed | ~same)
@@ -241,12 +241,12 @@ class RewardBatch:
             error.exit_code = 1
             raise
         except Overdue:
-            error = RewardError(
+            failure = RewardError(
                 f"{self.file.place}: {NAME} took longer than {confinement.CALL_SECONDS:g} s for "
                 "one call; look for a loop that does not end"
             )
-            error.exit_code = 1
-            raise error from None
+            failure.exit_code = 1
+            raise failure from None
         except (Exception, SystemExit) as error:
             failure = RewardError(self.file.failed(error, params))
             failure.exit_code = 1

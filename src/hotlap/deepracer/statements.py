@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hotlap.deepracer.calls import Calls
-from hotlap.deepracer.expressions import Code, Unknown
+from hotlap.deepracer.expressions import Code, Expressions, Unknown
 from hotlap.deepracer.kinds import Kind, Refused, default, is_number, join, say
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Body(Calls):
         name: str,
         arguments: Mapping[str, Kind],
         statements: list[ast.stmt],
-        parent: Body | None = None,
+        parent: Expressions | None = None,
     ) -> None:
         self.program, self.name, self.parent = program, name, parent
         self.arguments, self.statements = dict(arguments), statements
@@ -47,7 +47,7 @@ class Body(Calls):
         self.lists: set[str] = set()
         self.flags: set[str] = set()
         self.used: set[str] = set()
-        self.writes = self.hoisted = False
+        self.writes = self.hoisted = self.orders = False
         self.returns: Kind | None = None
         self.local = set(arguments)
         for statement in statements:
@@ -132,9 +132,9 @@ class Body(Calls):
             else:
                 head.append(f"    s_{name} = False")
         names = [*self.arguments, *sorted(self.used)]
-        given = ", ".join(f"u_{name}" for name in names)
+        wanted = ", ".join(f"u_{name}" for name in names)
         self.program.texts[self.name] = "\n".join(
-            [f"def {self.name}(@C{given}):", *head, *(self.lines or ["    pass"])]
+            [f"def {self.name}(@C{wanted}):", *head, *(self.lines or ["    pass"])]
         )
 
     # --- blocks ---
@@ -154,18 +154,17 @@ class Body(Calls):
         method = getattr(self, f"s_{type(node).__name__}", None)
         if method is None:
             raise self.refuse(node, f"`{ast.unparse(node).splitlines()[0][:40]}` is not translated")
-        before, self.writes, self.hoisted = self.writes, False, False
+        self.hoisted = self.orders = False
         try:
             method(node)
         except Unknown:  # what follows is read all the same, as it may tell more
             self.emit("raise Unsure")
         if not isinstance(node, ast.If | ast.For | ast.While | ast.Try):
             self.in_order(node)
-        self.writes |= before
 
     def in_order(self, node: ast.stmt) -> None:
         """Refuse what would be computed before a call that may change it."""
-        if self.writes and self.hoisted:
+        if self.orders and self.hoisted:
             raise self.refuse(node, "a loop and a function that keeps state in one statement")
 
     def gives_up(self) -> None:

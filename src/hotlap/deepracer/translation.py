@@ -13,13 +13,14 @@ import math
 import random
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from hotlap.deepracer import exact
+from hotlap.deepracer.calls import Calls
 from hotlap.deepracer.expressions import Code, Expressions, Unknown
 from hotlap.deepracer.kinds import (
     Kind,
@@ -80,6 +81,7 @@ PARAM_KINDS: dict[str, Kind] = (
 SMALL = 8
 """Lists of up to so many numbers stay tuples in registers."""
 _ROUNDS = 6
+_PLAIN = (bool, int, float, str, list, tuple, dict, set, frozenset, range, type(None))
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Program:
     def begin(self) -> None:
         """Begin another round."""
         self.texts: dict[str, str] = {}
-        self.helpers: dict[Any, str] = {}
+        self.helpers: dict[Any, tuple[str, str]] = {}
         self.known: dict[Any, Body] = {}
         self.running: list[int] = []
         self.counter = 0
@@ -201,7 +203,7 @@ class Program:
         """Keep what is reached, and put the common arguments in."""
         keys = tuple(sorted(self.keys))
         common = [*(f"p_{key}" for key in keys)]
-        texts = self.texts | dict(self.helpers.values())  # type: ignore[misc]
+        texts = self.texts | dict(self.helpers.values())
         reached, waiting = ["entry"], ["entry"]
         while waiting:
             for name in re.findall(r"\b[a-z]+_?\d*\b", texts[waiting.pop()].replace("@C", " ")):
@@ -269,8 +271,7 @@ class Program:
                 return "0", self.function(found, None)
         if isinstance(value, type) and value.__module__ == self.module.__name__:
             return "0", ("C", value.__name__)
-        plain = bool | int | float | str | list | tuple | dict | set | frozenset | range | None
-        if isinstance(value, plain):
+        if isinstance(value, _PLAIN):
             return body.constant(value, node)
         if isinstance(value, np.ndarray):
             raise body.refuse(node, "an array of numpy")
@@ -323,6 +324,7 @@ class Program:
     def _view(self, value: list[Any] | tuple[Any, ...]) -> Code | None:
         number = bool | int | float
         word = "t" if isinstance(value[0], tuple) else "k"
+        rows: Sequence[Any]
         if all(isinstance(v, number) for v in value):
             rows, kind = [[v] for v in value], None
         elif all(isinstance(v, list | tuple) and v for v in value):
@@ -456,10 +458,10 @@ class Program:
         """Refuse math.hypot where this Python computes it otherwise."""
         if self.hypot:
             return
-        draws = random.Random(0)
+        draws, ours = random.Random(0), cast("Any", exact.hypotenuse).py_func
         for _ in range(300):
             x, y = draws.uniform(-9, 9), draws.uniform(-9, 9) * 10 ** draws.uniform(-3, 1)
-            if exact.hypotenuse.py_func(x, y) != math.hypot(x, y):
+            if ours(x, y) != math.hypot(x, y):
                 raise Refused("`math.hypot` of this Python is not translated")
         self.hypot = True
 
@@ -512,7 +514,7 @@ class Program:
 
     # --- functions ---
 
-    def call(self, body: Body, kind: Kind, node: ast.Call) -> Code:
+    def call(self, body: Calls, kind: Kind, node: ast.Call) -> Code:
         """Translate a call of one of the user's functions."""
         function, definer, owner = self.functions[kind[1]]
         given = self._given(body, function, definer, owner, node)
@@ -537,10 +539,11 @@ class Program:
         for name in sorted(callee.used):
             codes.append(body.expr(ast.copy_location(ast.Name(name, ast.Load()), node))[0])
         body.writes |= callee.writes
+        body.orders |= callee.writes
         return f"{callee.name}(@C{', '.join(codes)})", callee.returns or "n"
 
     def _given(
-        self, body: Body, function: Any, definer: Any, owner: str | None, node: ast.Call
+        self, body: Expressions, function: Any, definer: Any, owner: str | None, node: ast.Call
     ) -> dict[str, Code]:
         """Match the arguments of a call with the names of the function."""
         wanted = function.args
@@ -556,7 +559,7 @@ class Program:
         for name, argument in zip(places, node.args, strict=False):
             found[name] = body.expr(argument)
         for keyword in node.keywords:
-            if keyword.arg not in places or keyword.arg in found:
+            if keyword.arg is None or keyword.arg not in places or keyword.arg in found:
                 raise body.refuse(node, f"the argument {keyword.arg}")
             found[keyword.arg] = body.expr(keyword.value)
         for name, value in zip(names[::-1], wanted.defaults[::-1], strict=False):
@@ -573,7 +576,7 @@ class Program:
 
     def gather(
         self,
-        body: Body,
+        body: Calls,
         word: str,
         element: ast.expr,
         generators: list[ast.comprehension],
@@ -676,10 +679,10 @@ class Program:
 
     # --- helpers, written once for each kind ---
 
-    def helper(self, mark: Any, write: Any) -> str:
+    def helper(self, mark: Any, write: Callable[[str], str]) -> str:
         if mark not in self.helpers:
             name = f"h_{len(self.helpers)}"
-            self.helpers[mark] = (name, write(name))  # type: ignore[assignment]
+            self.helpers[mark] = (name, write(name))
         return self.helpers[mark][0]
 
     def conversion(self, kind: Kind, to: Kind) -> str:
