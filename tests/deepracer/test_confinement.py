@@ -45,8 +45,9 @@ def test_a_file_is_not_written(write, tmp_path, track):
 
     with pytest.raises(RewardError, match=r"may not write.*loot.txt.*reward.allow=write"):
         reward_trial.try_file(path, track)
+    reward = RewardFile(path).function
     with confined(), pytest.raises(PermissionError, match=r"allow it with reward\.allow=write"):
-        RewardFile(path).function({})
+        reward({})
 
     assert not target.exists()
 

@@ -118,6 +118,45 @@ def f_power(x, y):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def f_square(x):  # type: ignore[no-untyped-def]
+    """x ** 2 as the C library's pow says it.
+
+    That is within 0.55 units in the last place (glibc: 0.52), so it is the correctly rounded x * x
+    wherever the exact square is not close to half-way between two floats; else pow is asked.
+    """
+    found = x * x
+    if 1e-250 < found < 1e250:
+        c = 134217729.0 * x
+        high = c - (c - x)
+        low = x - high
+        error = ((high * high - found) + 2.0 * high * low) + low * low
+        if found + 1.1 * error == found:
+            return found
+    return f_power(x, 2.0)
+
+
+@_jit
+def f_root(x):  # type: ignore[no-untyped-def]
+    """x ** 0.5 as the C library's pow says it, in the same way."""
+    if 1e-250 < x < 1e250:
+        found = math.sqrt(x)
+        square = found * found
+        c = 134217729.0 * found
+        high = c - (c - found)
+        low = found - high
+        error = ((high * high - square) + 2.0 * high * low) + low * low
+        if found + 1.1 * (((x - square) - error) / (2.0 * found)) == found:
+            return found
+    return f_power(x, 0.5)
+
+
+@_jit
+def same(optional, x):  # type: ignore[no-untyped-def]
+    """What may be None == x."""
+    return optional[0] and optional[1] == x
+
+
+@_jit
 def i_power(x, y):  # type: ignore[no-untyped-def]
     """X ** y of whole numbers, y not negative."""
     found = 1

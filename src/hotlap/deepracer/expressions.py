@@ -349,6 +349,9 @@ class Expressions:
             return f"{kind}_{word}({a}, {b})", kind
         if isinstance(op, ast.Pow):
             if kind == "f":
+                known = getattr(getattr(node, "right", None), "value", None)
+                if type(known) in (int, float) and known in (2, 0.5):
+                    return f"{'f_square' if known == 2 else 'f_root'}({a})", "f"
                 return f"f_power({a}, {b})", "f"
             exponent = b.strip("()")
             if exponent.isdigit() and int(exponent) < 64:
@@ -425,6 +428,10 @@ class Expressions:
         if equality and ((is_number(k) and m == "n") or (k == "n" and is_number(m))):
             return repr(word == "!="), "b"
         if equality and "o" in (k[0], m[0]):
+            (c, of), (other, what) = ((a, k), (b, m)) if k[0] == "o" else ((b, m), (a, k))
+            if is_number(of[1]) and is_number(what):
+                code = f"same({c}, {other})"
+                return (code if word == "==" else f"(not {code})"), "b"
             raise self.refuse(node, "== with what may be None")
         (a, _), (b, _) = self.as_number(a, k, left), self.as_number(b, m, right)
         return f"({a} {word} {b})", "b"
