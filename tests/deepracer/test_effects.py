@@ -49,7 +49,8 @@ KEEPS = {
 LEAVES = {
     "table": "A = [[1, 2], [3, 4]]\ndef reward_function(p):\n    return sum(r[0] for r in A)\n",
     "copy": (
-        "A = [1, 2]\ndef reward_function(p):\n    b = list(range(3))\n    b.append(A[0])\n    return 1\n"
+        "A = [1, 2]\ndef reward_function(p):\n    b = list(range(3))\n    b.append(A[0])\n"
+        "    return 1\n"
     ),
     "number from it": (
         "A = [[1.0]]\ndef reward_function(p):\n    r = A[0][0]\n    r += 1\n    return r\n"

@@ -9,7 +9,9 @@ from hotlap.deepracer import confinement
 from hotlap.deepracer.reward_batch import RewardBatch, prepare
 from hotlap.deepracer.reward_file import RewardFile
 from hotlap.deepracer.reward_samples import sample_columns
+from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import RewardError
+from hotlap.tasks.rewards import FileReward
 from hotlap.track import load_track
 
 COUNTING = """
@@ -202,3 +204,31 @@ def test_one_call_cannot_take_all_memory(make, states):
 
     with pytest.raises(RewardError, match="MemoryError"):
         batch(states[0])
+
+
+@pytest.mark.parametrize("timing", ["deepracer", "modern"])
+def test_an_environment_rewards_the_same_compiled_plain_and_resumed(tmp_path, timing):
+    path = tmp_path / "reward_function.py"
+    path.write_text(COUNTING)
+
+    def drive(compiled: bool, *, resumed: bool) -> np.ndarray:
+        reward = FileReward(path=str(path), timing=timing, compiled=compiled)
+        env = VectorEnv(EnvSettings(track="oval", reward=reward), 6, seed=3)
+        env.begin()
+        found = []
+        for step in range(12):
+            if resumed and step == 5:
+                saved = env.save()
+                env = VectorEnv(EnvSettings(track="oval", reward=reward), 6, seed=3)
+                env.begin()
+                env.restore(saved)
+            found.append(env.advance(np.full((6, 2), 0.3)).reward)
+        return np.array(found)
+
+    rewards = drive(True, resumed=False)
+
+    # the first step of DeepRacer's timing only puts the car down
+    assert rewards[-1].tolist() == pytest.approx([11.0 if timing == "deepracer" else 12.0] * 6, 0.1)
+    np.testing.assert_array_equal(drive(False, resumed=False), rewards)
+    np.testing.assert_array_equal(drive(True, resumed=True), rewards)
+    np.testing.assert_array_equal(drive(False, resumed=True), rewards)

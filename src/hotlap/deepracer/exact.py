@@ -119,7 +119,7 @@ def f_power(x, y):  # type: ignore[no-untyped-def]
 
 @_jit
 def f_square(x):  # type: ignore[no-untyped-def]
-    """x ** 2 as the C library's pow says it.
+    """Return x ** 2 as the C library's pow says it.
 
     That is within 0.55 units in the last place (glibc: 0.52), so it is the correctly rounded x * x
     wherever the exact square is not close to half-way between two floats; else pow is asked.
@@ -137,7 +137,7 @@ def f_square(x):  # type: ignore[no-untyped-def]
 
 @_jit
 def f_root(x):  # type: ignore[no-untyped-def]
-    """x ** 0.5 as the C library's pow says it, in the same way."""
+    """Return x ** 0.5 as the C library's pow says it, in the same way."""
     if 1e-250 < x < 1e250:
         found = math.sqrt(x)
         square = found * found
