@@ -227,8 +227,8 @@ def test_an_environment_rewards_the_same_compiled_plain_and_resumed(tmp_path, ti
 
     rewards = drive(True, resumed=False)
 
-    # the first step of DeepRacer's timing only puts the car down
-    assert rewards[-1].tolist() == pytest.approx([11.0 if timing == "deepracer" else 12.0] * 6, 0.1)
+    # twelve calls, but DeepRacer's timing does not call at the first step of an episode
+    assert int(rewards[-1, 0]) == (11 if timing == "deepracer" else 12)
     np.testing.assert_array_equal(drive(False, resumed=False), rewards)
     np.testing.assert_array_equal(drive(True, resumed=True), rewards)
     np.testing.assert_array_equal(drive(False, resumed=True), rewards)

@@ -109,7 +109,7 @@ for _name, _count in LIBM.items():
 @_jit
 def f_power(x, y):  # type: ignore[no-untyped-def]
     """X ** y of floats; complex results and zero to a negative power are Python's."""
-    if x < 0.0 and y != math.floor(y):
+    if x < 0.0 and y != np.floor(y):
         raise Unsure
     found = _c_pow(x, y)  # type: ignore[name-defined]  # noqa: F821
     if not math.isfinite(found):
@@ -213,7 +213,9 @@ def f_floor_divide(x, y):  # type: ignore[no-untyped-def]
         share -= 1.0
     if share == 0.0:
         return math.copysign(0.0, x / y)
-    floor = math.floor(share)
+    floor = np.floor(share)
+    if not math.isfinite(floor):
+        raise Unsure
     if share - floor > 0.5:
         floor += 1.0
     return floor
@@ -459,7 +461,7 @@ def hypotenuse(x, y):  # type: ignore[no-untyped-def]
 @_jit
 def in_range(x, begin, end):  # type: ignore[no-untyped-def]
     """X in range(begin, end)."""
-    return begin <= x < end and x == math.floor(x)
+    return begin <= x < end and x == np.floor(x)
 
 
 @_jit
