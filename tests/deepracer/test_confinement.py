@@ -118,7 +118,10 @@ def test_a_file_may_be_read(write, tmp_path, track):
     "text",
     [
         "def reward_function(p):\n    a = []\n    while 1:\n        a.append(bytearray(2**26))\n",
-        "a = [bytearray(2**30) for _ in range(99)]\ndef reward_function(p):\n    return 1.0\n",
+        pytest.param(
+            "a = [bytearray(2**30) for _ in range(99)]\ndef reward_function(p):\n    return 1.0\n",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["call", "load"],
 )
