@@ -202,7 +202,7 @@ def _cases() -> list[_Case]:
         name = f"{width}x{height} {color}, {_size(FEW, every)}"
         begin = partial(_camera, _seeing(width, height, color))
         cases.append(_Case("camera", name, "frames/s", filtered, begin))
-    calls = "DeepRacer's params for each car and a plain Python reward_function, world included"
+    calls = "DeepRacer's params for each car and its unmodified reward_function, world included"
     cases.append(_Case("reward", "user's Python function, 1 thread", "calls/s", calls, _reward))
     drive = "a saved driver on the state observation, without torch"
     cases.append(_Case("policy", f"NumPy, 2 x 64 tanh, {FEW} cars", "actions/s", drive, _policy))

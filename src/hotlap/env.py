@@ -23,7 +23,7 @@ from hotlap.crew import Crew, Driver
 from hotlap.deepracer.logs import PAUSED
 from hotlap.deepracer.metadata import Continuous, Metadata
 from hotlap.deepracer.params import Params
-from hotlap.deepracer.reward_file import RewardFile
+from hotlap.deepracer.reward_batch import RewardBatch, prepared_file
 from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.limit import fastest_lap
 from hotlap.opponents import SELF, Opponents, OpponentSettings
@@ -326,7 +326,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             dt=self.dt,
             threads=threads or available(),
         )
-        self._reward, self._late = _make_reward(settings, tracks, self.dt)
+        self._reward, self._late = _make_reward(settings, tracks, self.dt, threads or available())
         self._seed = seed
         self._desynchronize = desynchronize
         self._starts = Starts(settings.start, tracks, cars=cars, rows=rows)
@@ -838,12 +838,17 @@ class _ArrayReward:
 
 
 class _FileReward:
-    """A user's DeepRacer function, called for each car."""
+    """A user's DeepRacer function, for all cars."""
 
-    def __init__(self, settings: FileReward, tracks: Sequence[Track], dt: float) -> None:
-        self._function = RewardFile(settings.path)
+    def __init__(
+        self, settings: FileReward, tracks: Sequence[Track], dt: float, others: int, threads: int
+    ) -> None:
         self._params = Params(tracks, dt=dt)
         self._late = settings.timing == "deepracer"
+        prepared = prepared_file(
+            settings.path, tracks[0], allow=settings.allow, cars=others, compiled=settings.compiled
+        )
+        self._function = RewardBatch(prepared, self._params, threads)
 
     def begin(self, rows: Array, state: State) -> None:
         self._params.begin(rows, state)
@@ -853,27 +858,25 @@ class _FileReward:
         # DeepRacer's first step only puts the car down: its function first sees step 2.
         steps = (before.steps if self._late else after.steps) + int(self._late)
         columns = self._params.compute(seen, command, steps)
-        call, late = self._function, self._late
-        return np.array(
-            [
-                0.0 if late and steps[i] < 2 else call(params)
-                for i, params in enumerate(self._params.rows(columns))
-            ],
-            np.float32,
-        )
+        wanted = steps >= 2 if self._late else None
+        return self._function(columns, wanted).astype(np.float32)
 
     def save(self) -> dict[str, Array]:
-        return self._params.save()
+        return self._params.save() | self._function.save()
 
     def restore(self, arrays: dict[str, Array]) -> None:
         self._params.restore(arrays)
+        self._function.restore(arrays)
 
 
-def _make_reward(settings: EnvSettings, tracks: Sequence[Track], dt: float) -> tuple[_Reward, bool]:
+def _make_reward(
+    settings: EnvSettings, tracks: Sequence[Track], dt: float, threads: int
+) -> tuple[_Reward, bool]:
     """Return the reward and whether it is paid one step late."""
     reward = settings.reward
     if isinstance(reward, FileReward):
-        return _FileReward(reward, tracks, dt), reward.timing == "deepracer"
+        others = settings.traffic.bots + settings.traffic.obstacles + settings.traffic.cars - 1
+        return _FileReward(reward, tracks, dt, others, threads), reward.timing == "deepracer"
     if isinstance(reward, FunctionReward):
         return _ArrayReward(load_array_reward(reward)), False
     if isinstance(reward, LimitReward):

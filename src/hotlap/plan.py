@@ -209,17 +209,31 @@ def check_reward(config: TrainConfig, drivers: Mapping[str, Driver] | None = Non
         return [f"reward: {config.reward.function} is executed"]
     if not isinstance(config.reward, FileReward):
         return []
-    from hotlap.deepracer.reward_file import RewardFile
+    from hotlap.deepracer.reward_batch import prepared_file
+    from hotlap.deepracer.reward_trial import try_file
 
     others, rivals = config.traffic.bots + config.traffic.cars - 1, config.opponents
     counts = [others + rivals.cars] if rivals.drivers and rivals.share else [others]
     if rivals.drivers and (0 < rivals.share < 1 or SELF in rivals.drivers):
         counts.append(others)  # with empty places, as at the start before there are past versions
-    file, track, notes = RewardFile(config.reward.path), config.tracks()[0], dict[str, None]()
+    reward, track, notes = config.reward, config.tracks()[0], dict[str, None]()
+    boxes = config.traffic.obstacles
     for count in counts:
-        found = file.check(track, obstacles=config.traffic.obstacles, cars=count)
+        found = try_file(Path(reward.path), track, obstacles=boxes, cars=count, allow=reward.allow)
         notes |= dict.fromkeys(found)
-    return [f"reward: {config.reward.path} is executed, and passed its check", *notes]
+    prepared = prepared_file(
+        reward.path,
+        track,
+        allow=reward.allow,
+        cars=boxes + others,
+        compiled=reward.compiled,
+    )
+    allowed = f" It may also: {', '.join(reward.allow)}" if reward.allow else ""
+    return [
+        f"reward: {reward.path} is executed, and passed its check{allowed}",
+        f"reward: {prepared.told()}",
+        *notes,
+    ]
 
 
 def continued(run: Run, overrides: Mapping[str, Any]) -> TrainConfig:

@@ -16,7 +16,7 @@ import numpy as np
 from hotlap.simulator import State, Surroundings
 from hotlap.types import Array
 
-__all__ = ["ObjectColumns", "object_columns"]
+__all__ = ["Around", "ObjectColumns", "object_columns"]
 
 _AHEAD, _UP, _PITCH = 0.14529379, 0.13032555, 0.2618
 """The camera that `object_in_camera` means, whatever camera the driver has: [m], [m], [rad]."""
@@ -67,6 +67,64 @@ class ObjectColumns:
             "objects_location": self.location[i, there].tolist(),
             "objects_speed": self.speed[i, there].tolist(),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """The keys of objects for N cars as plain arrays, in which objects that exist come first."""
+
+    count: Array
+    """(N,) how many exist."""
+    most: int
+    """Columns K of the arrays."""
+    closest_objects: Array
+    """(N, 2) behind and ahead."""
+    is_crashed: Array
+    object_in_camera: Array
+    objects_distance: Array
+    """(N, K), and so the next."""
+    objects_distance_from_center: Array
+    objects_heading: Array
+    objects_left_of_center: Array
+    objects_location: Array
+    """(N, K, 2)."""
+    objects_speed: Array
+
+    @staticmethod
+    def nothing(cars: int) -> Around:
+        """Return the keys of cars that have the road for themselves."""
+        none, no = np.zeros((cars, 0)), np.zeros(cars, bool)
+        pair, count = np.zeros((cars, 2), np.int64), np.zeros(cars, np.int64)
+        return Around(count, 0, pair, no, no, none, none, none, none, np.zeros((cars, 0, 2)), none)
+
+    @staticmethod
+    def of(objects: ObjectColumns, place: Array) -> Around:
+        """Return the keys of cars whose own arc lengths are `place` [m]; as `keys` says them."""
+        first = np.argsort(~objects.there, axis=1, kind="stable")
+        count = objects.there.sum(axis=1)
+        cars, most = first.shape
+        exists = np.arange(most) < count[:, None]
+        distance = np.take_along_axis(objects.distance, first, 1)
+        order = np.argsort(np.where(exists, distance, np.inf), axis=1, kind="stable")
+        after = (exists & (distance <= place[:, None])).sum(axis=1)
+        some = count > 0
+        full = np.maximum(count, 1)
+        row = np.arange(cars)
+        pair = np.stack([order[row, (after - 1) % full], order[row, after % full]], axis=1)
+        seen = np.take_along_axis(objects.in_camera, first, 1)[row, pair[:, 1]]
+        return Around(
+            count.astype(np.int64),
+            most,
+            np.where(some[:, None], pair, 0).astype(np.int64),
+            objects.crashed & some,
+            seen & some,
+            distance,
+            np.take_along_axis(objects.distance_from_center, first, 1),
+            np.take_along_axis(objects.heading, first, 1),
+            np.take_along_axis(objects.left_of_center, first, 1),
+            np.take_along_axis(objects.location, first[:, :, None], 1),
+            np.take_along_axis(objects.speed, first, 1),
+        )
 
 
 def object_columns(

@@ -12,14 +12,16 @@ read for the facts. The origin of that car lies between its axles; ours is the c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from hotlap.deepracer.objects import ObjectColumns, object_columns
+from hotlap.deepracer.keys import KEYS
+from hotlap.deepracer.objects import Around, ObjectColumns, object_columns
 from hotlap.simulator import Command, State
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -36,37 +38,6 @@ FRONT_HALF, REAR_HALF = 0.0795, 0.081
 CELL = 0.25
 """Side of a cell of the search grid [m]; larger on courses that would need over `CELLS` of them."""
 CELLS = 60_000
-
-KEYS = (
-    "all_wheels_on_track",
-    "closest_objects",
-    "closest_waypoints",
-    "distance_from_center",
-    "heading",
-    "is_crashed",
-    "is_left_of_center",
-    "is_offtrack",
-    "is_reversed",
-    "object_in_camera",
-    "objects_distance",
-    "objects_distance_from_center",
-    "objects_heading",
-    "objects_left_of_center",
-    "objects_location",
-    "objects_speed",
-    "progress",
-    "projection_distance",
-    "sim_time",
-    "speed",
-    "steering_angle",
-    "steps",
-    "track_length",
-    "track_width",
-    "waypoints",
-    "x",
-    "y",
-)
-"""Every key that a reward function may read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +73,12 @@ class Columns:
     """(N,) [s] since the first episode of the row."""
     objects: ObjectColumns | None
     """What they are told of objects; None where nothing shares the road."""
+
+    def around(self) -> Around:
+        """Return the keys that speak of objects, as arrays."""
+        if self.objects is None:
+            return Around.nothing(len(self.x))
+        return Around.of(self.objects, self.projection_distance)
 
 
 _OWN = tuple(field.name for field in fields(Columns) if field.name != "objects")
@@ -188,21 +165,48 @@ class Params:
             objects=self._objects(state),
         )
 
-    def rows(self, columns: Columns) -> Iterator[dict[str, Any]]:
-        """Yield one fresh dict a car, in order; the user may change anything in it."""
-        values = [getattr(columns, name).tolist() for name in _OWN]
-        for i, row in enumerate(zip(*values, strict=True)):
-            params = self._dict(*row)
-            if columns.objects is not None:
-                params |= columns.objects.keys(i, params["projection_distance"])
+    def waypoint_arrays(self) -> list[Float64]:
+        """Return each track's waypoints, (P, 2), in driving order."""
+        return [np.array(points) for points in self._waypoints]
+
+    def rows(
+        self,
+        columns: Columns,
+        keys: Sequence[str] | None = None,
+        *,
+        copies: bool = True,
+        chosen: Array | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield one fresh dict a car, in order; the user may change anything in it.
+
+        Args:
+            columns: the params of N cars.
+            keys: those that matter; all of them if None.
+            copies: whether each dict gets a list of waypoints of its own, as in DeepRacer.
+            chosen: (N,) which cars; all of them if None.
+        """
+        names = KEYS if keys is None else tuple(keys)
+        given = [key for key in names if key in _OWN]
+        some = slice(None) if chosen is None else chosen
+        values = [getattr(columns, key)[some].tolist() for key in given]
+        if "waypoints" in names:
+            given.append("waypoints")
+            values.append([self._waypoints[t] for t in columns.track[some].tolist()])
+        if not values:
+            values = [columns.track[some].tolist()]
+        made = _builder(names, tuple(given), copies)(zip(*values, strict=True))
+        if columns.objects is None or not set(names) & _OF_OBJECTS:
+            yield from made
+            return
+        places = columns.projection_distance
+        for i, params in zip(np.arange(len(places))[some].tolist(), made, strict=True):
+            found = columns.objects.keys(i, places[i])
+            params |= found if keys is None else {k: found[k] for k in names if k in found}
             yield params
 
     def row(self, columns: Columns, i: int) -> dict[str, Any]:
         """Return the fresh dict of one car."""
-        params = self._dict(*(getattr(columns, name)[i].tolist() for name in _OWN))
-        if columns.objects is not None:
-            params |= columns.objects.keys(i, params["projection_distance"])
-        return params
+        return next(self.rows(columns, chosen=np.arange(len(columns.x)) == i))
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly, as named arrays."""
@@ -250,57 +254,31 @@ class Params:
         _locate(self._tables, x, y, yaw, track, start, previous, nose, at)
         return at
 
-    def _dict(
-        self,
-        track: int,
-        x: float,
-        y: float,
-        heading: float,
-        distance_from_center: float,
-        projection_distance: float,
-        progress: float,
-        steps: float,
-        speed: float,
-        steering_angle: float,
-        track_width: float,
-        track_length: float,
-        closest_waypoints: list[int],
-        all_wheels_on_track: bool,
-        is_left_of_center: bool,
-        is_offtrack: bool,
-        is_reversed: bool,
-        sim_time: float,
-    ) -> dict[str, Any]:
-        """Build one car's params from its Columns, in their order."""
-        return {
-            "all_wheels_on_track": all_wheels_on_track,
-            "closest_objects": [0, 0],
-            "closest_waypoints": closest_waypoints,
-            "distance_from_center": distance_from_center,
-            "heading": heading,
-            "is_crashed": False,
-            "is_left_of_center": is_left_of_center,
-            "is_offtrack": is_offtrack,
-            "is_reversed": is_reversed,
-            "object_in_camera": False,
-            "objects_distance": [],
-            "objects_distance_from_center": [],
-            "objects_heading": [],
-            "objects_left_of_center": [],
-            "objects_location": [],
-            "objects_speed": [],
-            "progress": progress,
-            "projection_distance": projection_distance,
-            "sim_time": sim_time,
-            "speed": speed,
-            "steering_angle": steering_angle,
-            "steps": steps,
-            "track_length": track_length,
-            "track_width": track_width,
-            "waypoints": self._waypoints[track].copy(),
-            "x": x,
-            "y": y,
-        }
+
+_ABSENT = {
+    "closest_objects": "[0, 0]",
+    "is_crashed": "False",
+    "object_in_camera": "False",
+} | {key: "[]" for key in KEYS if key.startswith("objects_")}
+"""What is said of objects where there are none, as source."""
+_OF_OBJECTS = frozenset(_ABSENT)
+
+
+@cache
+def _builder(
+    names: tuple[str, ...], given: tuple[str, ...], copies: bool
+) -> Callable[[Iterator[tuple[Any, ...]]], Iterator[dict[str, Any]]]:
+    """Make the generator of params from rows of values, in the order of `given`.
+
+    Written as source, as one dict display is several times faster than filling a dict.
+    """
+    parts = []
+    for key in names:
+        value = _ABSENT.get(key) or f"v_{key}"
+        parts.append(f"{key!r}: {value}{'.copy()' if key == 'waypoints' and copies else ''}")
+    row = "".join(f"v_{key}, " for key in given) or "_, "
+    source = f"lambda values: ({{{', '.join(parts)}}} for {row} in values)"
+    return eval(source)  # type: ignore[no-any-return]  # of our own names only
 
 
 class _Place(NamedTuple):

@@ -8,6 +8,7 @@ Source of the older form: the RoboMaker Deep Racer sample, deepracer_env.py, rea
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import importlib
@@ -20,38 +21,24 @@ import random
 import reprlib
 import sys
 import threading
-import time
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from hotlap.deepracer.params import KEYS, Params
-from hotlap.draws import Purpose, uniform
+from hotlap.deepracer.confinement import confined
+from hotlap.deepracer.effects import Effects
+from hotlap.deepracer.keys import KEYS, POSITIONAL
 from hotlap.errors import RewardError
-from hotlap.simulator import BOX_FIELDS, ROW_FIELDS, Command, State, Surroundings
-from hotlap.track import Track
 
-__all__ = ["POSITIONAL", "RewardFile"]
+if TYPE_CHECKING:
+    from hotlap.track import Track
 
-POSITIONAL = (
-    "on_track",
-    "x",
-    "y",
-    "distance_from_center",
-    "car_orientation",
-    "progress",
-    "steps",
-    "throttle",
-    "steering",
-    "track_width",
-    "waypoints",
-    "closest_waypoints",
-)
-"""The arguments of the older form, in its order."""
+__all__ = ["LIMIT", "POSITIONAL", "RewardFile"]
 
 LIMIT = 1e5
 """A reward lies in [-LIMIT, LIMIT]."""
@@ -61,7 +48,6 @@ FULL_SPEED, FULL_LOCK = 4.0, 30.0
 
 LOAD_SECONDS, CALL_SECONDS, CHECK_SECONDS = 20.0, 5.0, 1.0
 """Time to load the file, time for the check before it gives up, and when it is content."""
-CHECK_STATES = 400
 LINES_SHOWN = 3
 """How many lines that the function prints during the check are shown."""
 
@@ -78,15 +64,19 @@ class RewardFile:
     style: Literal["params", "positional"]
     """How the function wants its arguments: one dict, or the twelve of `POSITIONAL`."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Load the file.
+    def __init__(self, path: str | Path, allow: Collection[str] = ()) -> None:
+        """Load the file, and let it do nothing but compute and read.
 
         While it loads, its folder is importable; what it imports from there is its own.
+
+        Args:
+            path: the file.
+            allow: what else its code may do; see `confinement.ALLOWANCES`.
 
         Raises:
             RewardError: the file is missing, cannot be loaded or has no usable function.
         """
-        self.path = Path(path).resolve()
+        self.path, self.allow = Path(path).resolve(), tuple(allow)
         if not self.path.is_file():
             raise RewardError(
                 f"{path}: no such file; give the path of a Python file with "
@@ -96,11 +86,56 @@ class RewardFile:
             self._source = self.path.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise RewardError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-        with _random_states_kept():
-            module = _within(LOAD_SECONDS, lambda: self._load(), f"{self.path}: loading the file")
-        self.function = self._find(module)
+        self._code = self._compiled()
+        self.module = self._fresh()
+        self.function = self._find(self.module)
         self._line = getattr(getattr(self.function, "__code__", None), "co_firstlineno", 1)
+        self.place = f"{self.path}:{self._line}"
         self.style, self._by_name = self._form()
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The file's source, parsed."""
+        return ast.parse(self._source)
+
+    @cached_property
+    def effects(self) -> Effects:
+        """What the file may change while it runs."""
+        return Effects(self.tree, self.module, self.path.parent, KEYS)
+
+    def another(self) -> types.ModuleType:
+        """Load the file once more, for another car: with globals of its own.
+
+        Globals that nothing changes are shared with the first, so that tables exist once.
+        """
+        module = self._fresh(quiet=True)
+        first, changed = vars(self.module), self.effects.changed
+        for name, value in vars(module).items():
+            same = type(first.get(name)) is type(value) and not name.startswith("__")
+            if same and isinstance(value, list | tuple | dict | set) and name not in changed:
+                setattr(module, name, first[name])
+        sys.modules.pop(module.__name__, None)
+        return module
+
+    def _fresh(self, *, quiet: bool = False) -> types.ModuleType:
+        def load() -> types.ModuleType:
+            with confined(self.allow):
+                return self._load()
+
+        silence = contextlib.redirect_stdout(None) if quiet else contextlib.nullcontext()
+        with random_states_kept(), silence:
+            return within(LOAD_SECONDS, load, f"{self.path}: loading the file")
+
+    def _compiled(self) -> types.CodeType:
+        try:
+            return compile(self._source, str(self.path), "exec", dont_inherit=True)
+        except SyntaxError as error:
+            text = f": {error.text.strip()}" if error.text else ""
+            raise RewardError(
+                f"{self.path}:{error.lineno or 1}: not valid Python: {error.msg}{text}"
+            ) from None
+        except ValueError as error:
+            raise RewardError(f"{self.path}: not valid Python: {error}") from None
 
     def __call__(self, params: dict[str, Any]) -> float:
         """Return the reward; `params` belongs to the function from now on.
@@ -109,21 +144,21 @@ class RewardFile:
             RewardError: the function fails or returns no number in the allowed range.
         """
         try:
-            value = self._call(params)
+            value = self.call(params)
         except (Exception, SystemExit) as error:
-            failure = RewardError(self._failed(error, params))
+            failure = RewardError(self.failed(error, params))
             failure.exit_code = 1
             raise failure from error
         if type(value) is float and -LIMIT <= value <= LIMIT:
             return value
         try:
-            return self._number(value, params)
+            return self.number(value, params)
         except RewardError as error:
             error.exit_code = 1
             raise
 
     def check(self, track: Track, *, obstacles: int = 0, cars: int = 0) -> list[str]:
-        """Call a separate copy of the function on sampled states, so that mistakes show at once.
+        """Call a copy of the function in another process on sampled states: mistakes show at once.
 
         The states are on the line and off the track, in both directions, at the first step, within
         the lap and at its end, with slow, fast, straight and turning commands. About a second.
@@ -139,53 +174,31 @@ class RewardFile:
         Raises:
             RewardError: the function fails, hangs, or returns no number in the allowed range.
         """
-        copy = RewardFile(self.path)
-        samples = list(_samples(track, obstacles, cars))
-        done = threading.Event()
+        from hotlap.deepracer.reward_trial import try_file
 
-        def call_all() -> int:
-            begin = time.monotonic()
-            for count, params in enumerate(samples):
-                if done.is_set() or (count and time.monotonic() - begin > CHECK_SECONDS):
-                    return count
-                given = params.copy()
-                try:
-                    value = copy._call(params)
-                except BaseException as error:
-                    raise RewardError(copy._failed(error, given)) from error
-                copy._number(value, given)
-            return len(samples)
+        return try_file(self.path, track, obstacles=obstacles, cars=cars, allow=self.allow)
 
-        what = f"{self.path}:{self._line}: {NAME}"
-        with _random_states_kept(), _first_lines(sys.stderr) as printed:
-            try:
-                count = _within(CALL_SECONDS, call_all, what)
-            finally:
-                done.set()
-        if printed.lines <= LINES_SHOWN:
-            return []
-        return [
-            f"{self.path.name} prints: {printed.lines} lines in {count} calls of the check, "
-            f"{LINES_SHOWN} of them shown; printing slows training"
-        ]
+    def try_once(self, params: dict[str, Any]) -> None:
+        """Call the function before a training.
+
+        Raises:
+            RewardError: it fails or returns no number in the allowed range.
+        """
+        given = params.copy()
+        try:
+            value = self.call(params)
+        except BaseException as error:
+            raise RewardError(self.failed(error, given)) from error
+        self.number(value, given)
 
     def _load(self) -> types.ModuleType:
         name = f"hotlap_reward_{next(_SERIAL)}"
         module = types.ModuleType(name)
         module.__file__ = str(self.path)
-        try:
-            code = compile(self._source, str(self.path), "exec", dont_inherit=True)
-        except SyntaxError as error:
-            text = f": {error.text.strip()}" if error.text else ""
-            raise RewardError(
-                f"{self.path}:{error.lineno or 1}: not valid Python: {error.msg}{text}"
-            ) from None
-        except ValueError as error:
-            raise RewardError(f"{self.path}: not valid Python: {error}") from None
         sys.modules[name] = module  # dataclasses look their module up
         try:
             with _importable(self.path.parent):
-                exec(code, module.__dict__)
+                exec(self._code, module.__dict__)
         except BaseException as error:
             del sys.modules[name]
             hint = ""
@@ -241,16 +254,28 @@ class RewardFile:
             f"{', '.join(POSITIONAL)}"
         )
 
-    def _call(self, params: dict[str, Any]) -> Any:
-        if self.style == "params":
-            return self.function(params)
-        older = _older(params)
-        return self.function(**older) if self._by_name else self.function(*older.values())
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The twelve of the older form, in the order in which the function takes them."""
+        return POSITIONAL
 
-    def _number(self, value: Any, params: dict[str, Any]) -> float:
+    def call(self, params: dict[str, Any], function: Callable[..., Any] | None = None) -> Any:
+        """Call the function, or that of another car, and return whatever it returns."""
+        function = function or self.function
+        if self.style == "params":
+            return function(params)
+        older = _older(params)
+        return function(**older) if self._by_name else function(*older.values())
+
+    def number(self, value: Any, params: dict[str, Any]) -> float:
+        """Return what the function returned as a reward.
+
+        Raises:
+            RewardError: it is no number in the allowed range.
+        """
         at = f"{self.path}:{self._line}: {NAME} returned"
-        called = f" for {self._told(params)}"
         if not isinstance(value, numbers.Real | np.bool_):
+            called = f" for {self._told(params)}"
             rule = "it must return one number"
             if value is None:
                 rule += "; a way through it lacks `return`"
@@ -259,13 +284,15 @@ class RewardFile:
             number = float(value)
         except OverflowError:
             number = math.inf
+        if math.isfinite(number) and abs(number) <= LIMIT:
+            return number
+        called = f" for {self._told(params)}"
         if not math.isfinite(number):
             raise RewardError(f"{at} {number}{called}; a reward must be finite")
-        if abs(number) > LIMIT:
-            raise RewardError(f"{at} {number:g}{called}; allowed are -100000 to 100000")
-        return number
+        raise RewardError(f"{at} {number:g}{called}; allowed are -100000 to 100000")
 
-    def _failed(self, error: BaseException, params: dict[str, Any]) -> str:
+    def failed(self, error: BaseException, params: dict[str, Any]) -> str:
+        """Say in one sentence where and for what params a call failed."""
         hint = ""
         if isinstance(error, KeyError) and error.args and error.args[0] not in KEYS:
             near = difflib.get_close_matches(str(error.args[0]), KEYS, n=1)
@@ -295,12 +322,16 @@ class RewardFile:
         return ", ".join(f"{key} = {_brief(given[key])}" for key in chosen[:8])
 
 
+def _square(x: float) -> float:
+    return x * x
+
+
 def _older(params: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of the older form, in its order and units."""
     x, y, waypoints = params["x"], params["y"], params["waypoints"]
     near = min(
         range(len(waypoints)),
-        key=lambda i: (waypoints[i][0] - x) ** 2 + (waypoints[i][1] - y) ** 2,
+        key=lambda i: _square(waypoints[i][0] - x) + _square(waypoints[i][1] - y),
         default=0,
     )
     return {
@@ -319,65 +350,7 @@ def _older(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _samples(track: Track, obstacles: int, cars: int) -> Iterator[dict[str, Any]]:
-    """Yield params of cars all over a track: on the line, beside it, off it, both ways round."""
-    courses = track, track.reversed()
-    rows = np.arange(CHECK_STATES)
-    draws = uniform(0, rows, 0 * rows, 0 * rows, Purpose.CHECK, 6).astype(np.float64).T
-    course = rows % 2
-    aside = np.where(
-        rows % 5 == 0, 0.0, 2.8 * draws[1] - 1.4
-    )  # 1: the border; beyond: off the track
-    poses = np.empty((CHECK_STATES, 3))
-    for row in rows:
-        line, border = courses[course[row]].centre, courses[course[row]].inner
-        i = int(draws[0, row] * (len(line) - 1))
-        poses[row, :2] = line[i] + aside[row] * (border[i] - line[i])
-        toward = line[i + 1] - line[i]
-        poses[row, 2] = math.atan2(toward[1], toward[0])
-    turned = np.where(rows % 7 == 6, math.pi, 1.0 * draws[2] - 0.5)
-    poses[:, 2] = (poses[:, 2] + turned + math.pi) % (2 * math.pi) - math.pi
-    values: dict[str, Any] = {name: np.zeros(CHECK_STATES) for name in ROW_FIELDS}
-    x, y, yaw = poses.T.astype(np.float32)
-    values |= {"x": x, "y": y, "yaw": yaw, "track": course.astype(np.int32)}
-    if obstacles + cars:
-        values["around"] = _objects(track, obstacles, cars)
-    state = State(**values)  # Params reads nothing else of it
-    steering = np.where(rows % 4 == 0, 0.0, np.radians(60 * draws[3] - 30))
-    command = Command(steering.astype(np.float32), (0.1 + 3.9 * draws[4]).astype(np.float32))
-    params = Params(courses)
-    params.begin(rows, state)
-    moment = rows // 2 % 4  # 0: the first step, 1: the end of the lap, else on the way
-    steps = np.where(moment == 0, 2, 3 + (500 * draws[5]).astype(np.int64))
-    columns = params.compute(state, command, steps)
-    for found, when, share in zip(params.rows(columns), moment, draws[5], strict=True):
-        if when > 0:
-            found["progress"] = 100.0 if when == 1 else 100.0 * float(share)
-        yield found
-
-
-def _objects(track: Track, obstacles: int, cars: int) -> Surroundings:
-    """Put obstacles and cars evenly round a track, left and right in turn, for every sample."""
-    count, line = obstacles + cars, track.stations
-    place = np.arange(count) * line.count // count
-    side = np.where(np.arange(count) % 2, -0.5 * line.right[place], 0.5 * line.left[place])
-    boxes = np.empty((count, len(BOX_FIELDS)), np.float32)
-    boxes[:, 0] = line.x[place] - side * line.ty[place]
-    boxes[:, 1] = line.y[place] + side * line.tx[place]
-    boxes[:, 2], boxes[:, 3] = line.tx[place], line.ty[place]
-    boxes[:, 4:7] = 0.15, 0.1, 0.2
-    boxes[:, 7] = np.arange(count) >= obstacles
-    every = np.ones((CHECK_STATES, 1), np.float32)
-    return Surroundings(
-        boxes=every[:, :, None] * boxes,
-        s=every * place * line.spacing,
-        n=every * side,
-        speed=every * np.where(boxes[:, 7] == 1, 0.5, 0).astype(np.float32),
-        contact=np.where(np.arange(CHECK_STATES) % 9 == 4, 0, -1).astype(np.int32),
-    )
-
-
-def _within(seconds: float, work: Callable[[], _Result], what: str) -> _Result:
+def within(seconds: float, work: Callable[[], _Result], what: str) -> _Result:
     """Run work in a thread that can be left behind, as a hanging function cannot be stopped."""
     results: list[_Result] = []
     errors: list[BaseException] = []
@@ -433,7 +406,8 @@ def _lies_in(module: types.ModuleType | None, folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
+    """Leave Python's and numpy's random numbers as they are."""
     plain, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 the user's, not ours
     try:
         yield
@@ -442,24 +416,25 @@ def _random_states_kept() -> Iterator[None]:
         np.random.set_state(arrays)  # noqa: NPY002
 
 
-class _FirstLines(io.TextIOBase):
-    """A stream that passes on the first lines and counts the rest."""
+class FirstLines(io.TextIOBase):
+    """A stream that keeps the first lines and counts the rest."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
+        self.shown: list[str] = []
         self.lines = 0
 
     def write(self, text: str) -> int:
         for line in text.splitlines(keepends=True):
             if self.lines < LINES_SHOWN:
-                self._stream.write(line)
+                self.shown.append(line)
             self.lines += line.endswith("\n")
         return len(text)
 
 
 @contextlib.contextmanager
-def _first_lines(stream: TextIO) -> Iterator[_FirstLines]:
-    printed = _FirstLines(stream)
+def first_lines() -> Iterator[FirstLines]:
+    """Keep the first lines of what is printed within the block."""
+    printed = FirstLines()
     with contextlib.redirect_stdout(printed):
         yield printed
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat
+from pydantic import BeforeValidator, Field, NonNegativeFloat
 
 from hotlap.config import Settings
 from hotlap.errors import RewardError
@@ -114,6 +114,10 @@ class LimitReward(_Reward):
     """Fine for being beside the line of that lap, by the distance [s/m]."""
 
 
+def _parts(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
 class FileReward(_Reward):
     """A user's DeepRacer file with `reward_function(params)`, or the older positional form."""
 
@@ -124,6 +128,13 @@ class FileReward(_Reward):
     timing: Literal["deepracer", "modern"] = "deepracer"
     """deepracer: the reward of a step is read before the car moves, and the episode's last state is
     rewarded one step later, as AWS DeepRacer did. modern: it is read after the car moved."""
+    allow: Annotated[
+        tuple[Literal["write", "network", "processes"], ...], BeforeValidator(_parts)
+    ] = ()
+    """What the file's code may do besides computing and reading: `write` files, use the `network`,
+    start `processes` and threads; several with commas between."""
+    compiled: bool = True
+    """Whether the function is compiled where that is proven to give the same rewards."""
 
 
 class FunctionReward(_Reward):
