@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -154,12 +155,13 @@ def train(
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
             changes[name] = value
-    from hotlap.kernels import is_warm, parts_of, warm
-    from hotlap.plan import read_config
-    from hotlap.population import Population, read_seeds
-    from hotlap.runs import Run
-    from hotlap.train import Stopped
-    from hotlap.train import train as verb
+    with _uncollected():
+        from hotlap.kernels import is_warm, parts_of, warm
+        from hotlap.plan import read_config
+        from hotlap.population import Population, read_seeds
+        from hotlap.runs import Run
+        from hotlap.train import Stopped
+        from hotlap.train import train as verb
 
     # A mistake shows before the kernels compile.
     before = resume or (from_ if source is None else None)
@@ -181,6 +183,9 @@ def train(
     parts = parts_of(plan.config)
     if not is_warm(parts):
         warm(parts)
+    if seeds is None:
+        with _uncollected(), contextlib.suppress(ImportError):
+            import torch  # noqa: F401
     try:
         # What a reward function prints is no result of ours.
         with contextlib.redirect_stdout(sys.stderr):
@@ -458,6 +463,20 @@ def bench(
 
     result = measure(seconds=seconds, peers=peers, out=out)
     show(json.dumps(result, indent=2) if as_json else table(result))
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without looking for garbage, and never look through what was imported.
+
+    torch and numba make half a million objects that live as long as the process: half a second.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _is_setting(word: str) -> bool:
