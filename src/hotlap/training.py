@@ -34,7 +34,7 @@ from hotlap.env import (
     driver_task,
 )
 from hotlap.errors import ConfigError, DivergedError, MissingExtraError, RunError
-from hotlap.evaluate import env_settings
+from hotlap.evaluate import Report, env_settings
 from hotlap.opponents import SELF
 from hotlap.plan import TrainConfig, changes, continued
 from hotlap.progress import Progress
@@ -216,21 +216,8 @@ class Training:
     def _try(self) -> Trial:
         """Evaluate the present driver, and say what is new about it."""
         begin = self.learner.begin if isinstance(self.learner, Remembering) else None
-        trial = self.trials.run(self.learner.greedy, self.steps, begin)
+        trial = self.trials.run(self.learner.greedy, self.steps, begin, self._announce)
         report = trial.report
-        if trial.first_clean:
-            self.run.log_event(
-                "clean_laps",
-                seconds=round(self.seconds, 3),
-                steps=self.steps,
-                laps=report.laps_per_trial,
-                mean_lap_s=report.mean_lap_s,
-            )
-            laps = "clean laps in a row" if report.laps_per_trial > 1 else "clean lap"
-            self.progress.event(
-                f"{report.laps_per_trial} {laps} from every start after "
-                f"{self.seconds:.1f} s, {self.steps:,} steps"
-            )
         if trial.best and report.best_lap_s and report.completion == 1:
             self.progress.event(
                 f"best driver so far: mean lap {report.mean_lap_s:.2f} s, "
@@ -240,6 +227,21 @@ class Training:
         facts = report.as_dict() | again
         self.run.log_event("evaluation", steps=self.steps, best=trial.best, **facts)
         return trial
+
+    def _announce(self, report: Report) -> None:
+        """Say that a driver finished every trial for the first time."""
+        self.run.log_event(
+            "clean_laps",
+            seconds=round(self.seconds, 3),
+            steps=self.steps,
+            laps=report.laps_per_trial,
+            mean_lap_s=report.mean_lap_s,
+        )
+        laps = "clean laps in a row" if report.laps_per_trial > 1 else "clean lap"
+        self.progress.event(
+            f"{report.laps_per_trial} {laps} from every start after "
+            f"{self.seconds:.1f} s, {self.steps:,} steps"
+        )
 
     def _checkpoint(self, *, best: bool) -> None:
         meta, arrays = self.learner.save()
