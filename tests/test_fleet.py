@@ -1,8 +1,6 @@
 """Trainings side by side: one that fails stops no other, and none outlives who started it."""
 
-import contextlib
 import importlib
-import io
 import json
 import os
 import signal
@@ -14,7 +12,7 @@ import time
 import pytest
 
 import hotlap
-from drivers import saved
+from drivers import command, saved
 from hotlap import fleet, plot
 from hotlap.errors import ConfigError, RunError
 from hotlap.fleet import train_fleet
@@ -189,20 +187,6 @@ TINY = (
     *("track=oval", "train.seconds=0", "train.steps=256", "train.cars=8"),
     *("algorithm.network.mlp=[4]", "evaluation.laps=1", "evaluation.trials=2"),
 )
-
-
-def command(*words):
-    """Run a whole command in this process; return status, output and what was said."""
-    cli = importlib.import_module("hotlap.cli")
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["hotlap", *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    except SystemExit as end:
-        return end.code, out.getvalue(), err.getvalue()
-    finally:
-        sys.argv = before
 
 
 @pytest.mark.slow
@@ -407,3 +391,21 @@ def test_a_plot_of_one_run_has_its_place(two):
         status, out, err = command("plot", *words)
         assert (status, out) == (2, "")
         assert said in err
+
+
+def test_the_alarm_of_a_seed_is_said_and_whose_it_is(tmp_path, monkeypatch):
+    module = importlib.import_module("hotlap.train")
+    monkeypatch.chdir(tmp_path)
+
+    def drive(population, words, **named):
+        for seed, alarm in ((0, None), (3, "too fast")):
+            with Run.create(population.place(seed), "", {"seed": seed}) as run:
+                run.write_report({"best_lap_s": 2.0, "mean_lap_s": 2.0, "alarm": alarm})
+        return population, 0
+
+    monkeypatch.setattr(module, "train_fleet", drive)
+
+    status, out, err = command("train", "track=oval", "--seeds", "0,3", "--out", "pop", "--json")
+
+    assert (status, len(json.loads(out)["seeds"])) == (0, 2)
+    assert err == "hotlap: seed3: alarm: too fast\n"

@@ -156,7 +156,7 @@ def train(
         if value is not None:
             changes[name] = value
     with _uncollected():
-        from hotlap.kernels import is_warm, parts_of, warm
+        from hotlap.kernels import compile_for
         from hotlap.plan import read_config
         from hotlap.population import Population, read_seeds
         from hotlap.runs import Run
@@ -180,10 +180,8 @@ def train(
             say(note)
         show(to_toml(plan.config))
         return
-    parts = parts_of(plan.config)
-    if not is_warm(parts):
-        warm(parts)
-    if seeds is None:
+    if seeds is None:  # else the verb compiles, once for all of them
+        compile_for(plan.config)
         with _uncollected(), contextlib.suppress(ImportError):
             import torch  # noqa: F401
     try:
@@ -209,6 +207,8 @@ def train(
             show(json.dumps(facts, indent=2) if as_json else f"run: {facts['run']}")
         raise typer.Exit(stop.exit_code) from None
     if isinstance(run, Population):
+        for number, one in run.runs().items():
+            _warn(one.report() or {}, f"seed{number}: ")
         print_population(run.as_dict(), as_json)
         raise typer.Exit(1 if run.failures else 0)
     report = run.report() or {}
@@ -264,8 +264,8 @@ def evaluate(
         if not drivers:
             raise ConfigError(f"{run}: no seed of it has a checkpoint yet; train longer")
         facts = {number: verb(one, **how).as_dict() for number, one in drivers.items()}
-        for said in facts.values():
-            _warn(said)
+        for number, said in facts.items():
+            _warn(said, f"seed{number}: ")
         print_population(population.as_dict(facts) | {"reports": facts}, as_json)
         return
     report = verb(run, **how)
@@ -493,13 +493,13 @@ def _process_age() -> float:
         return 0.0
 
 
-def _warn(report: dict[str, Any]) -> None:
+def _warn(report: dict[str, Any], whose: str = "") -> None:
     """Say on standard error what is odd about a report."""
     if report.get("changed"):
-        names = ", ".join(report["changed"])
+        names = whose + ", ".join(report["changed"])
         say(f"hotlap: {names}: changed since the training; the driver learned on what was there")
     if report.get("alarm"):
-        say(f"hotlap: alarm: {report['alarm']}")
+        say(f"hotlap: {whose}alarm: {report['alarm']}")
 
 
 def _brief(report: dict[str, Any]) -> dict[str, Any]:

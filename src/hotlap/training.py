@@ -24,7 +24,7 @@ from hotlap.algorithms.learner import (
 )
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.replay import Replay
-from hotlap.algorithms.settings import DistillSettings
+from hotlap.algorithms.settings import DistillSettings, check_capacity
 from hotlap.algorithms.transfer import Transfer
 from hotlap.config import Settings, resolve
 from hotlap.crew import Driver
@@ -79,6 +79,7 @@ class Training:
         names = (*config.observation.actor, *config.observation.critic)
         specs = observation_specs(self.env)
         footprint.check(config.algorithm, specs, names, config.train.cars)
+        check_capacity(config.algorithm, self.env.rows)
         self.learner = self._make_learner()
         self.runner = Runner(self.env, seed=config.seed)
         self.trials = Trials(config, config.evaluation)

@@ -32,6 +32,7 @@ __all__ = [
     "SACSettings",
     "TD3Settings",
     "check_actions",
+    "check_capacity",
 ]
 
 DEEPRACER_CNNS = {
@@ -533,6 +534,23 @@ class DistillSettings(_Freezing):
 
     finetune_std: PositiveFloat = 0.3
     """Standard deviation of its continuous actions at the start."""
+
+
+def check_capacity(settings: Settings, rows: int) -> None:
+    """Check that a replay holds the sequences that are learned from.
+
+    Raises:
+        ConfigError: it is too small for so many cars.
+    """
+    if not isinstance(settings, RDPGSettings):
+        return
+    need = (settings.burn_in + settings.sequence + 2) * rows
+    if settings.capacity < need:
+        raise ConfigError(
+            f"algorithm.capacity: sequences of {settings.sequence} steps and "
+            f"{settings.burn_in} before them, of {rows} cars, need {need:,} transitions "
+            f"(got {settings.capacity:,}); keep more, or drive fewer cars"
+        )
 
 
 def check_actions(settings: Settings, *, discrete: bool) -> None:

@@ -21,7 +21,7 @@ from hotlap.threads import spread
 from hotlap.track import Track
 from hotlap.types import Array, Float32
 
-__all__ = ["Walls", "hide_row", "is_before", "level_rows"]
+__all__ = ["Walls", "hide_row", "is_before", "is_near", "level_rows"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
@@ -440,7 +440,7 @@ def hide_row(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def is_before(seen, beams, rows, left, right, top, bottom, inverse):  # type: ignore[no-untyped-def]
+def is_near(seen, beams, rows, left, right, top, bottom, inverse):  # type: ignore[no-untyped-def]
     """Tell whether any wall in a part of the image is nearer than 1 / `inverse` metres ahead."""
     low, high = _f4(1e9), _f4(-1e9)
     for row in range(top, bottom):
@@ -453,3 +453,18 @@ def is_before(seen, beams, rows, left, right, top, bottom, inverse):  # type: ig
     for k in range(k0, k1 + 1):
         nearest = max(nearest, seen[0, 0, _u8(k)])
     return nearest > inverse
+
+
+@_compiled
+def is_before(seen, beams, rows, left, right, row, base, rise):  # type: ignore[no-untyped-def]
+    """Tell whether a wall may be before a box's side in some columns of a row; see `hide_row`."""
+    if left >= right or rows[row, 5] == _ZERO:
+        return False
+    begin, step = rows[row, 0], rows[row, 1]
+    low, high = begin + step * _f4(left), begin + step * _f4(right - 1)
+    k0 = _i8((low - beams[1]) * beams[2] + _HALF)
+    k1 = _i8((high - beams[1]) * beams[2] + _HALF)
+    nearest, half = _ZERO, _HALF * beams[3]
+    for k in range(k0, k1 + 1):
+        nearest = max(nearest, seen[0, 0, _u8(k)] + abs(seen[1, 0, _u8(k)]) * half)
+    return nearest > min(base + rise * low, base + rise * high)
