@@ -227,7 +227,7 @@ def test_every_part_calls_all_of_its_kernels(name):
     kernels.use(name)
 
     assert any(kernel.signatures for kernel in kernels._kernels((name,)))
-    assert kernels.is_warm((name,))
+    assert kernels.is_warm((name,)), "after a change of kernels: hotlap doctor"
 
 
 def test_every_module_with_kernels_belongs_to_a_part():
