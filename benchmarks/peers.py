@@ -212,7 +212,10 @@ def main() -> None:
                 line |= {**stamp(), "machine": facts, "command": " ".join(sys.argv)}
                 append(asked.out, line)
                 print(about | row, flush=True)
-    print(f"{'':<24}{'return':>8}  {'95 % of its middle':>18}{'completion':>12}{'seconds':>9}")
+    titles = (
+        f"{'return':>8}  {'95 % of its middle':>18}{'completion':>12}{'lap s':>8}{'seconds':>9}"
+    )
+    print(" " * 24 + titles)
     for (algorithm, library), rows in found.items():
         returns = spread([row["return_mean"] for row in rows])
         low, high = returns.interval
@@ -220,9 +223,11 @@ def main() -> None:
             float(np.median([row[name] for row in rows]))
             for name in ("completion", "train_seconds")
         )
+        laps = [row["mean_lap_s"] for row in rows if row["mean_lap_s"] is not None]
+        lap = f"{np.median(laps):.2f}" if laps else "-"
         print(
             f"{library + ' ' + algorithm:<24}{returns.iqm:>8.2f}  {f'{low:.2f} - {high:.2f}':>18}"
-            f"{done:>12.0%}{seconds:>9.1f}"
+            f"{done:>12.0%}{lap:>8}{seconds:>9.1f}"
         )
 
 
