@@ -56,7 +56,7 @@ class _Stretch:
 
 
 class _RecurrentCritics(Critics):
-    """Critics that share gated recurrent units; an action joins after them."""
+    """Critics that share recurrent units; an action joins after them."""
 
     def __init__(
         self, plan: Plan, actions: int, count: int, *, layer_norm: bool, bfloat16: bool
@@ -73,6 +73,12 @@ class _RecurrentCritics(Critics):
         drawn = initial_weights(self.trunk, 1.0, rng)
         found = {k: v for k, v in drawn.items() if not k.startswith("head.")}
         return found | super().initial(rng)
+
+    def __call__(
+        self, weights: Mapping[str, Tensor], features: Tensor, action: Tensor, *, first: int = 0
+    ) -> Tensor:
+        """Return (E, B, K) estimates; of what the units carry they see what these reach."""
+        return super().__call__(weights, features[:, : self.trunk.memory], action, first=first)
 
 
 class RDPG(Recurrent, ActorCritic):
@@ -242,7 +248,7 @@ class RDPG(Recurrent, ActorCritic):
 
     def _nothing(self, rows: int) -> Tensor:
         """Return the critic's units before anything was seen."""
-        return torch.zeros(rows, self._judge.memory, device=self._device)
+        return torch.zeros(rows, self._judge.state, device=self._device)
 
     def _recall(
         self,
@@ -254,14 +260,14 @@ class RDPG(Recurrent, ActorCritic):
         """Return what the actor's units reach, (T, B, H); from nothing if `hidden` is None."""
         if hidden is None:
             assert fresh is not None
-            hidden = torch.zeros(fresh.shape[1], self._actor.memory, device=self._device)
+            hidden = torch.zeros(fresh.shape[1], self._actor.state, device=self._device)
         mine = below(weights, "actor.")
         return recall(self._actor, mine, seen, hidden, fresh, bfloat16=self._bfloat16)
 
     def _answer(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
         """Return the actor's actions, (T B, A)."""
         head = weights["actor.head.weight"], weights["actor.head.bias"]
-        return functional.linear(hidden.flatten(0, 1), *head).tanh()
+        return functional.linear(hidden.flatten(0, 1)[:, : self._actor.memory], *head).tanh()
 
     def _features(
         self,

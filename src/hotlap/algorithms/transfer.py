@@ -285,6 +285,8 @@ def _strange(
     last = part in _HEADS or part == "log_std"  # a new head shall explore as one
     if (last or stacked) and bool(other["memory"]) != bool(ours["memory"]):
         return "it read what a memory held" if other["memory"] else "it read no memory"
+    if (last or stacked) and ours["memory"] and other["cell"] != ours["cell"]:
+        return f"it read units of the kind {other['cell']}, here {ours['cell']}"
     if (last or part == "memory") and len(other["hidden"]) != len(ours["hidden"]):
         return f"it came after {len(other['hidden'])} hidden layers, here {len(ours['hidden'])}"
     if reading and part in _first(ours) and (read := _reads(other)) != _reads(ours):
