@@ -309,3 +309,12 @@ def test_freezing_what_is_not_there_or_everything_is_refused(freeze, said, hotla
     result = hotlap("train", "track=oval", f"algorithm.freeze={freeze}", "-q", *SHORT)
 
     refused(result, "algorithm.freeze:", said)
+
+
+def test_a_replay_that_cannot_hold_its_sequences_is_refused_before_anything_is_driven(hotlap):
+    small = ("algorithm=rdpg", "algorithm.capacity=100", "algorithm.burn_in=8", "train.cars=4")
+
+    result = hotlap("train", "track=oval", *small, "algorithm.sequence=16", "-q", "train.steps=64")
+
+    # (8 + 16 + 2) steps of 4 cars
+    refused(result, "algorithm.capacity: ", "need 104 transitions (got 100)")

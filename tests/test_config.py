@@ -78,6 +78,42 @@ def test_a_word_without_name_or_value_is_refused(word):
         overrides(["seed=1", word])
 
 
+# --- meanings ---
+
+
+class Vehicle(Settings):
+    mass: float = 1.0
+    """How heavy
+    it is."""
+    name: str = ""
+    wheels: Wheels = Wheels()
+    """What it stands on."""
+
+
+class Lorry(Vehicle):
+    load: float = 0.0
+    """What it carries."""
+    mass: float = 9.0
+    """Without its load."""
+
+
+def test_the_string_under_a_field_is_its_meaning_also_in_what_inherits_it():
+    assert Vehicle.meanings() == {"mass": "How heavy\nit is.", "wheels": "What it stands on."}
+    assert Lorry.meanings() == {
+        "mass": "Without its load.",
+        "wheels": "What it stands on.",
+        "load": "What it carries.",
+    }
+
+
+def test_the_schema_tells_the_meanings():
+    fields = Lorry.model_json_schema()["properties"]
+
+    assert fields["mass"]["description"] == "Without its load."
+    assert fields["wheels"]["description"] == "What it stands on."
+    assert "description" not in fields["name"]
+
+
 # --- layers ---
 
 

@@ -60,7 +60,7 @@ def conf() -> ModuleType:
 def groups(model: type[Settings], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
     """Walk the models themselves: the dotted name and the docstring of every setting."""
     for name, field in model.model_fields.items():
-        yield ".".join((*path, name)), field.description or ""
+        yield ".".join((*path, name)), model.meanings().get(name, "")
         for below in settings_in(field.annotation):
             yield from groups(below, (*path, name))
 

@@ -391,3 +391,21 @@ def test_a_plot_of_one_run_has_its_place(two):
         status, out, err = command("plot", *words)
         assert (status, out) == (2, "")
         assert said in err
+
+
+def test_the_alarm_of_a_seed_is_said_and_whose_it_is(tmp_path, monkeypatch):
+    module = importlib.import_module("hotlap.train")
+    monkeypatch.chdir(tmp_path)
+
+    def drive(population, words, **named):
+        for seed, alarm in ((0, None), (3, "too fast")):
+            with Run.create(population.place(seed), "", {"seed": seed}) as run:
+                run.write_report({"best_lap_s": 2.0, "mean_lap_s": 2.0, "alarm": alarm})
+        return population, 0
+
+    monkeypatch.setattr(module, "train_fleet", drive)
+
+    status, out, err = command("train", "track=oval", "--seeds", "0,3", "--out", "pop", "--json")
+
+    assert (status, len(json.loads(out)["seeds"])) == (0, 2)
+    assert err == "hotlap: seed3: alarm: too fast\n"

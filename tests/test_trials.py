@@ -123,6 +123,24 @@ def test_only_a_driver_that_finished_everything_is_tried_again(monkeypatch):
     assert [trial.first_clean for trial in results] == [False, True]
 
 
+def test_the_first_clean_driver_is_told_of_before_it_is_tried_again(monkeypatch):
+    reports, order = [report(0.5, 0.9, 8.0), *[report(1.0, 1.0, 8.0)] * 4], []
+
+    def evaluate(env, act, **named):
+        order.append(env.rows)
+        return reports.pop(0)
+
+    monkeypatch.setattr(module, "evaluate_policy", evaluate)
+    config = read_config(None, {"track": "oval", "evaluation.trials": 2}).config
+    trials = Trials(config, config.evaluation)
+
+    for steps in range(3):
+        trials.run(lambda seen: None, steps, first=lambda found: order.append(found.completion))
+
+    # nobody finished; then two of two, told, four more starts; then it is not the first any more
+    assert order == [2, 2, 1.0, 4, 2, 4]
+
+
 def test_a_score_survives_saving(monkeypatch):
     reports = [report(0.5, 0.9, 8.0), report(0.5, 0.8, 8.0)]
     results, _, trials = tried(monkeypatch, reports[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -170,12 +171,13 @@ def train(
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
             changes[name] = value
-    from hotlap.kernels import compile_for
-    from hotlap.plan import read_config
-    from hotlap.population import Population, read_seeds
-    from hotlap.runs import Run
-    from hotlap.train import Stopped
-    from hotlap.train import train as verb
+    with _uncollected():
+        from hotlap.kernels import compile_for
+        from hotlap.plan import read_config
+        from hotlap.population import Population, read_seeds
+        from hotlap.runs import Run
+        from hotlap.train import Stopped
+        from hotlap.train import train as verb
 
     # A mistake shows before the kernels compile.
     before = resume or (from_ if source is None else None)
@@ -194,8 +196,10 @@ def train(
             say(note)
         show(to_toml(plan.config))
         return
-    if seeds is None:  # else the verb does, once for all of them
+    if seeds is None:  # else the verb compiles, once for all of them
         compile_for(plan.config)
+        with _uncollected(), contextlib.suppress(ImportError):
+            import torch  # noqa: F401
     try:
         # What a reward function prints is no result of ours.
         with contextlib.redirect_stdout(sys.stderr):
@@ -220,6 +224,8 @@ def train(
             show(json.dumps(facts, indent=2) if as_json else f"run: {facts['run']}")
         raise typer.Exit(stop.exit_code) from None
     if isinstance(run, Population):
+        for number, one in run.runs().items():
+            _warn(one.report() or {}, f"seed{number}: ")
         print_population(run.as_dict(), as_json)
         raise typer.Exit(1 if run.failures else 0)
     report = run.report() or {}
@@ -284,8 +290,8 @@ def evaluate(
             number: verb(one, **how, penalties=penalties_of(one) if deepracer else None).as_dict()
             for number, one in drivers.items()
         }
-        for said in facts.values():
-            _warn(said)
+        for number, said in facts.items():
+            _warn(said, f"seed{number}: ")
         print_population(population.as_dict(facts) | {"reports": facts}, as_json)
         return
     from hotlap.runs import Run
@@ -489,6 +495,20 @@ def bench(
     show(json.dumps(result, indent=2) if as_json else table(result))
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without looking for garbage, and never look through what was imported.
+
+    torch and numba make half a million objects that live as long as the process: half a second.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _is_setting(word: str) -> bool:
     return "=" in word and not Path(word).exists()
 
@@ -503,13 +523,13 @@ def _process_age() -> float:
         return 0.0
 
 
-def _warn(report: dict[str, Any]) -> None:
+def _warn(report: dict[str, Any], whose: str = "") -> None:
     """Say on standard error what is odd about a report."""
     if report.get("changed"):
-        names = ", ".join(report["changed"])
+        names = whose + ", ".join(report["changed"])
         say(f"hotlap: {names}: changed since the training; the driver learned on what was there")
     if report.get("alarm"):
-        say(f"hotlap: alarm: {report['alarm']}")
+        say(f"hotlap: {whose}alarm: {report['alarm']}")
 
 
 def _brief(report: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,12 @@ of one variant survives the change to another.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
+import inspect
 import json
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +20,9 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from hotlap.errors import ConfigError
 
@@ -27,14 +32,47 @@ __all__ = ["Settings", "overrides", "read_toml", "resolve", "to_toml"]
 class Settings(BaseModel):
     """Base of every group of settings: frozen, closed, each field described by its docstring."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    # Not use_attribute_docstrings: every start of a command would parse all our sources for them.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def from_word(cls, word: str) -> dict[str, str]:
         """Read `section=word` for a section with variants: the word is the kind."""
         return {"kind": word}
+
+    @classmethod
+    def meanings(cls) -> dict[str, str]:
+        """Read the docstrings under the fields, the inherited ones too; takes milliseconds."""
+        found: dict[str, str] = {}
+        for owner in reversed(cls.__mro__):
+            if issubclass(owner, Settings) and owner is not Settings:
+                found |= _docstrings(owner)
+        return found
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        fields = handler.resolve_ref_schema(schema)["properties"]
+        for name, meaning in cls.meanings().items():
+            fields[name]["description"] = meaning
+        return schema
+
+
+def _docstrings(owner: type[Settings]) -> dict[str, str]:
+    """Return the strings that stand right under the fields of one class."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(under.value.value)
+        for field, under in zip(tree.body, tree.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(under, ast.Expr)
+        and isinstance(under.value, ast.Constant)
+        and isinstance(under.value.value, str)
+    }
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -24,7 +24,7 @@ from hotlap.algorithms.learner import (
 )
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.replay import Replay
-from hotlap.algorithms.settings import DistillSettings, PPOSettings
+from hotlap.algorithms.settings import DistillSettings, PPOSettings, check_capacity
 from hotlap.algorithms.transfer import Transfer
 from hotlap.config import Settings, resolve
 from hotlap.crew import Driver
@@ -34,7 +34,7 @@ from hotlap.env import (
     driver_task,
 )
 from hotlap.errors import ConfigError, DivergedError, MissingExtraError, RunError
-from hotlap.evaluate import env_settings
+from hotlap.evaluate import Report, env_settings
 from hotlap.opponents import SELF
 from hotlap.plan import TrainConfig, changes, continued
 from hotlap.progress import Progress
@@ -80,6 +80,7 @@ class Training:
         names = (*config.observation.actor, *config.observation.critic)
         specs = observation_specs(self.env)
         footprint.check(config.algorithm, specs, names, config.train.cars)
+        check_capacity(config.algorithm, self.env.rows)
         self.learner = self._make_learner()
         self.simtrace = Simtrace(config, self.env) if is_logged(config) else None
         recorder = None if self.simtrace is None else self.simtrace.recorder
@@ -242,23 +243,10 @@ class Training:
     def _try(self) -> Trial:
         """Evaluate the present driver, and say what is new about it."""
         begin = self.learner.begin if isinstance(self.learner, Remembering) else None
-        trial = self.trials.run(self.learner.greedy, self.steps, begin)
+        trial = self.trials.run(self.learner.greedy, self.steps, begin, self._announce)
         report = trial.report
         if self.simtrace is not None:
             self.simtrace.evaluated(report)
-        if trial.first_clean:
-            self.run.log_event(
-                "clean_laps",
-                seconds=round(self.seconds, 3),
-                steps=self.steps,
-                laps=report.laps_per_trial,
-                mean_lap_s=report.mean_lap_s,
-            )
-            laps = "clean laps in a row" if report.laps_per_trial > 1 else "clean lap"
-            self.progress.event(
-                f"{report.laps_per_trial} {laps} from every start after "
-                f"{self.seconds:.1f} s, {self.steps:,} steps"
-            )
         if trial.best and report.best_lap_s and report.completion == 1:
             self.progress.event(
                 f"best driver so far: mean lap {report.mean_lap_s:.2f} s, "
@@ -268,6 +256,21 @@ class Training:
         facts = report.as_dict() | again
         self.run.log_event("evaluation", steps=self.steps, best=trial.best, **facts)
         return trial
+
+    def _announce(self, report: Report) -> None:
+        """Say that a driver finished every trial for the first time."""
+        self.run.log_event(
+            "clean_laps",
+            seconds=round(self.seconds, 3),
+            steps=self.steps,
+            laps=report.laps_per_trial,
+            mean_lap_s=report.mean_lap_s,
+        )
+        laps = "clean laps in a row" if report.laps_per_trial > 1 else "clean lap"
+        self.progress.event(
+            f"{report.laps_per_trial} {laps} from every start after "
+            f"{self.seconds:.1f} s, {self.steps:,} steps"
+        )
 
     def _checkpoint(self, *, best: bool) -> None:
         meta, arrays = self.learner.save()

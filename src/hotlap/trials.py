@@ -114,10 +114,16 @@ class Trials:
         act: Callable[[Mapping[str, Array]], Array],
         steps: int,
         begin: Callable[[Array | None], None] | None = None,
+        first: Callable[[Report], None] = lambda report: None,
     ) -> Trial:
-        """Evaluate a driver; `steps` of training so far decide about the other starts.
+        """Evaluate a driver.
 
-        `begin` is told the rows whose episodes begin; see `evaluate_policy`.
+        Args:
+            act: chooses the actions of all rows.
+            steps: of training so far; they decide about the other starts.
+            begin: told the rows whose episodes begin; see `evaluate_policy`.
+            first: told at once when a driver of this training finishes every trial for the first
+                time; it is tried from the other starts afterwards.
         """
         rewarded = self._rewarded
         report = evaluate_policy(
@@ -125,13 +131,15 @@ class Trials:
         )
         again = None
         score = self._score(report)
+        first_clean = report.completion == 1 and not self.clean
+        if first_clean:
+            self.clean = True
+            first(report)
         better = self.best is None or score >= self.best
         if better and report.completion == 1:
             again = evaluate_policy(self._again, act, begin=begin, seed=steps, rewarded=rewarded)
             score = self._score(report, again)
             better = self.best is None or score >= self.best
-        first_clean = report.completion == 1 and not self.clean
-        self.clean = self.clean or first_clean
         if better:
             self.best = score
         return Trial(report, again, better, first_clean)

@@ -8,9 +8,16 @@ import torch
 from torch import nn
 from worlds import OBSERVATION, assert_same, driven, look
 
-from hotlap.algorithms.batch import ActionSpec
+from hotlap.algorithms.batch import ActionSpec, ObservationSpec
 from hotlap.algorithms.learner import Remembering, make_learner
-from hotlap.algorithms.networks import forward, initial_weights, make_plan, recall, remember
+from hotlap.algorithms.networks import (
+    forward,
+    initial_weights,
+    make_plan,
+    recall,
+    remember,
+    remember_cells,
+)
 from hotlap.algorithms.normalizer import normalize
 from hotlap.algorithms.policy import NumpyPolicy, Plan
 from hotlap.algorithms.recurrent_ppo import actions_before
@@ -108,6 +115,68 @@ def test_the_units_and_their_gradients_are_torch_s():
         np.testing.assert_allclose(mine, its, atol=1e-5)
 
 
+def test_a_step_of_the_cells_by_hand():
+    # One unit, h = 0.5, c = 2, W = (0, 0, 2, 0), b = 0, i = (0, ln 3, -0.6, 0), so that
+    # n = tanh(2 * 0.5 - 0.6) = tanh(0.4) = 0.37994896; sigmoid(ln 3) = 3/4
+    # c' = 3/4 * 2 + 1/2 * 0.37994896 = 1.68997448;   h' = 1/2 * 0.93414396 = 0.46707198
+    gates = torch.tensor([[[0.0, np.log(3.0), -0.6, 0.0]]], dtype=torch.float32)
+    weight = torch.tensor([[0.0], [0.0], [2.0], [0.0]])
+
+    found = remember_cells(gates, weight, torch.zeros(4), torch.tensor([[0.5, 2.0]]), None)
+
+    np.testing.assert_allclose(found, [[[0.46707198, 1.68997448]]], rtol=1e-6)
+
+
+def test_the_cells_and_their_gradients_are_torch_s_and_forget_where_an_episode_begins():
+    torch.manual_seed(0)
+    lstm = nn.LSTM(4, 6)
+    weight, inner, bias, inner_bias = lstm.parameters()
+    x, state = torch.randn(9, 3, 4, requires_grad=True), torch.randn(3, 12, requires_grad=True)
+    wanted = torch.randn(9, 3, 6)
+    fresh = torch.zeros(9, 3, dtype=torch.bool)
+    fresh[5] = True
+
+    found = remember_cells(x @ weight.t() + bias, inner, inner_bias, state, fresh)[..., :6]
+
+    begun = tuple(part[None].contiguous() for part in state.chunk(2, dim=1))
+    expected = torch.cat([lstm(x[:5], begun)[0], lstm(x[5:])[0]])
+    np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-6)
+    each = (x, state, weight, inner, bias, inner_bias)
+    one = torch.autograd.grad((found * wanted).sum(), each)
+    other = torch.autograd.grad((expected * wanted).sum(), each)
+    for mine, its in zip(one, other, strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-5)
+
+
+def test_an_lstm_begins_with_open_forget_gates():
+    plan = Plan(
+        images={}, vectors={"x": 2}, hidden=(), activation="tanh", outputs=1, memory=3, cell="lstm"
+    )
+
+    drawn = initial_weights(plan, 1.0, np.random.default_rng(0))
+
+    assert drawn["memory.hidden.bias"].tolist() == [0.0] * 3 + [1.0] * 3 + [0.0] * 6
+    assert (plan.carried, plan.shapes()["memory.input.weight"]) == (6, (12, 2))
+
+
+def test_robotini_s_actor_has_its_numbers_of_weights():
+    network = NetworkSettings(numbers="robotini", memory=256, memory_cell="lstm")
+
+    plan = make_plan(network, {"b": ObservationSpec((8, 3), "float32")}, ["b"], 2, actions=2)
+
+    counts = {name: int(np.prod(shape)) for name, shape in plan.shapes().items()}
+    layers = dict.fromkeys(("hidden0", "hidden1", "memory", "head"), 0)
+    for name, count in counts.items():
+        layers[name.partition(".")[0]] += count
+    # as its trainer printed them; torch's units have a second bias of 4 * 256
+    assert layers == {"hidden0": 12800, "hidden1": 131328, "memory": 525312 + 1024, "head": 514}
+
+
+def test_a_cell_without_units_is_refused():
+    with pytest.raises(ConfigError, match=r"memory_cell: without algorithm\.network\.memory"):
+        learner(network={"memory": 0, "memory_cell": "lstm"})
+
+
 def test_an_episode_that_begins_forgets_and_its_gradient_stops_there():
     # the twin: torch's units over each stretch of each row alone, from zero where it begins
     gru, parameters = units()
@@ -167,7 +236,9 @@ def test_the_action_before_joins_the_inputs():
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 @pytest.mark.parametrize("names", [("state",), ("camera", "state")])
 @pytest.mark.parametrize(
-    "network", [{}, {"previous_action": False}, {"memory": 0}], ids=["both", "units", "action"]
+    "network",
+    [{}, {"previous_action": False}, {"memory": 0}, {"memory_cell": "lstm"}],
+    ids=["both", "units", "action", "cells"],
 )
 def test_numpy_drives_as_torch_does_over_episodes(kind, names, network):
     made = stirred(learner(kind, names, names, network))
@@ -324,8 +395,9 @@ def test_the_action_before_is_nothing_in_a_new_episode():
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 @pytest.mark.parametrize(("actor", "critic"), [(("state",),) * 2, (("camera",), ("state",))])
-def test_saved_and_restored_it_goes_on_to_the_same_bytes(kind, actor, critic):
-    straight, resumed = learner(kind, actor, critic), learner(kind, actor, critic)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_saved_and_restored_it_goes_on_to_the_same_bytes(kind, actor, critic, cell):
+    straight, resumed = (learner(kind, actor, critic, {"memory_cell": cell}) for _ in range(2))
     for seed in range(2):
         straight.update(drive(straight, seed=seed), progress=0.0)
     straight.greedy(look(np.random.default_rng(0), 3))  # a trial is no part of the training
@@ -338,7 +410,8 @@ def test_saved_and_restored_it_goes_on_to_the_same_bytes(kind, actor, critic):
 
     assert_same(straight, resumed)
     assert np.abs(arrays["memory.actor"]).max() > 0.0
-    assert arrays["memory.critic"].shape == (16, 8 if critic == actor else 0)
+    carried = 16 if cell == "lstm" else 8
+    assert arrays["memory.critic"].shape == (16, carried if critic == actor else 0)
 
 
 def test_threads_do_not_change_the_bytes():

@@ -129,7 +129,7 @@ def test_returns_of_some_steps_are_a_loop_s(steps):
 
 
 class Twin:
-    """Both networks over one stretch of one row, step by step, with torch's own GRU cell."""
+    """Both networks over one stretch of one row, step by step, with torch's own cells."""
 
     def __init__(self, made, weights, prefix):
         self.made, self.prefix = made, prefix
@@ -142,19 +142,26 @@ class Twin:
         x = torch.cat([seen, before])[None]
         for i in range(2):
             x = torch.tanh(x @ w[f"hidden{i}.weight"].t() + w[f"hidden{i}.bias"])
-        return torch.gru_cell(
-            x, state, w["memory.input.weight"], w["memory.hidden.weight"],
+        weights = (
+            w["memory.input.weight"], w["memory.hidden.weight"],
             w["memory.input.bias"], w["memory.hidden.bias"],
         )  # fmt: skip
+        if len(weights[0]) == 24:  # three gates of eight units
+            return torch.gru_cell(x, state, *weights)
+        return torch.cat(torch.lstm_cell(x, state.chunk(2, dim=1), *weights), dim=1)
+
+    @property
+    def nothing(self):
+        return torch.zeros(1, 8 if len(self.w["memory.input.weight"]) == 24 else 16)
 
     def act(self, state):
-        return torch.tanh(state @ self.w["head.weight"].t() + self.w["head.bias"])
+        return torch.tanh(state[:, :8] @ self.w["head.weight"].t() + self.w["head.bias"])
 
     def worths(self, state, action):
         """Of all critics: one layer, normalised, rectified, and a head."""
         found = []
         for i in range(2):
-            x = torch.cat([state, action], dim=1) @ self.w["layer0.weight"][i]
+            x = torch.cat([state[:, :8], action], dim=1) @ self.w["layer0.weight"][i]
             x = torch.nn.functional.layer_norm(x + self.w["layer0.bias"][i], (12,))
             x = torch.relu(x * self.w["layer0.scale"][i] + self.w["layer0.shift"][i])
             found.append((x @ self.w["layer1.weight"][i] + self.w["layer1.bias"][i])[0, 0])
@@ -163,7 +170,7 @@ class Twin:
 
 def walk(twin, seen, actions, begins, before, ended, *, burn_in=0):
     """Yield the state after each step of a row, and what the next would start from."""
-    state, done = torch.zeros(1, 8), torch.zeros(3) if begins else before
+    state, done = twin.nothing, torch.zeros(3) if begins else before
     states = []
     for t in range(len(seen)):
         state = twin.step(seen[t], done, state)
@@ -172,7 +179,7 @@ def walk(twin, seen, actions, begins, before, ended, *, burn_in=0):
             state = state.detach()
         if t < len(actions):
             done = torch.zeros(3) if ended[t] else actions[t]
-            state = torch.zeros(1, 8) if ended[t] else state
+            state = twin.nothing if ended[t] else state
     return states
 
 
@@ -208,8 +215,10 @@ def rows_of(made, drawn):
         yield b, seen[:, b], actions, torch.from_numpy(drawn.before[b]), own
 
 
-def test_targets_are_a_slow_twin_s():
-    made, drawn, stretch, _ = ready(n_step=3, gamma=0.9, critics=2)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_targets_are_a_slow_twin_s(cell):
+    settings = {"n_step": 3, "gamma": 0.9, "critics": 2, "network": {"memory_cell": cell}}
+    made, drawn, stretch, _ = ready(**settings)
     actor, critic = (Twin(made, made._targets, part) for part in ("actor", "critic"))
     following = np.zeros((8, 6))
     for b, seen, actions, before, ends in rows_of(made, drawn):
@@ -228,8 +237,9 @@ def test_targets_are_a_slow_twin_s():
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
-def test_losses_and_gradients_are_a_slow_twin_s():
-    made, drawn, stretch, captured = ready(critics=2)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_losses_and_gradients_are_a_slow_twin_s(cell):
+    made, drawn, stretch, captured = ready(critics=2, network={"memory_cell": cell})
     target = made._target(stretch)
     made._critic_step(stretch)
     made._actor_step(stretch)
@@ -288,8 +298,9 @@ def test_it_explores_around_the_best_and_remembers_in_the_warmup_too():
     np.testing.assert_allclose(cold._now[:, 8:], 0.5)
 
 
-def test_numpy_drives_as_torch_does():
-    made = stirred(learner(("camera", "state")))
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_numpy_drives_as_torch_does(cell):
+    made = stirred(learner(("camera", "state"), network={"memory_cell": cell}))
     policy = NumpyPolicy(*made.policy_state())
     for t in range(6):
         if t == 3:
@@ -300,10 +311,10 @@ def test_numpy_drives_as_torch_does():
 
 
 @pytest.mark.parametrize(("actor", "critic"), [(("state",),) * 2, (("camera",), ("state",))])
-def test_saved_and_restored_it_goes_on_to_the_same_bytes(actor, critic):
-    straight, resumed = (
-        learner(actor, critic, noise="ornstein_uhlenbeck", capacity=800) for _ in range(2)
-    )
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_saved_and_restored_it_goes_on_to_the_same_bytes(actor, critic, cell):
+    kept = {"noise": "ornstein_uhlenbeck", "capacity": 800}
+    straight, resumed = (learner(actor, critic, {"memory_cell": cell}, **kept) for _ in range(2))
     for seed in range(3):
         straight.update(drive(straight, seed=seed, steps=20), progress=0.0)
     straight.greedy(look(np.random.default_rng(0), 3))

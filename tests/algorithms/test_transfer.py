@@ -1,5 +1,7 @@
 """Weights that are taken by name, and weights that do not move."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from worlds import OBSERVATION, driven, look
@@ -383,6 +385,46 @@ def test_a_critic_is_compared_with_a_critic_not_with_the_driver():
     transfer = new.adopt(*old.save(), old.policy_state())
 
     assert {"critic.hidden0", "critic.hidden1", "critic.head"} <= set(transfer.loaded)
+
+
+@pytest.mark.parametrize(
+    ("made", "first"),
+    [(PPOSettings, "hidden0"), (partial(SACSettings, capacity=400, layer_norm=False), "layer0")],
+)
+def test_a_layer_that_read_something_else_is_not_taken(made, first):
+    # six numbers there and six here, but of another kind; the critic saw the same
+    spec = ObservationSpec((6,), "float32")
+    old, new = (
+        make_learner(
+            made(network=plain()), {"state": spec, "lidar": spec}, ActionSpec("continuous", 2),
+            actor, ("state",), seed=7, device="cpu",
+        )
+        for actor in (("state",), ("lidar",))
+    )  # fmt: skip
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    assert transfer.skipped == {"actor.hidden0": "it read state, here lidar"}
+    assert f"critic.{first}" in transfer.loaded
+
+
+@pytest.mark.parametrize(
+    ("made", "first"),
+    [(PPOSettings, "hidden0"), (partial(SACSettings, capacity=400, layer_norm=False), "layer0")],
+)
+def test_a_critic_s_layer_that_read_something_else_is_not_taken(made, first):
+    spec = ObservationSpec((3,), "float32")
+    old, new = (
+        make_learner(
+            made(network=plain()), dict.fromkeys(("odometry", "imu", "state"), spec),
+            ActionSpec("continuous", 2), ("state",), critic, seed=7, device="cpu",
+        )
+        for critic in (("odometry", "imu"), ("imu", "odometry"))  # its numbers in another order
+    )  # fmt: skip
+
+    transfer = new.adopt(*old.save(), old.policy_state())
+
+    assert transfer.skipped == {f"critic.{first}": "it read odometry, imu, here imu, odometry"}
 
 
 def test_a_critic_saved_by_an_older_hotlap_is_taken_for_one_like_its_driver():

@@ -89,6 +89,29 @@ def replay(settings, network, **more):
     return settings(**(defaults | {"network": network} | more))
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_units_recall_what_was_seen_two_steps_before(cell):
+    world = Cue(64, "discrete", wait=2)
+    network = NetworkSettings(mlp=(16,), memory=8, memory_cell=cell)
+    ours = made(world, ppo(8, network=network), 0)
+
+    learn(world, ours, steps=64 * 16 * 16, seed=0)
+
+    assert score(world, ours) > 0.95
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_rdpg_s_units_recall_what_was_seen_two_steps_before(cell):
+    world = Cue(32, "continuous", wait=2)
+    network = RecurrentNetworkSettings(mlp=(16,), memory=8, memory_cell=cell, previous_action=False)
+    settings = replay(RDPGSettings, network, sequence=6, burn_in=3, minibatch=192)
+    ours = made(world, settings, 0)
+
+    learn(world, ours, steps=32 * 400, seed=0)
+
+    assert score(world, ours) > -0.2  # the best blind answer: -0.49
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_recurrent_ppo_recalls_what_it_saw(seed):

@@ -28,6 +28,7 @@ __all__ = [
     "numpy_of",
     "recall",
     "remember",
+    "remember_cells",
     "uses_bfloat16",
 ]
 
@@ -103,6 +104,11 @@ def make_plan(
             "algorithm.network.critic_memory: without algorithm.network.memory nothing is "
             "remembered; set that too (ppo and rdpg have one), or leave critic_memory away"
         )
+    if settings.memory_cell != "gru" and not settings.memory:
+        raise ConfigError(
+            "algorithm.network.memory_cell: without algorithm.network.memory there are no units; "
+            "set that too (ppo and rdpg have one), or leave memory_cell away"
+        )
     unknown = [name for name in names if name not in observation]
     if unknown or not names:
         raise ConfigError(
@@ -144,6 +150,7 @@ def make_plan(
         outputs=outputs,
         linear=bool(images) and cnn.linear,
         memory=settings.memory if remembers else 0,
+        cell=settings.memory_cell if remembers else "gru",
         previous_action=(actions or 0) if remembers and settings.previous_action else 0,
     )
 
@@ -192,7 +199,8 @@ def uses_bfloat16(wish: str, device: torch.device, *plans: Plan) -> bool:
 def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:
     """Draw orthogonal weights (gain sqrt 2 inside, `gain` at the head), zero biases, unit scales.
 
-    Each gate of the recurrent units is a matrix of its own, of gain 1.
+    Each gate of the recurrent units is a matrix of its own, of gain 1. An LSTM's forget gate has a
+    bias of 1 (Jozefowicz, Zaremba and Sutskever 2015).
 
     NumPy draws them, so that torch's global stream is left alone. Torch decomposes them: NumPy's
     QR spins on all cores, ten times slower when another process runs.
@@ -204,11 +212,13 @@ def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[s
         if not name.endswith(".weight"):
             found[name] = np.full(shape, name.endswith(".scale"), np.float32)
             continue
-        gates = 3 if name.startswith("memory.") else 1
+        gates = plan.gates if name.startswith("memory.") else 1
         out, size = shape[0] // gates, int(np.prod(shape[1:]))
         scale = gain if name == "head.weight" else 1.0 if gates > 1 else 2.0**0.5
         blocks = [_orthogonal(out, size, rng) * scale for _ in range(gates)]
         found[name] = torch.cat(blocks).reshape(shape).contiguous().numpy()
+    if plan.memory and plan.cell == "lstm":
+        found["memory.hidden.bias"][plan.memory : 2 * plan.memory] = 1.0
     return found
 
 
@@ -252,17 +262,19 @@ def recall(
         plan: its layers.
         weights: named as `plan.shapes()` says.
         inputs: as for `forward`, of T B rows: the B rows of the first step, then of the second.
-        hidden_BH: what the units had reached before the first step.
+        hidden_BH: what the units carried into the first step, (B, state).
         fresh_TB: bool, the steps at which a row begins an episode: what was before is forgotten.
             None: there is none.
         bfloat16: whether the layers before the units compute in bfloat16.
 
     Returns:
-        (T, B, H) what the units reach, which `head` reads.
+        (T, B, state) what the units reach, which `head` reads; with an LSTM then their cells.
     """
     gates = _layers(plan, weights, inputs, "memory.input", bfloat16=bfloat16)
-    gates = gates.reshape(-1, *hidden_BH.shape[:-1], 3 * plan.memory)
+    gates = gates.reshape(-1, *hidden_BH.shape[:-1], plan.gates * plan.memory)
     weight, bias = weights["memory.hidden.weight"], weights["memory.hidden.bias"]
+    if plan.cell == "lstm":
+        return remember_cells(gates, weight, bias, hidden_BH, fresh_TB)
     return remember(gates, weight, bias, hidden_BH, fresh_TB)
 
 
@@ -284,6 +296,29 @@ def remember(
         gates_TBG, weight_GH, bias_G, hidden_BH, keep
     )
     return found[0]
+
+
+def remember_cells(
+    gates_TBG: Tensor, weight_GH: Tensor, bias_G: Tensor, state_BS: Tensor, fresh_TB: Tensor | None
+) -> Tensor:
+    """Advance LSTM units over T steps; return what they reach and their cells, (T, B, 2 H).
+
+    With i + W h + b cut into four, i, f, n and o: c' = sigmoid(f) c + sigmoid(i) tanh(n) and
+    h' = sigmoid(o) tanh(c').
+
+    Source: Hochreiter and Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins
+    2000; the order of the gates is that of torch.nn.LSTM.
+    """
+    found = []
+    for t, gates in enumerate(gates_TBG.unbind()):
+        if fresh_TB is not None:
+            state_BS = state_BS * (~fresh_TB[t])[:, None]
+        hidden, cell = state_BS.chunk(2, dim=-1)
+        take, keep, new, show = torch.addmm(bias_G + gates, hidden, weight_GH.t()).chunk(4, dim=-1)
+        cell = keep.sigmoid() * cell + take.sigmoid() * new.tanh()
+        state_BS = torch.cat([show.sigmoid() * cell.tanh(), cell], dim=-1)
+        found.append(state_BS)
+    return torch.stack(found)
 
 
 def _layers(

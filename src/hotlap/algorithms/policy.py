@@ -64,7 +64,7 @@ class ImagePlan(Settings):
 class Plan(Settings):
     """The layers of a network: cameras through convolutions, then all inputs through dense layers.
 
-    An image is flattened in (height, width, channel) order. With `memory`, gated recurrent units
+    An image is flattened in (height, width, channel) order. With `memory`, recurrent units
     stand between the dense layers and the head.
     """
 
@@ -83,7 +83,9 @@ class Plan(Settings):
     linear: bool = False
     """Whether hidden layers have no activation."""
     memory: NonNegativeInt = 0
-    """Gated recurrent units, before the head; 0: none."""
+    """Recurrent units, before the head; 0: none."""
+    cell: Literal["gru", "lstm"] = "gru"
+    """Their kind."""
     previous_action: NonNegativeInt = 0
     """Numbers of the action before, which join the inputs after the vectors; 0: it is not seen."""
 
@@ -98,13 +100,24 @@ class Plan(Settings):
 
         All are 0 where an episode begins.
         """
-        return self.memory + self.previous_action
+        return self.state + self.previous_action
+
+    @property
+    def state(self) -> int:
+        """Numbers that its units carry: what they reach, and with an LSTM then their cells."""
+        return self.memory * (2 if self.cell == "lstm" else 1)
+
+    @property
+    def gates(self) -> int:
+        """Gates of a unit, the candidate among them."""
+        return 4 if self.cell == "lstm" else 3
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight and bias by name, in the order of the layers.
 
         Dense weights are (out, in), convolutions (filters, channels, kernel, kernel). Those of the
-        recurrent units have their three gates one below the other: reset, update, candidate.
+        recurrent units have their gates one below the other: reset, update, candidate; with an LSTM
+        input, forget, candidate, output.
         """
         found: dict[str, tuple[int, ...]] = {}
 
@@ -129,8 +142,8 @@ class Plan(Settings):
                 found[f"hidden{i}.scale"] = found[f"hidden{i}.shift"] = (out,)
             width = out
         if self.memory:
-            layer("memory.input", (3 * self.memory, width))
-            layer("memory.hidden", (3 * self.memory, self.memory))
+            layer("memory.input", (self.gates * self.memory, width))
+            layer("memory.hidden", (self.gates * self.memory, self.memory))
             width = self.memory
         layer("head", (self.outputs, width))
         return found
@@ -328,7 +341,7 @@ class NumpyPolicy:
         for name, size in plan.vectors.items():
             mean, std = (self._arrays[f"normalizer.{name}.{what}"] for what in ("mean", "std"))
             parts.append(normalize(observation[name].reshape(-1, size), mean, std))
-        hidden, previous = memory[:, : plan.memory], memory[:, plan.memory :]
+        hidden, previous = memory[:, : plan.state], memory[:, plan.state :]
         if plan.previous_action:
             parts.append(previous)
         features = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
@@ -338,7 +351,8 @@ class NumpyPolicy:
                 features = self._normalize(f"hidden{i}", features)
             features = features if plan.linear else self._activate(features)
         if plan.memory:
-            features = hidden = self._remember(features, hidden)
+            hidden = self._remember(features, hidden)
+            features = hidden[:, : plan.memory]
         output = self._dense("head", features)
         if self._saved.atoms is None:
             return output, hidden
@@ -348,9 +362,14 @@ class NumpyPolicy:
         return np.asarray((probability @ scale).reshape(len(output), -1)), hidden
 
     def _remember(self, features: Float32, hidden: Float32) -> Float32:
-        """Advance the gated recurrent units by a step; see `networks.remember`."""
+        """Advance the recurrent units by a step; see `networks.remember`."""
         units = self._saved.plan.memory
         fresh = self._dense("memory.input", features)
+        if self._saved.plan.cell == "lstm":
+            gates = fresh + self._dense("memory.hidden", hidden[:, :units])
+            take, keep, show = (_sigmoid(gates[:, k * units : (k + 1) * units]) for k in (0, 1, 3))
+            cell = keep * hidden[:, units:] + take * np.tanh(gates[:, 2 * units : 3 * units])
+            return np.concatenate([show * np.tanh(cell), cell], axis=1)
         kept = self._dense("memory.hidden", hidden)
         gates = _sigmoid(fresh[:, : 2 * units] + kept[:, : 2 * units])
         reset, update = gates[:, :units], gates[:, units:]

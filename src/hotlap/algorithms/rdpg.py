@@ -23,8 +23,7 @@ from hotlap.algorithms.policy import Plan, normal_quantile
 from hotlap.algorithms.recurrent import Recurrent, carried_on
 from hotlap.algorithms.replay import Windows
 from hotlap.algorithms.returns import n_step
-from hotlap.algorithms.settings import RDPGSettings
-from hotlap.errors import ConfigError
+from hotlap.algorithms.settings import RDPGSettings, check_capacity
 from hotlap.types import Array, Float32
 
 __all__ = ["RDPG"]
@@ -57,7 +56,7 @@ class _Stretch:
 
 
 class _RecurrentCritics(Critics):
-    """Critics that share gated recurrent units; an action joins after them."""
+    """Critics that share recurrent units; an action joins after them."""
 
     def __init__(
         self, plan: Plan, actions: int, count: int, *, layer_norm: bool, bfloat16: bool
@@ -74,6 +73,12 @@ class _RecurrentCritics(Critics):
         drawn = initial_weights(self.trunk, 1.0, rng)
         found = {k: v for k, v in drawn.items() if not k.startswith("head.")}
         return found | super().initial(rng)
+
+    def __call__(
+        self, weights: Mapping[str, Tensor], features: Tensor, action: Tensor, *, first: int = 0
+    ) -> Tensor:
+        """Return (E, B, K) estimates; of what the units carry they see what these reach."""
+        return super().__call__(weights, features[:, : self.trunk.memory], action, first=first)
 
 
 class RDPG(Recurrent, ActorCritic):
@@ -144,14 +149,7 @@ class RDPG(Recurrent, ActorCritic):
 
     def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
         """Remember a batch, and take the gradient steps that are then due; see `ActorCritic`."""
-        settings = self.settings
-        need = (settings.burn_in + settings.sequence + 2) * batch.rows
-        if settings.capacity < need:
-            raise ConfigError(
-                f"algorithm.capacity: sequences of {settings.sequence} steps and "
-                f"{settings.burn_in} before them, of {batch.rows} cars, need {need:,} transitions "
-                f"(got {settings.capacity:,}); keep more, or drive fewer cars"
-            )
+        check_capacity(self.settings, batch.rows)
         return super().update(batch, progress=progress)
 
     def _minibatches(self) -> Iterator[_Stretch]:
@@ -250,7 +248,7 @@ class RDPG(Recurrent, ActorCritic):
 
     def _nothing(self, rows: int) -> Tensor:
         """Return the critic's units before anything was seen."""
-        return torch.zeros(rows, self._judge.memory, device=self._device)
+        return torch.zeros(rows, self._judge.state, device=self._device)
 
     def _recall(
         self,
@@ -262,14 +260,14 @@ class RDPG(Recurrent, ActorCritic):
         """Return what the actor's units reach, (T, B, H); from nothing if `hidden` is None."""
         if hidden is None:
             assert fresh is not None
-            hidden = torch.zeros(fresh.shape[1], self._actor.memory, device=self._device)
+            hidden = torch.zeros(fresh.shape[1], self._actor.state, device=self._device)
         mine = below(weights, "actor.")
         return recall(self._actor, mine, seen, hidden, fresh, bfloat16=self._bfloat16)
 
     def _answer(self, weights: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
         """Return the actor's actions, (T B, A)."""
         head = weights["actor.head.weight"], weights["actor.head.bias"]
-        return functional.linear(hidden.flatten(0, 1), *head).tanh()
+        return functional.linear(hidden.flatten(0, 1)[:, : self._actor.memory], *head).tanh()
 
     def _features(
         self,

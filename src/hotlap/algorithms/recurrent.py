@@ -59,7 +59,7 @@ class Recurrent(ABC):
         self, observation: Mapping[str, Array], carried: Float32
     ) -> tuple[Tensor, Float32]:
         """Run the actor by a step: its output, and what its units reach, (N, H)."""
-        units = self._actor.memory
+        units = self._actor.state
         with torch.no_grad():
             inputs = self._scales.inputs(observation, self._actor.names)
             if self._actor.previous_action:

@@ -57,7 +57,7 @@ class RecurrentPPO(Recurrent, PPO):
         fresh = np.zeros(len(uniform), bool) if fresh is None else np.asarray(fresh)
         carried = carried_on(self._now, fresh, self._actor.carried)
         if self._begun is None:
-            self._critic_now = carried_on(self._critic_now, fresh, self._critic.memory)
+            self._critic_now = carried_on(self._critic_now, fresh, self._critic.state)
             self._begun = carried, self._critic_now
         output, hidden = self._advance(observation, carried)
         with torch.no_grad():
@@ -71,7 +71,7 @@ class RecurrentPPO(Recurrent, PPO):
         inputs = self._scales.inputs(observation, self._critic.names)
         if self._critic.previous_action:
             inputs["previous_action"] = torch.zeros(rows, self._action.size, device=self._device)
-        nothing = torch.zeros(rows, self._critic.memory, device=self._device)
+        nothing = torch.zeros(rows, self._critic.state, device=self._device)
         found = self._through("critic", inputs, nothing, None)[0]
         return np.asarray(found[:, 0].cpu().numpy() * np.float32(self._scales.reward))
 
@@ -89,7 +89,7 @@ class RecurrentPPO(Recurrent, PPO):
                 "one; a memory learns from what it drove itself"
             )
         carried, critic = begun
-        units, tensor = self._actor.memory, self._scales.tensor
+        units, tensor = self._actor.state, self._scales.tensor
         fresh = np.zeros(batch.ended.shape, bool)
         fresh[1:] = batch.ended[:-1]
         self._sequences = _Sequences(
@@ -196,7 +196,7 @@ class RecurrentPPO(Recurrent, PPO):
             steps = 1 if fresh_TB is None else len(fresh_TB)
             return output, hidden_BH.expand(steps, *hidden_BH.shape)
         hidden = recall(plan, weights, inputs, hidden_BH, fresh_TB, bfloat16=self._bfloat16)
-        flat = hidden.flatten(0, 1)
+        flat = hidden.flatten(0, 1)[:, : plan.memory]
         return functional.linear(flat, weights["head.weight"], weights["head.bias"]), hidden
 
     def _names(self, network: Network) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ __all__ = [
     "SACSettings",
     "TD3Settings",
     "check_actions",
+    "check_capacity",
 ]
 
 DEEPRACER_CNNS = {
@@ -53,8 +54,8 @@ class NetworkSettings(Settings):
 
     numbers: Literal["mlp", "robotini"] = "mlp"
     """Layers over numbers: those of `mlp`, or `robotini`, the rectified ones of its racers, 512 and
-    256, without their LSTM; a critic of DDPG's family then sees state and action apart, joined by
-    256 more (`robotini_ddpg/agent.py`)."""
+    256; their LSTM is `memory=256` with `memory_cell="lstm"`. A critic of DDPG's family then sees
+    state and action apart, joined by 256 more (`robotini_ddpg/agent.py`)."""
 
     cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep", "airsim"] = "small"
     """ReLU layers over a camera: `small` for images of about 48x32 to 64x48; `deepracer...` as on
@@ -71,8 +72,12 @@ class NetworkSettings(Settings):
         return DEEPRACER_CNNS.get(word) or DEEPRACER_CNNS.get(whole, given)
 
     memory: NonNegativeInt = 0
-    """Gated recurrent units after those layers, which remember what was seen in an episode (`ppo`
+    """Recurrent units after those layers, which remember what was seen in an episode (`ppo`
     and `rdpg`); 0: it sees the present alone."""
+
+    memory_cell: Literal["gru", "lstm"] = "gru"
+    """Kind of these units: gated recurrent ones, or long short-term memory, as Robotini's racers
+    had, with twice the numbers to carry (Hochreiter and Schmidhuber 1997)."""
 
     previous_action: bool = False
     """Whether it also sees its action of the step before (`ppo` and `rdpg`)."""
@@ -310,7 +315,7 @@ class RecurrentNetworkSettings(NetworkSettings):
     """Layers of an actor that remembers, and of its critic."""
 
     memory: PositiveInt = 64
-    """Gated recurrent units after those layers, which remember what was seen in an episode."""
+    """Recurrent units after those layers, which remember what was seen in an episode."""
 
     previous_action: bool = True
     """Whether it also sees its action of the step before."""
@@ -559,6 +564,23 @@ class DistillSettings(_Freezing):
                 "it at 0"
             )
         return self
+
+
+def check_capacity(settings: Settings, rows: int) -> None:
+    """Check that a replay holds the sequences that are learned from.
+
+    Raises:
+        ConfigError: it is too small for so many cars.
+    """
+    if not isinstance(settings, RDPGSettings):
+        return
+    need = (settings.burn_in + settings.sequence + 2) * rows
+    if settings.capacity < need:
+        raise ConfigError(
+            f"algorithm.capacity: sequences of {settings.sequence} steps and "
+            f"{settings.burn_in} before them, of {rows} cars, need {need:,} transitions "
+            f"(got {settings.capacity:,}); keep more, or drive fewer cars"
+        )
 
 
 def check_actions(settings: Settings, *, discrete: bool) -> None:

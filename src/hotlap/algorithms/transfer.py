@@ -252,20 +252,26 @@ def _unlike(
         driver = {**description, "plan": theirs["actor"]}
     found: dict[str, str] = {}
     for name in weights:
-        ours, other = description, driver
+        ours, other, known = description, driver, True
         if _network(name) == "critic.":  # its outputs mean the same, whatever the actions
-            if "critic" in mine and "critic" in theirs:
+            known = "critic" in mine and "critic" in theirs
+            if known:
                 ours = {**description, "plan": mine["critic"]}
                 other = {**description, "plan": theirs["critic"]}
             elif driver is not None:
                 other = {**description, "plan": driver["plan"]}
         if other is not None:
-            found[name] = _strange(_bare(name), ours, other)
+            found[name] = _strange(_bare(name), ours, other, reading=known)
     return found
 
 
-def _strange(bare: str, description: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Say why a layer of a driver would be of no use though its shapes agree; nothing if it is."""
+def _strange(
+    bare: str, description: Mapping[str, Any], theirs: Mapping[str, Any], *, reading: bool = True
+) -> str:
+    """Say why a layer of a driver would be of no use though its shapes agree; nothing if it is.
+
+    `reading`: whether the descriptions tell what its network reads.
+    """
     description, theirs = complete(description), complete(theirs)
     ours, other = description["plan"], theirs["plan"]
     part = bare.partition(".")[0]
@@ -279,12 +285,29 @@ def _strange(bare: str, description: Mapping[str, Any], theirs: Mapping[str, Any
     last = part in _HEADS or part == "log_std"  # a new head shall explore as one
     if (last or stacked) and bool(other["memory"]) != bool(ours["memory"]):
         return "it read what a memory held" if other["memory"] else "it read no memory"
+    if (last or stacked) and ours["memory"] and other["cell"] != ours["cell"]:
+        return f"it read units of the kind {other['cell']}, here {ours['cell']}"
     if (last or part == "memory") and len(other["hidden"]) != len(ours["hidden"]):
         return f"it came after {len(other['hidden'])} hidden layers, here {len(ours['hidden'])}"
+    if reading and part in _first(ours) and (read := _reads(other)) != _reads(ours):
+        return f"it read {', '.join(read)}, here {', '.join(_reads(ours))}"
     if part in _HEADS:
         return ""
     ways = ("linear",) if stacked else _LAYERS  # a stack is rectified, or has no activation
     return "" if all(other[what] == ours[what] for what in ways) else _ANOTHER_WAY
+
+
+def _first(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return how the layer that reads the observations may be called."""
+    if plan["hidden"]:
+        return ("hidden0",) if plan["memory"] else ("hidden0", "layer0", "seen0")
+    return ("memory",) if plan["memory"] else ("head", "layer0", "seen0")
+
+
+def _reads(plan: Mapping[str, Any]) -> list[str]:
+    """Return what that layer reads, in the order of its weights."""
+    last = ["previous_action"] if plan["previous_action"] else []
+    return [*plan["images"], *plan["vectors"], *last]
 
 
 def _misfit(name: str, mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> str:
