@@ -31,6 +31,12 @@ CASES = {
         "observation.actor": ["camera"], "algorithm.network.cnn": "airsim", **SMALL,
     },
     "remembers": {"algorithm.network.memory": 5},
+    "remembers by cells": {
+        **FIVE,
+        "algorithm.network.memory": 4,
+        "algorithm.network.memory_cell": "lstm",
+        "algorithm.network.previous_action": True,
+    },
     "remembers its choice": {
         **FIVE, "algorithm.network.memory": 4, "algorithm.network.previous_action": True,
     },

@@ -106,7 +106,7 @@ def lay_out(
 
     Returns:
         The node of the answer: (N, A) logits or worths of the choices, or numbers that are an
-        action when clipped to [-1, 1]; and that of the units to be carried on, (N, units).
+        action when clipped to [-1, 1]; and that of what the units carry on, (N, state).
     """
     plan, arrays = network.plan, network.arrays
 
@@ -134,7 +134,7 @@ def lay_out(
         x = nodes.binary("multiply", x, np.asarray(1 / std, np.float32))
         parts.append(nodes.clip(x, -float(CLIP), float(CLIP)))
     if plan.previous_action and memory is not None:
-        parts.append(nodes.columns(memory, plan.memory, plan.carried))
+        parts.append(nodes.columns(memory, plan.state, plan.carried))
     x = nodes.concat(parts) if len(parts) > 1 else parts[0]
     for i in range(len(plan.hidden)):
         x = nodes.dense(x, f"hidden{i}", *layer(f"hidden{i}"))
@@ -143,10 +143,29 @@ def lay_out(
             x = nodes.binary("multiply", x, arrays[f"hidden{i}.scale"])
             x = nodes.binary("add", x, arrays[f"hidden{i}.shift"])
         x = x if plan.linear else nodes.unary(plan.activation, x)
-    units = None
-    if plan.memory and memory is not None:
-        x = units = _remember(plan.memory, nodes, x, memory, layer)
-    return _answer(network, nodes, nodes.dense(x, "head", *layer("head"))), units
+    state = None
+    if plan.memory and memory is not None and plan.cell == "lstm":
+        x, cell = _remember_cells(plan.memory, nodes, x, memory, layer)
+        state = nodes.concat([x, cell])
+    elif plan.memory and memory is not None:
+        x = state = _remember(plan.memory, nodes, x, memory, layer)
+    return _answer(network, nodes, nodes.dense(x, "head", *layer("head"))), state
+
+
+def _remember_cells(units: int, nodes: Nodes, x: str, memory: str, layer: Any) -> tuple[str, str]:
+    """Advance LSTM units by a step: what they reach, and cells; see `networks.remember_cells`."""
+    fresh = nodes.dense(x, "memory.input", *layer("memory.input"))
+    kept = nodes.dense(nodes.columns(memory, 0, units), "memory.hidden", *layer("memory.hidden"))
+    gates = nodes.binary("add", fresh, kept)
+
+    def gate(i: int, kind: Unary) -> str:
+        return nodes.unary(kind, nodes.columns(gates, i * units, (i + 1) * units))
+
+    before = nodes.columns(memory, units, 2 * units)
+    held = nodes.binary("multiply", gate(1, "sigmoid"), before)
+    taken = nodes.binary("multiply", gate(0, "sigmoid"), gate(2, "tanh"))
+    cell = nodes.binary("add", held, taken)
+    return nodes.binary("multiply", gate(3, "sigmoid"), nodes.unary("tanh", cell)), cell
 
 
 def _remember(units: int, nodes: Nodes, x: str, memory: str, layer: Any) -> str:
