@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from hotlap import track_commands, vehicle_commands
+from hotlap import deepracer_commands, track_commands, vehicle_commands
 from hotlap.console import (
     Json,
     print_league,
@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 app.add_typer(track_commands.app, name="tracks")
 app.add_typer(vehicle_commands.app, name="vehicle")
+app.add_typer(deepracer_commands.app, name="deepracer")
 
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")

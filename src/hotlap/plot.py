@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # loaded when the first figure is made: half a second
     from hotlap.proving import Limits
 
 __all__ = [
+    "actions_picture",
     "learning_curves",
     "line_and_speed",
     "reward_and_completion",
@@ -305,6 +306,44 @@ def vehicle_picture(name: str, limits: Limits) -> Figure:
     for axes in (below, beside):
         axes.set_xlabel("speed [m/s]")
         axes.set_xlim(left=0)
+    return figure
+
+
+def actions_picture(
+    actions: Sequence[tuple[float, float]],
+    limit: Callable[[Float64], Float64],
+    needs: tuple[Float64, Float64] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw actions over steering and speed, and what a racing line asks for.
+
+    Args:
+        actions: (steering [degrees], speed [m/s])
+        limit: greatest steering [degrees] that the tyres can follow at some speeds [m/s].
+        needs: steering [degrees] and speed [m/s] along a line, in order.
+        title: what stands above.
+    """
+    figure = _figure(title)
+    axes = figure.subplots()
+    angles, speeds = np.array(actions, np.float64).T
+    top = max(float(speeds.max()), 0.0 if needs is None else float(needs[1].max()))
+    speed = np.linspace(0.0, 1.15 * top, 200)
+    most = limit(speed)
+    end = 1.12 * max(30.0, float(np.abs(angles).max()))
+    for side in (-1.0, 1.0):
+        axes.fill_betweenx(speed, side * most, side * end, color=_ROAD, lw=0, zorder=1)
+    axes.plot([], [], color=_ROAD, lw=8, label="more than the tyres can follow")
+    if needs is not None:
+        axes.plot(*needs, color=_BLUE, lw=1.2, alpha=0.45, zorder=2)
+        axes.plot(*needs, "o", ms=3.5, color=_BLUE, alpha=0.6, zorder=3, label="the line")
+    axes.plot(angles, speeds, "o", ms=13, mfc=_VERMILION, mec=_PAPER, mew=1.5, zorder=4,
+              label="actions")  # fmt: skip
+    axes.set_xlabel("steering [degrees]")
+    axes.set_ylabel("speed [m/s]")
+    axes.set_xlim(end, -end)  # left is left
+    axes.set_ylim(0, 1.15 * top)
+    _tidy(axes)
+    axes.legend(loc="lower center", frameon=False, ncols=3)
     return figure
 
 
