@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # loaded when the first figure is made: half a second
 
 __all__ = [
     "actions_picture",
+    "episodes_picture",
     "learning_curves",
     "line_and_speed",
     "reward_and_completion",
@@ -131,6 +132,40 @@ def learning_curves(
     panels[0].legend(loc="best", frameon=False)
     panels[2].set_xlabel(f"environment steps [{word}]")
     panels[2].set_xlim(0, max(highest, 1.0) / unit)
+    return figure
+
+
+def episodes_picture(groups: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> Figure:
+    """Draw reward and completion over episodes side by side, a line for each training.
+
+    Args:
+        groups: by the name that the legend shows, the rows of metrics of each training; one that
+            has none yet is in the legend alone.
+        title: what stands above.
+    """
+    figure = _figure(title)
+    figure.set_size_inches(_SIZE[0], 4.8)
+    panels = figure.subplots(1, 2)
+    for axes, metric, label, scale in (
+        (panels[0], "reward", "reward of an episode", 1.0),
+        (panels[1], "completion", "completion of the track [%]", 100.0),
+    ):
+        for i, (name, rows) in enumerate(groups.items()):
+            colour, style = _CYCLE[i % len(_CYCLE)], ("-", "--", ":", "-.")[i // len(_CYCLE) % 4]
+            table = _Columns(rows)
+            x, y = table["episodes"], scale * table[metric]
+            there = np.isfinite(x) & np.isfinite(y)
+            x, y = x[there], y[there]
+            smooth = _smooth(y) if len(y) else y
+            if smooth is not y:
+                axes.plot(x, y, color=colour, lw=0.8, alpha=0.28)
+            axes.plot(x, smooth, color=colour, lw=2.2, linestyle=style, label=name)
+        axes.set_xlabel("episodes")
+        axes.set_ylabel(label)
+        axes.set_xlim(left=0)
+        _tidy(axes)
+    panels[1].set_ylim(-4, 104)
+    panels[0].legend(loc="best", frameon=False, fontsize=10)
     return figure
 
 
