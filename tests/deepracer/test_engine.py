@@ -5,8 +5,8 @@ import inspect
 import os
 import subprocess
 import sys
+import threading
 import time
-import types
 from pathlib import Path
 
 import pytest
@@ -320,10 +320,10 @@ def test_a_notebook_shows_a_picture_that_changes(play, monkeypatch):
             return Handle()
 
     monkeypatch.setattr(engine, "_in_notebook", lambda: True)
-    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", Display)
-    one = make(job_duration=1)
+    one = make()
     one.start_training_testing_process()
+    threading.Timer(0.8, one.stop_training).start()
     one.plot_training_output(refresh=0.1)
 
     assert shown[0] == ("display", b"\x89PNG")
