@@ -1,9 +1,16 @@
-"""Drivers made by hand, and the runs they are kept in: no training is needed to test a race."""
+"""Drivers made by hand, and the runs they are kept in: no training is needed to test a race.
 
+And who gives a command: a whole one, in this process.
+"""
+
+import contextlib
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from hotlap import cli
 from hotlap.config import resolve, to_toml
 from hotlap.crew import Driver
 from hotlap.env import driver_task
@@ -54,3 +61,16 @@ def saved(path: Path, speed, *, lane=0.0, settings=None) -> Path:
         policy = follower(speed, lane=lane, settings=settings)
         run.write_checkpoint(1, policy=policy, state=({}, {}), best=True)
     return path
+
+
+def command(*words) -> tuple[int, str, str]:
+    """Run a whole command in this process; return status, output and what was said."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["hotlap", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        return end.code, out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = before

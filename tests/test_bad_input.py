@@ -112,6 +112,7 @@ SETTINGS = {
     "reward=no_such.py": ("no_such.py", "no such file"),
     "reward=no_such:thing": ("no_such",),
     "vehicle=deepracr": ("vehicle", "choose from deepracer"),
+    "track=generated:seed=4,width=1": ("unknown track 'width=1'", "generated:seed=1:width=1"),
     "track=ovall": ("unknown track 'ovall'", "did you mean oval"),
     "track=": ("track",),
     "seed=-1": ("seed", "0"),

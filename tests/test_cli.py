@@ -1,8 +1,6 @@
 """The command line: results on standard output, all else on standard error, and a status."""
 
-import contextlib
 import importlib
-import io
 import json
 import os
 import shlex
@@ -15,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from drivers import command as hotlap
 from drivers import saved
 from hotlap import cli, console
 from hotlap.config import resolve
@@ -26,19 +25,6 @@ SHORT = (
     *("track=oval", "train.seconds=0", "train.steps=256", "train.cars=8"),
     *("algorithm.network.mlp=[4]", "evaluation.laps=1", "evaluation.trials=2"),
 )
-
-
-def hotlap(*words):
-    """Run a whole command in this process; return status, output and what was said."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["hotlap", *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    except SystemExit as end:
-        return end.code, out.getvalue(), err.getvalue()
-    finally:
-        sys.argv = before
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kurtosis, norm
 
-from hotlap.draws import Purpose, add_grain, keys, normal, uniform
+from hotlap.draws import Purpose, add_grain, generator, keys, normal, uniform
 
 
 def draw(seed=1, rows=5, episode=0, step=0, purpose=Purpose.ACTION, count=3):
@@ -132,3 +132,17 @@ def test_grain_of_an_image_depends_on_its_key_alone_and_follows_the_table():
     add_grain(0, 1, flat, 10_000, np.array([7], np.uint64), table)
     assert (flat[:5000] == 10).all()
     assert flat[5000:].std() == pytest.approx(5, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**63 + 1, 2**64])
+def test_any_seed_has_streams_that_differ_and_begin_anew(seed):
+    drawn = [generator(seed, count).random() for count in (None, 0, 1, None, 0, 1)]
+
+    assert drawn[:3] == drawn[3:]
+    assert len(set(drawn)) == 3
+
+
+def test_the_streams_of_great_seeds_are_not_their_neighbours():
+    drawn = [generator(seed, 5).random() for seed in (2**63, 2**63 + 1, -1, -2)]
+
+    assert len(set(drawn)) == 4

@@ -1,8 +1,6 @@
 """Trainings side by side: one that fails stops no other, and none outlives who started it."""
 
-import contextlib
 import importlib
-import io
 import json
 import os
 import signal
@@ -14,7 +12,7 @@ import time
 import pytest
 
 import hotlap
-from drivers import saved
+from drivers import command, saved
 from hotlap import fleet, plot
 from hotlap.errors import ConfigError, RunError
 from hotlap.fleet import Fleet, train_fleet
@@ -248,20 +246,6 @@ TINY = (
     *("track=oval", "train.seconds=0", "train.steps=256", "train.cars=8"),
     *("algorithm.network.mlp=[4]", "evaluation.laps=1", "evaluation.trials=2"),
 )
-
-
-def command(*words):
-    """Run a whole command in this process; return status, output and what was said."""
-    cli = importlib.import_module("hotlap.cli")
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["hotlap", *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    except SystemExit as end:
-        return end.code, out.getvalue(), err.getvalue()
-    finally:
-        sys.argv = before
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """Kernels are compiled once, all of them, and it is known whether they are."""
 
+import importlib
 import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -25,48 +26,55 @@ def in_child(code, **environment):
     )
 
 
-def kernel_with_index(folder, *, source_age, index_age):
-    """Fake a kernel whose source and index were written so many seconds ago."""
-
-    def drive():
-        pass
-
-    source = folder / "drive.py"
-    source.touch()
-    os.utime(source, (0, 1e9 - source_age))
-    code = SimpleNamespace(co_firstlineno=12, co_filename=str(source))
-    if index_age is not None:
-        index = folder / "drive.drive-12.py311.nbi"
-        index.touch()
-        os.utime(index, (0, 1e9 - index_age))
-    return SimpleNamespace(
-        py_func=SimpleNamespace(__qualname__="drive", __code__=code),
-        stats=SimpleNamespace(cache_path=str(folder)),
-    )
-
-
-@pytest.mark.parametrize(
-    ("source_age", "index_age", "warm"),
-    [(100, 50, True), (50, 100, False), (100, None, False)],
-    ids=["compiled after the last change", "changed since", "never compiled"],
-)
-def test_kernels_are_warm_where_their_index_is_newer(
-    monkeypatch, tmp_path, source_age, index_age, warm
-):
-    kernel = kernel_with_index(tmp_path, source_age=source_age, index_age=index_age)
-    monkeypatch.setattr(kernels, "_kernels", lambda parts=(): [kernel])
-
-    assert kernels.is_warm() is warm
-
-
-def test_a_source_written_anew_with_the_same_text_is_announced_once(monkeypatch, tmp_path):
-    kernel = kernel_with_index(tmp_path, source_age=50, index_age=100)
-    monkeypatch.setattr(kernels, "_kernels", lambda parts=(): [kernel])
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """A compiled kernel of the module `caller`, which calls one of the module `callee`."""
+    begin = "from numba import njit\n\n\n"
+    callee = "@njit(cache=True)\ndef half(x):\n    return x / 2\n"
+    caller = "@njit(cache=True)\ndef quarter(x):\n    return half(x) / 2\n"
+    (tmp_path / "callee.py").write_text(begin + callee)
+    (tmp_path / "caller.py").write_text(f"from callee import half\n{begin}{caller}")
+    for name in ("callee", "caller"):
+        os.utime(tmp_path / f"{name}.py", (0, 1e9))
+    monkeypatch.syspath_prepend(tmp_path)
+    quarter = importlib.import_module("caller").quarter
+    monkeypatch.setattr(kernels, "_kernels", lambda parts=(): [quarter])
     monkeypatch.setattr(kernels, "_compile_apart", lambda parts: None)
+    monkeypatch.setattr(kernels, "use", lambda part: None)
+    kernels._last_change.cache_clear()
+    yield quarter
+    for name in ("callee", "caller"):
+        del sys.modules[name]
+
+
+def test_a_kernel_is_warm_once_it_is_compiled(kernel):
+    before = kernels.is_warm()
+
+    assert kernel(8.0) == 2
+    assert (before, kernels.is_warm()) == (False, True)
+
+
+@pytest.mark.parametrize("changed", ["caller", "callee"])
+def test_a_kernel_is_cold_when_its_source_or_that_of_a_callee_has_changed(
+    kernel, tmp_path, changed
+):
+    kernel(8.0)
+    later = time.time() + 10
+    os.utime(tmp_path / f"{changed}.py", (later, later))
+
+    assert not kernels.is_warm()
+
+
+def test_what_was_compiled_with_an_outdated_callee_is_thrown_away(kernel, tmp_path, capsys):
+    kernel(8.0)
+    index = next((tmp_path / "__pycache__").glob("caller.quarter-*.nbi"))
+    later = time.time() + 10
+    os.utime(tmp_path / "callee.py", (later, later))
 
     kernels.warm()
 
-    assert kernels.is_warm()
+    assert not index.exists()
+    assert "compiling kernels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("is_warm", [True, False])
@@ -219,7 +227,7 @@ def test_every_part_calls_all_of_its_kernels(name):
     kernels.use(name)
 
     assert any(kernel.signatures for kernel in kernels._kernels((name,)))
-    assert kernels.is_warm((name,))
+    assert kernels.is_warm((name,)), "after a change of kernels: hotlap doctor"
 
 
 def test_every_module_with_kernels_belongs_to_a_part():

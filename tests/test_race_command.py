@@ -1,10 +1,7 @@
 """`hotlap race`: what it prints and writes, and what it says of mistakes."""
 
-import contextlib
 import importlib
-import io
 import json
-import sys
 
 import gymnasium
 import numpy as np
@@ -12,8 +9,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import hotlap as package
+from drivers import command as hotlap
 from drivers import driver, saved
-from hotlap import cli
 from hotlap.errors import ConfigError, RunError
 
 
@@ -23,19 +20,6 @@ def runs(tmp_path_factory):
     saved(folder / "slow", 1.2, lane=0.25)
     saved(folder / "fast", 1.9, lane=-0.25)
     return folder / "slow", folder / "fast"
-
-
-def hotlap(*words):
-    """Run a whole command in this process; return status, output and what was said."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["hotlap", *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    except SystemExit as end:
-        return end.code, out.getvalue(), err.getvalue()
-    finally:
-        sys.argv = before
 
 
 def test_it_prints_the_standings_and_keeps_the_league(runs, tmp_path):

@@ -155,7 +155,7 @@ def train(
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
             changes[name] = value
-    from hotlap.kernels import is_warm, parts_of, warm
+    from hotlap.kernels import compile_for
     from hotlap.plan import read_config
     from hotlap.population import Population, read_seeds
     from hotlap.runs import Run
@@ -179,9 +179,8 @@ def train(
             say(note)
         show(to_toml(plan.config))
         return
-    parts = parts_of(plan.config)
-    if not is_warm(parts):
-        warm(parts)
+    if seeds is None:  # else the verb does, once for all of them
+        compile_for(plan.config)
     try:
         # What a reward function prints is no result of ours.
         with contextlib.redirect_stdout(sys.stderr):

@@ -17,11 +17,12 @@ from numba import njit
 
 from hotlap.types import Array, Float32
 
-__all__ = ["Purpose", "add_grain", "grain", "keys", "normal", "uniform"]
+__all__ = ["Purpose", "add_grain", "generator", "grain", "keys", "normal", "uniform"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class Purpose(IntEnum):
@@ -73,7 +74,7 @@ def uniform(
 def keys(seed: int, row: Array, episode: Array, step: Array, purpose: Purpose) -> Array:
     """Return (N,) uint64 keys, from which alone the draws of `uniform` and `grain` follow."""
     with np.errstate(over="ignore"):
-        key = _mix(np.asarray(seed & 0xFFFFFFFFFFFFFFFF, np.uint64) + _GOLDEN)
+        key = _mix(np.asarray(seed & _MASK, np.uint64) + _GOLDEN)
         key = _mix(key ^ np.asarray(row).astype(np.uint64))
         key = _mix(key ^ np.asarray(episode).astype(np.uint64))
         key = _mix(key ^ np.asarray(step).astype(np.uint64))
@@ -95,6 +96,19 @@ def normal(
     size = np.sqrt(np.float32(-2.0) * np.log(draws[:, :half]))
     turn = np.float32(2.0 * np.pi) * draws[:, half:]
     return np.concatenate([size * np.cos(turn), size * np.sin(turn)], axis=1)[:, :count]
+
+
+def generator(seed: int, count: int | None = None) -> np.random.Generator:
+    """Return a stream of NumPy's, for draws of no row: a learner's first weights and shuffles.
+
+    Args:
+        seed: the run's seed.
+        count: which of the seed's streams, from 0; None: one beside all of these.
+    """
+    if count is None:
+        return np.random.Generator(np.random.Philox(seed & _MASK))
+    # As a list NumPy would make floats of seeds from 2**63 on, and drop their last digits.
+    return np.random.Generator(np.random.Philox(key=np.array([seed & _MASK, count], np.uint64)))
 
 
 def _mix(key: Array) -> Array:

@@ -20,7 +20,6 @@ TABLES = (".csv", ".txt")
 MAPS = (".yaml", ".yml")
 _WIDTHS = ("x_m", "y_m", "w_tr_right_m", "w_tr_left_m")
 _PIXELS_MAX = 40_000_000
-_SPECK = 0.02
 """Things on the road of less than this share of the infield are not part of the course."""
 
 

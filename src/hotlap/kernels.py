@@ -8,6 +8,7 @@ then finds everything on the disk.
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ from hotlap.threads import available
 from hotlap.track import load_track
 from hotlap.vehicle import load_vehicle
 
-__all__ = ["PARTS", "folders", "is_warm", "parts_of", "use", "warm"]
+__all__ = ["PARTS", "compile_for", "folders", "is_warm", "parts_of", "use", "warm"]
 
 _COLD_SECONDS = 25
 
@@ -71,21 +72,27 @@ def warm(parts: Collection[str] = ()) -> float:
         parts: of the world, by name; all if empty.
     """
     parts = tuple(parts or PARTS)
-    was_warm = is_warm(parts)
     start = time.perf_counter()
-    if not was_warm:
+    if not is_warm(parts):
         said = f"compiling kernels, once on this machine (about {_COLD_SECONDS} s)"
         sys.stderr.write(said + "\n")
         sys.stderr.flush()
+        for kernel in _kernels(parts):
+            # numba looks at a kernel's own source alone, and would go on with an outdated callee.
+            if not _is_cached(kernel):
+                for file in _indexes(kernel):
+                    file.unlink(missing_ok=True)
         _compile_apart([name for name in parts if not is_warm((name,))])
     for name in parts:
         use(name)
-    if not was_warm:
-        # numba reads its index by a hash of the source: one written anew with the same text counts.
-        for file in (file for kernel in _kernels(parts) for file in _indexes(kernel)):
-            with contextlib.suppress(OSError):
-                file.touch()
     return time.perf_counter() - start
+
+
+def compile_for(settings: EnvSettings) -> None:
+    """Compile what training with some settings calls, unless it all lies compiled; see `warm`."""
+    parts = parts_of(settings)
+    if not is_warm(parts):
+        warm(parts)
 
 
 def use(name: str) -> None:
@@ -267,8 +274,17 @@ def _kernels(parts: Collection[str] = ()) -> list[Dispatcher]:
 
 def _is_cached(kernel: Any) -> bool:
     written = [file.stat().st_mtime for file in _indexes(kernel)]
-    # numba throws an index away whose source has changed since.
-    return max(written, default=0.0) >= Path(kernel.py_func.__code__.co_filename).stat().st_mtime
+    return max(written, default=0.0) >= _last_change(kernel.py_func.__module__)
+
+
+@functools.cache
+def _last_change(module: str) -> float:
+    """Say when the source of a module's kernels, or of kernels they may call, last changed."""
+    modules = [module]
+    for name in modules:  # which grows as it is walked
+        used = [each for each in vars(sys.modules[name]).values() if isinstance(each, Dispatcher)]
+        modules += {kernel.py_func.__module__ for kernel in used}.difference(modules)
+    return max(Path(str(sys.modules[name].__file__)).stat().st_mtime for name in modules)
 
 
 def _indexes(kernel: Any) -> list[Path]:

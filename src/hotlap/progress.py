@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
@@ -25,7 +26,7 @@ _CELL = 16
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-class _Screen:
+class _Screen(ABC):
     """A block that is repainted in place under the events that scroll by, or lines."""
 
     def __init__(
@@ -88,11 +89,13 @@ class _Screen:
             self._stream.write("\n".join(lines) + "\n")
             self._stream.flush()
 
+    @abstractmethod
     def _lines(self) -> list[str]:
-        raise NotImplementedError
+        """Return the state as plain lines."""
 
+    @abstractmethod
     def _block(self) -> Group:
-        raise NotImplementedError
+        """Return the state as what a terminal repaints."""
 
 
 class Progress(_Screen):

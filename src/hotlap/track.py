@@ -534,8 +534,11 @@ def load_track(name_or_path: str | Path) -> Track:
 
     known = track_names()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {_either(near)}?" if near else "."
+    if "=" in name:
+        hint = f"; settings of a generated course follow colons: generated:seed=1:{name}."
     raise TrackError(
-        f"unknown track {name!r}{f'; did you mean {_either(near)}?' if near else ';'} "
+        f"unknown track {name!r}{hint} "
         f"List all {len(known)} with `hotlap tracks list`, or give the path of a .npy file."
     )
 

@@ -17,7 +17,7 @@ from hotlap.errors import ConfigError, HotlapError, RunError
 from hotlap.files import explained, replace
 from hotlap.fleet import train_fleet
 from hotlap.inputs import fingerprints
-from hotlap.kernels import is_warm, parts_of, warm
+from hotlap.kernels import compile_for
 from hotlap.opponents import SELF, saved_rivals
 from hotlap.outcome import write_outcome
 from hotlap.plan import (
@@ -225,9 +225,7 @@ def _train_seeds(
         if not quiet:
             for note in said:
                 sys.stderr.write(f"{note}\n")
-    parts = parts_of(config)
-    if not is_warm(parts):
-        warm(parts)  # once, and not in each of them
+    compile_for(config)  # once, and not in each of them
     limits = (config.train.seconds, config.train.steps)
     done, number = train_fleet(population, words, budget=limits, plain=plain, quiet=quiet)
     if number:

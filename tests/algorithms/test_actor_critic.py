@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from worlds import OBSERVATION, assert_same, driven, look
 
 from hotlap.algorithms.actor_critic import ActorCritic, squashed_log_prob
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
 from hotlap.algorithms.networks import make_plan
 from hotlap.algorithms.policy import NumpyPolicy
@@ -28,10 +29,6 @@ SETTINGS = {
     "sac": SACSettings,
     "qr_sac": QRSACSettings,
 }
-OBSERVATION = {
-    "camera": ObservationSpec((24, 32, 1), "uint8"),
-    "state": ObservationSpec((5,), "float32"),
-}
 FAST = {
     "network": NetworkSettings(mlp=(16, 16)),
     "minibatch": 16,
@@ -47,38 +44,16 @@ def learner(kind, actor=("state",), critic=("state",), seed=7, **settings):
     return ActorCritic(chosen, OBSERVATION, ActionSpec("continuous", 2), actor, critic, seed=seed)
 
 
-def look(rng, *shape):
-    return {
-        "camera": rng.integers(0, 256, (*shape, 24, 32, 1)).astype(np.uint8),
-        "state": rng.normal(1.0, 2.0, (*shape, 5)).astype(np.float32),
-    }
-
-
 def make_batch(seed=0, steps=8, rows=4):
     rng = np.random.default_rng(seed)
-    terminated, truncated = rng.random((2, steps, rows)) < 0.1
-    return Batch(
-        observation=look(rng, steps, rows),
-        last_observation=look(rng, rows),
-        action=rng.uniform(-1, 1, (steps, rows, 2)).astype(np.float32),
-        log_prob=np.zeros((steps, rows), np.float32),
-        reward=rng.normal(size=(steps, rows)).astype(np.float32),
-        terminated=terminated,
-        truncated=truncated,
-        reached=look(rng, int((terminated | truncated).sum())),
-    )
+    ended = rng.random((2, steps, rows)) < 0.1
+    action = rng.uniform(-1, 1, (steps, rows, 2)).astype(np.float32)
+    reward = rng.normal(size=(steps, rows)).astype(np.float32)
+    return driven(rng, look(rng, steps, rows), action, np.zeros_like(reward), reward, ended)
 
 
 def chance(rows, seed=0):
     return np.random.default_rng(seed).uniform(0.001, 0.999, (rows, 2)).astype(np.float32)
-
-
-def assert_same(one, other):
-    (meta, arrays), (other_meta, other_arrays) = one.save(), other.save()
-    assert meta == other_meta
-    assert arrays.keys() == other_arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, other_arrays[name], err_msg=name)
 
 
 def test_quantile_loss_by_hand():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from worlds import OBSERVATION, assert_same, driven, look
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.learner import Remembering, make_learner
 from hotlap.algorithms.networks import forward, initial_weights, make_plan, recall, remember
 from hotlap.algorithms.normalizer import normalize
@@ -16,11 +17,6 @@ from hotlap.algorithms.recurrent_ppo import actions_before
 from hotlap.algorithms.returns import gae
 from hotlap.algorithms.settings import DistillSettings, NetworkSettings, PPOSettings, TD3Settings
 from hotlap.errors import ConfigError, RunError
-
-OBSERVATION = {
-    "camera": ObservationSpec((24, 32, 1), "uint8"),
-    "state": ObservationSpec((5,), "float32"),
-}
 
 
 def learner(kind="continuous", actor=("state",), critic=("state",), network=None, **settings):
@@ -31,18 +27,11 @@ def learner(kind="continuous", actor=("state",), critic=("state",), network=None
     return make_learner(made, OBSERVATION, action, actor, critic, seed=7, device="cpu")
 
 
-def look(rng, *shape):
-    return {
-        "camera": rng.integers(0, 256, (*shape, 24, 32, 1)).astype(np.uint8),
-        "state": rng.normal(1.0, 2.0, (*shape, 5)).astype(np.float32),
-    }
-
-
 def drive(ours, *, seed=0, steps=12, rows=16, ends=0.1, fresh=None):
     """Let a learner drive through random worlds; reward small first numbers."""
     rng = np.random.default_rng(seed)
-    seen, last = look(rng, steps, rows), look(rng, rows)
-    terminated, truncated = rng.random((2, steps, rows)) < ends
+    seen = look(rng, steps, rows)
+    ended = rng.random((2, steps, rows)) < ends
     fresh = np.zeros(rows, bool) if fresh is None else fresh
     actions, log_probs = [], []
     for t in range(steps):
@@ -50,19 +39,10 @@ def drive(ours, *, seed=0, steps=12, rows=16, ends=0.1, fresh=None):
         action, log_prob = ours.act(now, rng.uniform(0.001, 0.999, (rows, 3)), fresh)
         actions.append(action)
         log_probs.append(log_prob)
-        fresh = (terminated | truncated)[t]
+        fresh = ended[:, t].any(axis=0)
     action = np.stack(actions)
     size = np.abs(action if action.ndim == 2 else action[:, :, 0])
-    return Batch(
-        observation=seen,
-        last_observation=last,
-        action=action,
-        log_prob=np.stack(log_probs),
-        reward=-size.astype(np.float32),
-        terminated=terminated,
-        truncated=truncated,
-        reached=look(rng, int((terminated | truncated).sum())),
-    )
+    return driven(rng, seen, action, np.stack(log_probs), -size.astype(np.float32), ended)
 
 
 def stirred(ours):
@@ -78,14 +58,6 @@ def stirred(ours):
             arrays[name] = rng.uniform(1.0, 2.0, array.shape)
     ours.restore(meta, arrays)
     return ours
-
-
-def assert_same(one, other):
-    (meta, arrays), (other_meta, other_arrays) = one.save(), other.save()
-    assert meta == other_meta
-    assert arrays.keys() == other_arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, other_arrays[name], err_msg=name)
 
 
 # --- the units ---
@@ -287,7 +259,7 @@ def test_values_and_advantages_are_a_slow_twin_s():
     )  # fmt: skip
     earlier = drive(made, seed=3)
     made.update(earlier, progress=0.0)
-    arrays, scale = made.save()[1], made._normalizers["state"]
+    arrays, scale = made.save()[1], made._scales.normalizers["state"]
     batch = drive(made, seed=4, ends=0.15, fresh=earlier.ended[-1])
     w = {k.removeprefix("critic."): torch.from_numpy(v) for k, v in arrays.items()
          if k.startswith("critic.")}  # fmt: skip
@@ -325,7 +297,7 @@ def test_values_and_advantages_are_a_slow_twin_s():
                 after = batch.observation["state"][t + 1, n]
             following[t, n], _ = value(after, before, state)
 
-    inputs = made._inputs({"state": batch.observation["state"].reshape(-1, 5)}, ("state",))
+    inputs = made._scales.inputs({"state": batch.observation["state"].reshape(-1, 5)}, ("state",))
     inputs |= made._remembered(batch)
     found, advantage = made._advantages(batch, inputs)
 

@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from worlds import OBSERVATION, assert_same, driven, look
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.networks import Adam, initial_weights, make_plan
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.ppo import PPO, clipped_objective, value_error
@@ -14,10 +15,6 @@ from hotlap.algorithms.settings import NetworkSettings, PPOSettings
 from hotlap.config import resolve
 from hotlap.errors import ConfigError, RunError, SimulationError
 
-OBSERVATION = {
-    "camera": ObservationSpec((24, 32, 1), "uint8"),
-    "state": ObservationSpec((5,), "float32"),
-}
 FAST = {"minibatch": 64, "network": NetworkSettings(mlp=(16, 16)), "threads": 1}
 
 
@@ -27,13 +24,6 @@ def learner(kind="continuous", actor=("state",), critic=("state",), seed=7, **se
     )
 
 
-def look(rng, *shape):
-    return {
-        "camera": rng.integers(0, 256, (*shape, 24, 32, 1)).astype(np.uint8),
-        "state": rng.normal(1.0, 2.0, (*shape, 5)).astype(np.float32),
-    }
-
-
 def make_batch(ppo, *, seed=0, steps=12, rows=16, ends=0.1, sign=-1.0):
     """Random worlds: rewards that prefer small first actions (sign -1), ends at random."""
     rng = np.random.default_rng(seed)
@@ -41,25 +31,10 @@ def make_batch(ppo, *, seed=0, steps=12, rows=16, ends=0.1, sign=-1.0):
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in seen.items()}
     action, log_prob = ppo.act(flat, rng.uniform(0.001, 0.999, (steps * rows, 3)))
     reward = sign * np.abs(action if action.ndim == 1 else action[:, 0]).astype(np.float32)
-    terminated, truncated = rng.random((2, steps, rows)) < ends
-    return Batch(
-        observation=seen,
-        last_observation=look(rng, rows),
-        action=action.reshape(steps, rows, *action.shape[1:]),
-        log_prob=log_prob.reshape(steps, rows),
-        reward=reward.reshape(steps, rows),
-        terminated=terminated,
-        truncated=truncated,
-        reached=look(rng, int((terminated | truncated).sum())),
-    )
-
-
-def assert_same(one, other):
-    (meta, arrays), (other_meta, other_arrays) = one.save(), other.save()
-    assert meta == other_meta
-    assert arrays.keys() == other_arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, other_arrays[name], err_msg=name)
+    ended = rng.random((2, steps, rows)) < ends
+    shape = (steps, rows)
+    action = action.reshape(*shape, *action.shape[1:])
+    return driven(rng, seen, action, log_prob.reshape(shape), reward.reshape(shape), ended)
 
 
 def test_the_log_probability_is_that_of_the_unclipped_normal_action():

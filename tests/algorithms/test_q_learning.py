@@ -5,18 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from worlds import OBSERVATION, driven, look
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.q_learning import DQN, PQN, c51_projection, explore
 from hotlap.algorithms.returns import q_lambda
 from hotlap.algorithms.settings import DQNSettings, NetworkSettings, PQNSettings
 from hotlap.errors import ConfigError, RunError, SimulationError
 
-OBSERVATION = {
-    "camera": ObservationSpec((24, 32, 1), "uint8"),
-    "state": ObservationSpec((5,), "float32"),
-}
 NETWORK = {"network": NetworkSettings(mlp=(16, 12)), "minibatch": 16}
 REPLAY = {"warmup": 0, "update_ratio": 0.125, "capacity": 200, "target_every": 3}
 VARIANTS = {
@@ -42,26 +39,12 @@ def learner(variant, actor=("state",), seed=7, **settings):
     return DQN(DQNSettings(**(REPLAY | chosen)), OBSERVATION, action, actor, actor, seed=seed)
 
 
-def look(rng, *shape):
-    return {
-        "camera": rng.integers(0, 256, (*shape, 24, 32, 1)).astype(np.uint8),
-        "state": rng.normal(1.0, 2.0, (*shape, 5)).astype(np.float32),
-    }
-
-
 def make_batch(seed=0, steps=8, rows=4):
     rng = np.random.default_rng(seed)
-    terminated, truncated = rng.random((2, steps, rows)) < 0.1
-    return Batch(
-        observation=look(rng, steps, rows),
-        last_observation=look(rng, rows),
-        action=rng.integers(0, 3, (steps, rows)),
-        log_prob=np.zeros((steps, rows), np.float32),
-        reward=rng.normal(size=(steps, rows)).astype(np.float32),
-        terminated=terminated,
-        truncated=truncated,
-        reached=look(rng, int((terminated | truncated).sum())),
-    )
+    ended = rng.random((2, steps, rows)) < 0.1
+    action = rng.integers(0, 3, (steps, rows))
+    reward = rng.normal(size=(steps, rows)).astype(np.float32)
+    return driven(rng, look(rng, steps, rows), action, np.zeros_like(reward), reward, ended)
 
 
 def test_q_lambda_by_hand():

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_memory import OBSERVATION, assert_same, drive, look, stirred
+from test_memory import drive, stirred
+from worlds import OBSERVATION, assert_same, look
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.learner import make_learner

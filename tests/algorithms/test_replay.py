@@ -272,14 +272,3 @@ def test_another_number_of_rows_is_refused():
 
     with pytest.raises(ConfigError, match=r"of 4 cars, but was given 3; keep train\.cars"):
         memory.add(World(3).batch(2))
-
-
-def test_more_transitions_than_the_machine_can_hold_are_refused_at_once(monkeypatch):
-    # a transition of SEEN: 2 * 3 pixels and 2 numbers of 4 bytes, 14 bytes
-    monkeypatch.setattr("hotlap.algorithms.replay._memory", lambda: 1400.0)
-    action = ActionSpec("continuous", 1)
-
-    Replay(SEEN, action, capacity=100)
-
-    with pytest.raises(ConfigError, match=r"algorithm\.capacity: 101 transitions of 14 bytes"):
-        Replay(SEEN, action, capacity=101)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from worlds import OBSERVATION, driven, look
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, ObservationSpec
 from hotlap.algorithms.learner import make_learner
 from hotlap.algorithms.settings import (
     DDPGSettings,
@@ -20,10 +21,6 @@ from hotlap.algorithms.settings import (
 from hotlap.algorithms.transfer import Transfer, frozen_weights
 from hotlap.errors import ConfigError, RunError
 
-OBSERVATION = {
-    "camera": ObservationSpec((24, 32, 1), "uint8"),
-    "state": ObservationSpec((5,), "float32"),
-}
 SMALL = {"network": NetworkSettings(mlp=(16, 16)), "precision": "float32"}
 QUICK = {"minibatch": 16, "warmup": 0, "update_ratio": 0.125, "capacity": 400}
 PRACTICE = PPOSettings(**SMALL, minibatch=16, threads=1, freeze=())
@@ -38,7 +35,11 @@ LEARNERS = {
     "dqn": ("discrete", DQNSettings, SMALL | QUICK | {"target_every": 2}),
     "dueling c51": ("discrete", DQNSettings, SMALL | QUICK | {"dueling": True, "head": "c51"}),
     "pqn": ("discrete", PQNSettings, SMALL | {"minibatch": 16}),
-    "distill": ("continuous", DistillSettings, {"practice": PRACTICE, "minibatch": 16}),
+    "distill": (
+        "continuous",
+        DistillSettings,
+        {"practice": PRACTICE, "minibatch": 16, "teacher": "a run"},
+    ),
 }
 EVERY = pytest.mark.parametrize("name", LEARNERS)
 SIZES = {"discrete": 3, "continuous": 2}
@@ -50,24 +51,9 @@ def learner(name, *, seed=7, actor=("camera", "state"), actions=None, **changes)
     made = settings(**(given | changes))
     made = make_learner(made, OBSERVATION, action, actor, actor, seed=seed, device="cpu")
     if name == "distill":  # a driver of PPO's teaches, so that the student learns at once
-        made._name = "student"
-        made._teacher = _teacher(action)
+        ppo = make_learner(PRACTICE, OBSERVATION, action, actor, actor, seed=3, device="cpu")
+        made.take_teacher(*ppo.policy_state())
     return made
-
-
-def _teacher(action):
-    from hotlap.algorithms.policy import NumpyPolicy
-
-    names = ("camera", "state")
-    ppo = make_learner(PRACTICE, OBSERVATION, action, names, names, seed=3, device="cpu")
-    return NumpyPolicy(*ppo.policy_state())
-
-
-def look(rng, *shape):
-    return {
-        "camera": rng.integers(0, 256, (*shape, 24, 32, 1)).astype(np.uint8),
-        "state": rng.normal(1.0, 2.0, (*shape, 5)).astype(np.float32),
-    }
 
 
 def update(ours, seed, *, numbers=2, steps=8, rows=4):
@@ -79,23 +65,17 @@ def update(ours, seed, *, numbers=2, steps=8, rows=4):
         now = {name: values[t] for name, values in seen.items()}
         uniform = rng.uniform(0.01, 0.99, (rows, numbers)).astype(np.float32)
         acts.append(ours.act(now, uniform, np.zeros(rows, bool)))
-    terminated, truncated = rng.random((2, steps, rows)) < 0.1
-    batch = Batch(
-        observation=seen,
-        last_observation=look(rng, rows),
-        action=np.stack([action for action, _ in acts]),
-        log_prob=np.stack([log_prob for _, log_prob in acts]),
-        reward=rng.normal(size=(steps, rows)).astype(np.float32),
-        terminated=terminated,
-        truncated=truncated,
-        reached=look(rng, int((terminated | truncated).sum())),
-    )
+    action, log_prob = map(np.stack, zip(*acts, strict=True))
+    ended = rng.random((2, steps, rows)) < 0.1
+    reward = rng.normal(size=(steps, rows)).astype(np.float32)
+    batch = driven(rng, seen, action, log_prob, reward, ended)
     return ours.update(batch, progress=0.0)
 
 
 def weights(ours):
     """Return what a learner saves of its weights, without what only its optimiser knows."""
-    no = ("adam.", "target.", "last.", "normalizer.", "reward.", "practice.", "memory.", "walk")
+    no = ("adam.", "target.", "last.", "normalizer.", "reward.", "practice.", "memory.", "walk",
+          "teacher.")  # fmt: skip
     saved = {k.removeprefix("student."): v for k, v in ours.save()[1].items()}
     return {k: v for k, v in saved.items() if not k.startswith(no) and k != "log_temperature"}
 
@@ -118,8 +98,6 @@ def test_frozen_layers_keep_their_bytes_and_the_others_move(name):
 
 @EVERY
 def test_what_is_frozen_continues_to_the_same_bytes(name):
-    if name == "distill":
-        pytest.skip("a distillation made by hand has no teacher of its own to save")
     through, other = (learner(name, freeze="camera.conv0") for _ in range(2))
     update(other, 5)
     update(through, 0)

@@ -19,9 +19,16 @@ from torch import Tensor
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
 from hotlap.algorithms.experience import Experience, Minibatch, Scales, match
-from hotlap.algorithms.networks import Adam, forward, initial_weights, joined, make_plan, numpy_of
+from hotlap.algorithms.networks import (
+    Adam,
+    forward,
+    initial_weights,
+    joined,
+    make_plans,
+    numpy_of,
+    uses_bfloat16,
+)
 from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
-from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
@@ -32,6 +39,7 @@ from hotlap.algorithms.settings import (
     check_actions,
 )
 from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.draws import generator
 from hotlap.errors import DivergedError
 from hotlap.types import Array, Float32
 
@@ -64,6 +72,8 @@ class ActorCritic:
 
     _free: tuple[str, ...] = ("walk", "reward.return")
     """Arrays of a checkpoint that have the length of the last batch, whatever it was."""
+    _remembers = False
+    """Whether its networks may have a memory."""
 
     def __init__(
         self,
@@ -85,21 +95,18 @@ class ActorCritic:
             torch.set_num_threads(1)  # torch's own threads spin while they wait
         self._soft = isinstance(settings, SACSettings | QRSACSettings)
         self._actor, plan = self._plans(observation, actor, critic)
-        images = bool(self._actor.images or plan.images)
-        self._bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and images and worth_bfloat16(self._device)
-        )
+        self._bfloat16 = uses_bfloat16(settings.precision, self._device, self._actor, plan)
         self._critics = self._make_critics(plan)
         read = {name: observation[name] for name in (*self._actor.names, *plan.names)}
         self._read = tuple(read)
         self._scales = Scales(settings, read, self._device)
         self._experience = Experience(settings, read, action, self._scales, alpha=0.0, seed=seed)
-        rng = np.random.Generator(np.random.Philox(seed & 0xFFFFFFFFFFFFFFFF))
+        rng = generator(seed)
         first = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
         if isinstance(settings, SACSettings | QRSACSettings) and not self._choices:
             first["actor.head.bias"][action.size :] = math.log(settings.initial_std)
         first |= {f"critic.{k}": v for k, v in self._critics.initial(rng).items()}
-        self._weights = {k: self._parameter(v) for k, v in first.items()}
+        self._weights = {k: self._scales.tensor(v).requires_grad_() for k, v in first.items()}
         followed = "critic." if self._soft else ""
         self._targets = {
             k: self._scales.tensor(v) for k, v in first.items() if k.startswith(followed)
@@ -119,7 +126,7 @@ class ActorCritic:
         self._log_temperature: Tensor | None = None
         if isinstance(settings, SACSettings | QRSACSettings) and settings.temperature is None:
             start = np.full(1, math.log(settings.initial_temperature), np.float32)
-            self._log_temperature = self._parameter(start)
+            self._log_temperature = self._scales.tensor(start).requires_grad_()
             self._adams["temperature"] = Adam([self._log_temperature])
         self._walk: Float32 = np.zeros((0, action.size), np.float32)
         self._adopted = False
@@ -131,14 +138,14 @@ class ActorCritic:
         critic: tuple[str, ...],
     ) -> tuple[Plan, Plan]:
         """Lay out the actor and what a critic sees."""
-        settings = self.settings
-        outputs = self._action.size * (2 if self._soft and not self._choices else 1)
+        settings, size = self.settings, self._action.size
+        outputs = size * (2 if self._soft and not self._choices else 1)
         quantiles = settings.quantiles if isinstance(settings, QRSACSettings) else 1
-        said = self._action.size if self._choices else quantiles
-        return (
-            make_plan(settings.network, observation, actor, outputs),
-            make_plan(settings.network, observation, critic, said),
-        )
+        said = size if self._choices else quantiles
+        return make_plans(
+            settings.network, observation, actor, critic, (outputs, said),
+            actions=size if self._remembers else None,
+        )  # fmt: skip
 
     def _make_critics(self, plan: Plan) -> Critics:
         settings = self.settings
@@ -406,10 +413,6 @@ class ActorCritic:
             inputs = self._scales.inputs(observation, self._actor.names)
             weights = below(self._weights, "actor.")
             return numpy_of(forward(self._actor, weights, inputs, bfloat16=self._bfloat16))
-
-    def _parameter(self, values: Array) -> Tensor:
-        found = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
-        return found.requires_grad_()
 
     # --- saved and restored ---
 

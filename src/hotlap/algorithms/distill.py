@@ -16,13 +16,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
+from hotlap.algorithms.experience import match
 from hotlap.algorithms.learner import Phase
 from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
 from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import Student, shifted
 from hotlap.algorithms.transfer import Saved, Transfer, carry
-from hotlap.errors import ConfigError, RunError
+from hotlap.draws import generator
+from hotlap.errors import ConfigError
 from hotlap.types import Array, Float32
 
 __all__ = ["Distill", "Memory"]
@@ -41,7 +43,6 @@ _LONG = 32_768
 """or so many frames, whatever they do."""
 _HOPEFUL = 2.0
 """Failures of a car in the time of a check, with noise, below which the teacher may pass it."""
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class Memory:
@@ -355,8 +356,7 @@ class Distill:
         return shifted(seen_B, *rng.integers(-far, far + 1, (2, len(seen_B))))
 
     def _draws(self, purpose: int, count: int) -> np.random.Generator:
-        key = [self._seed & _MASK, (_STREAM << 1 | purpose) << 34 | count]
-        return np.random.Generator(np.random.Philox(key=key))
+        return generator(self._seed, (_STREAM << 1 | purpose) << 34 | count)
 
     def _begin_finetune(self) -> None:
         """Make the student an actor of PPO, and the teacher's critic its critic."""
@@ -419,7 +419,7 @@ class Distill:
         Raises:
             RunError: it was saved by another algorithm, version, network or observation.
         """
-        _check_kind(meta)
+        match("distill", {}, meta, arrays)
         self._practice.restore(meta["practice"], below(arrays, "practice."))
         self._student.restore(below(arrays, "student."), int(meta["student_steps"]))
         self._memory.restore(below(arrays, "memory."))
@@ -469,14 +469,6 @@ class Distill:
 
 
 _COUNTS = ("practised", "acts", "frames", "calm")
-
-
-def _check_kind(meta: Mapping[str, Any]) -> None:
-    if (meta.get("kind"), meta.get("format")) != ("distill", 1):
-        raise RunError(
-            f"the checkpoint is of kind {meta.get('kind')!r}, format {meta.get('format')!r}; "
-            "this is distill, format 1"
-        )
 
 
 def _failed(batch: Batch) -> Array:

@@ -1,4 +1,4 @@
-"""Experience: what a learner from a replay remembers, on the scales on which it learns from it."""
+"""Experience: what a learner from a replay remembers, and the scales on which networks learn."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.footprint import AT_ONCE
 from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.replay import Replay, Windows
-from hotlap.algorithms.settings import PQNSettings, ReplaySettings
+from hotlap.algorithms.settings import PPOSettings, PQNSettings, ReplaySettings
+from hotlap.draws import generator
 from hotlap.errors import RunError, SimulationError
 from hotlap.types import Array
 
 __all__ = ["Experience", "Minibatch", "Scales", "match"]
-
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,7 @@ class Scales:
 
     def __init__(
         self,
-        settings: ReplaySettings | PQNSettings,
+        settings: PPOSettings | ReplaySettings | PQNSettings,
         observation: Mapping[str, ObservationSpec],
         device: torch.device,
     ) -> None:
@@ -107,7 +106,10 @@ class Scales:
         return found
 
     def tensor(self, values: Array) -> Tensor:
-        """Copy an array to the device, into memory of torch's own alignment."""
+        """Copy an array to the device.
+
+        In torch's own memory its alignment, and so the last bit of a sum, is always the same.
+        """
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
 
     def save(self) -> dict[str, Array]:
@@ -178,7 +180,7 @@ class Experience:
     def windows(self, count: int, length: int) -> Iterator[Windows]:
         """Yield stretches of steps: `count` for each gradient step that is due, once there are."""
         for _ in range(self._due if self.replay.head - self.replay.oldest > length else 0):
-            rng = self._rng()
+            rng = generator(self._seed, self.gradient_steps)
             self.gradient_steps += 1
             yield self.replay.windows(count, rng, length)
 
@@ -188,13 +190,9 @@ class Experience:
         learnable = max(0, self.transitions - self.settings.warmup)
         return int(self.settings.update_ratio * learnable + 1e-6) - self.gradient_steps
 
-    def _rng(self) -> np.random.Generator:
-        key = [self._seed & _MASK, self.gradient_steps]
-        return np.random.Generator(np.random.Philox(key=key))
-
     def _draw(self, parts: int, beta: float) -> Iterator[Minibatch]:
         settings, size = self.settings, self.settings.minibatch
-        rng = self._rng()
+        rng = generator(self._seed, self.gradient_steps)
         drawn = self.replay.draw(
             parts * size, rng, steps=settings.n_step, gamma=settings.gamma, beta=beta
         )

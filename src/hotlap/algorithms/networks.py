@@ -24,9 +24,11 @@ __all__ = [
     "initial_weights",
     "joined",
     "make_plan",
+    "make_plans",
     "numpy_of",
     "recall",
     "remember",
+    "uses_bfloat16",
 ]
 
 
@@ -146,11 +148,45 @@ def make_plan(
     )
 
 
+def make_plans(
+    settings: NetworkSettings,
+    observation: Mapping[str, ObservationSpec],
+    actor: Sequence[str],
+    critic: Sequence[str],
+    outputs: tuple[int, int],
+    *,
+    actions: int | None = None,
+) -> tuple[Plan, Plan]:
+    """Lay out an actor and a critic, which see these names and have such heads; see `make_plan`."""
+    remembers = settings.critic_memory
+    if remembers is None:
+        remembers = set(critic) <= set(actor)
+    return (
+        make_plan(settings, observation, actor, outputs[0], actions=actions),
+        make_plan(settings, observation, critic, outputs[1], actions=actions, remembers=remembers),
+    )
+
+
 def _least(cnn: _Cnn) -> int:
     size = 1
     for _, kernel, stride in reversed(cnn.conv):
         size = (size * cnn.pool - 1) * stride + kernel - (2 * (kernel // 2) if cnn.padded else 0)
     return size
+
+
+def uses_bfloat16(wish: str, device: torch.device, *plans: Plan) -> bool:
+    """Return whether networks compute in bfloat16, as settings' `precision` wishes.
+
+    `auto`: where one of them sees a camera and the processor itself has it; emulation is slow.
+    """
+    if wish != "auto":
+        return wish == "bfloat16"
+    if not any(plan.images for plan in plans):
+        return False
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:

@@ -15,23 +15,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below, shard_rows
+from hotlap.algorithms.experience import Scales, match
 from hotlap.algorithms.networks import (
     Adam,
     forward,
     initial_weights,
-    make_plan,
+    make_plans,
     numpy_of,
+    uses_bfloat16,
 )
-from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
 from hotlap.algorithms.returns import gae
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
 from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
-from hotlap.errors import ConfigError, DivergedError, RunError, SimulationError
+from hotlap.draws import generator
+from hotlap.errors import ConfigError, DivergedError, RunError
 from hotlap.types import Array, Float32
 
-__all__ = ["PPO", "clipped_objective", "value_error", "worth_bfloat16"]
+__all__ = ["PPO", "clipped_objective", "value_error"]
 
 
 class PPO:
@@ -59,6 +61,8 @@ class PPO:
 
     _free: tuple[str, ...] = ("reward.return",)
     """Arrays of a checkpoint that have the length of the last batch, whatever it was."""
+    _remembers = False
+    """Whether its networks may have a memory."""
 
     def __init__(
         self,
@@ -82,14 +86,20 @@ class PPO:
         self._seed = seed
         self._device = torch.device(device)
         self._shards = Shards(self._device, settings.threads)
-        self._actor, self._critic = self._plans(observation, actor, critic)
-        rng = np.random.Generator(np.random.Philox(seed & _MASK))
+        size = action.size
+        self._actor, self._critic = make_plans(
+            settings.network, observation, actor, critic, (size, 1),
+            actions=size if self._remembers else None,
+        )  # fmt: skip
+        rng = generator(seed)
         weights = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
         if action.kind == "continuous":
             log_std = np.full(action.size, math.log(settings.initial_std), np.float32)
             weights["actor.log_std"] = log_std
         weights |= {f"critic.{k}": v for k, v in initial_weights(self._critic, 1.0, rng).items()}
-        self._weights = {k: self._parameter(v) for k, v in weights.items()}
+        read = {name: observation[name] for name in (*self._actor.names, *self._critic.names)}
+        self._scales = Scales(settings, read, self._device)
+        self._weights = {k: self._scales.tensor(v).requires_grad_() for k, v in weights.items()}
         self._frozen = frozen_weights(settings.freeze, self._weights, f"{where}.freeze")
         for name in self._frozen:
             self._weights[name].requires_grad_(False)
@@ -101,20 +111,12 @@ class PPO:
             )
             for part in ("actor.", "critic.")
         )
-        self._normalizers = {
-            name: RunningNormalizer(size)
-            for name, size in (self._actor.vectors | self._critic.vectors).items()
-        }
-        self._returns = ReturnScaler(settings.gamma)
         self._updates = 0
         self._learning_rate = settings.learning_rate
 
         plans = (self._actor, self._critic)
         images = [math.prod(i.shape) for plan in plans for i in plan.images.values()]
-        wish = settings.precision
-        self._bfloat16 = wish == "bfloat16" or (
-            wish == "auto" and bool(images) and worth_bfloat16(self._device)
-        )
+        self._bfloat16 = uses_bfloat16(settings.precision, self._device, *plans)
         self._shard = shard_rows(images)
         if self._device.type != "cpu":
             self._shard = settings.minibatch
@@ -136,20 +138,20 @@ class PPO:
         """
         with torch.no_grad():
             return self._sample(
-                self._run("actor", self._inputs(observation, self._actor.names)), uniform
+                self._run("actor", self._scales.inputs(observation, self._actor.names)), uniform
             )
 
     def greedy(self, observation: Mapping[str, Array]) -> Array:
         """Return the best action for N rows: (N,) int64, or (N, A) float32 inside [-1, 1]."""
         with torch.no_grad():
-            output = self._run("actor", self._inputs(observation, self._actor.names))
+            output = self._run("actor", self._scales.inputs(observation, self._actor.names))
         return self._best(output)
 
     def value(self, observation: Mapping[str, Array]) -> Float32:
         """Return the critic's estimate of the discounted return of N rows, in units of reward."""
         with torch.no_grad():
-            found = self._run("critic", self._inputs(observation, self._critic.names))[:, 0]
-        return np.asarray(found.cpu().numpy() * np.float32(self._reward_scale))
+            found = self._run("critic", self._scales.inputs(observation, self._critic.names))[:, 0]
+        return numpy_of(found) * np.float32(self._scales.reward)
 
     def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
         """Improve the policy from one batch.
@@ -166,36 +168,25 @@ class PPO:
             DivergedError: gradients are not finite.
         """
         settings = self.settings
-        if not np.isfinite(batch.reward).all():
-            count = int((~np.isfinite(batch.reward)).sum())
-            raise SimulationError(
-                f"{count} of {batch.reward.size} rewards are not finite numbers; "
-                "nothing can be learned from them, look into the reward function"
-            )
+        # Before the update, so that the networks learn on the scales they will be used with.
+        self._scales.update(batch)
         if settings.schedule == "linear":
             self._learning_rate = settings.learning_rate * (1.0 - min(max(progress, 0.0), 1.0))
         seen = {name: _rows(values) for name, values in batch.observation.items()}
-        # Before the update, so that the networks learn on the scales they will be used with.
-        if settings.normalize_observations:
-            for name, normalizer in self._normalizers.items():
-                normalizer.update(seen[name].reshape(len(seen[name]), -1))
-        if settings.normalize_rewards:
-            self._returns.update(batch.reward, batch.ended)
-        inputs = self._inputs(seen, dict.fromkeys((*self._actor.names, *self._critic.names)))
+        inputs = self._scales.inputs(seen, dict.fromkeys((*self._actor.names, *self._critic.names)))
         inputs |= self._remembered(batch)
         value_TN, advantage_TN = self._advantages(batch, inputs)
 
         rows = {
-            "action": self._tensor(_rows(batch.action)),
-            "log_prob": self._tensor(_rows(batch.log_prob)),
-            "value": self._tensor(_rows(value_TN)),
-            "target": self._tensor(_rows(value_TN + advantage_TN)),
+            "action": self._scales.tensor(_rows(batch.action)),
+            "log_prob": self._scales.tensor(_rows(batch.log_prob)),
+            "value": self._scales.tensor(_rows(value_TN)),
+            "target": self._scales.tensor(_rows(value_TN + advantage_TN)),
         }
-        advantage = self._tensor(_rows(advantage_TN))
+        advantage = self._scales.tensor(_rows(advantage_TN))
         history: list[dict[str, float]] = []
         for epoch in range(settings.epochs):
-            key = [self._seed & _MASK, self._updates << 16 | epoch]
-            rng = np.random.Generator(np.random.Philox(key=key))
+            rng = generator(self._seed, self._updates << 16 | epoch)
             for shards in self._minibatches(rng, batch.steps, batch.rows):
                 metrics = self._minibatch(inputs, rows, advantage[torch.cat(list(shards))], shards)
                 # The first minibatch has seen no change of the policy yet: its KL says nothing.
@@ -231,10 +222,7 @@ class PPO:
             },
         }
         arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
-        for name, normalizer in self._normalizers.items():
-            arrays |= {f"normalizer.{name}.{k}": v for k, v in normalizer.save().items()}
-        arrays |= {f"reward.{k}": v for k, v in self._returns.save().items()}
-        return meta, arrays
+        return meta, arrays | self._scales.save()
 
     def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue exactly from what `save` returned, given the same settings and shapes.
@@ -242,19 +230,7 @@ class PPO:
         Raises:
             RunError: it was saved by another algorithm, version, network or observation.
         """
-        if (meta.get("kind"), meta.get("format")) != ("ppo", 1):
-            raise RunError(
-                f"the checkpoint is of kind {meta.get('kind')!r}, format {meta.get('format')!r}; "
-                "this is ppo, format 1"
-            )
-        for name, mine in self.save()[1].items():
-            if name not in arrays:
-                raise RunError(f"the checkpoint lacks {name}; it was saved with another network")
-            if name not in self._free and arrays[name].shape != mine.shape:
-                raise RunError(
-                    f"the checkpoint's {name} has shape {arrays[name].shape}, this network needs "
-                    f"{mine.shape}; keep the settings and observations it was trained with"
-                )
+        match("ppo", self.save()[1], meta, arrays, free=self._free)
         known = self._weights
         if more := [k for k in arrays if k.startswith(("actor.", "critic.")) and k not in known]:
             raise RunError(
@@ -264,9 +240,7 @@ class PPO:
         with torch.no_grad():
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
-        for name, normalizer in self._normalizers.items():
-            normalizer.restore(below(arrays, f"normalizer.{name}."))
-        self._returns.restore(below(arrays, "reward."))
+        self._scales.restore(arrays)
         self._updates = int(meta["updates"])
         self._learning_rate, full = float(meta["learning_rate"]), self.settings.learning_rate
         if (before := meta.get("of_learning_rate", full)) != full:  # it was halved: see training
@@ -294,22 +268,9 @@ class PPO:
         }
         arrays = {k: numpy_of(v) for k, v in below(self._weights, "actor.").items()}
         for name in self._actor.vectors:
-            arrays[f"normalizer.{name}.mean"] = self._normalizers[name].mean
-            arrays[f"normalizer.{name}.std"] = self._normalizers[name].std
+            arrays[f"normalizer.{name}.mean"] = self._scales.normalizers[name].mean
+            arrays[f"normalizer.{name}.std"] = self._scales.normalizers[name].std
         return description, arrays
-
-    def _plans(
-        self,
-        observation: Mapping[str, ObservationSpec],
-        actor: tuple[str, ...],
-        critic: tuple[str, ...],
-    ) -> tuple[Plan, Plan]:
-        """Lay out actor and critic."""
-        network = self.settings.network
-        return (
-            make_plan(network, observation, actor, self._action.size),
-            make_plan(network, observation, critic, 1),
-        )
 
     def _sample(self, output: Tensor, uniform: Array) -> tuple[Array, Float32]:
         """Return actions and their log-probabilities, decided by uniform numbers."""
@@ -345,19 +306,15 @@ class PPO:
         """Run both networks on a shard, with a graph: (B, A) outputs and (B,) values."""
         return self._forward("actor", seen), self._forward("critic", seen)[:, 0]
 
-    @property
-    def _reward_scale(self) -> float:
-        return self._returns.scale if self.settings.normalize_rewards else 1.0
-
     def _advantages(self, batch: Batch, inputs: Mapping[str, Tensor]) -> tuple[Float32, Float32]:
         """Return values (T, N) and advantages (T, N), both in units of scaled reward."""
-        names = self._critic.names
+        names, inputs_of = self._critic.names, self._scales.inputs
         with torch.no_grad():
             value_TN = numpy_of(self._run("critic", inputs)).reshape(batch.reward.shape)
-            last_N = numpy_of(self._run("critic", self._inputs(batch.last_observation, names)))
+            last_N = numpy_of(self._run("critic", inputs_of(batch.last_observation, names)))
             reached = np.zeros(0, np.float32)
             if batch.ended.any():
-                reached = numpy_of(self._run("critic", self._inputs(batch.reached, names)))[:, 0]
+                reached = numpy_of(self._run("critic", inputs_of(batch.reached, names)))[:, 0]
         return value_TN, self._gae(batch, value_TN, last_N[:, 0], reached)
 
     def _gae(self, batch: Batch, value_TN: Float32, last_N: Float32, reached: Float32) -> Float32:
@@ -366,7 +323,7 @@ class PPO:
         # An ended step reached its own last state, not the first one of the next episode.
         next_TN[batch.ended] = reached
         return gae(
-            batch.reward / np.float32(self._reward_scale),
+            batch.reward / np.float32(self._scales.reward),
             value_TN,
             next_TN,
             batch.terminated,
@@ -454,20 +411,6 @@ class PPO:
         log_prob = (-0.5 * z.square() - log_std - constant).sum(dim=1)
         return log_prob, (log_std + 0.5 + constant).sum().expand(len(output))
 
-    def _inputs(
-        self, observation: Mapping[str, Array], names: Sequence[str] | Mapping[str, None]
-    ) -> dict[str, Tensor]:
-        """Normalise vectors, leave images as they are, and move both to the device."""
-        found = {}
-        for name in names:
-            values = observation[name]
-            if name in self._normalizers:
-                values = values.reshape(len(values), -1)
-                normalizer = self._normalizers[name]  # mean 0 and deviation 1 if never updated
-                values = normalize(values, normalizer.mean, normalizer.std)
-            found[name] = self._tensor(values)
-        return found
-
     def _run(self, network: Literal["actor", "critic"], inputs: Mapping[str, Tensor]) -> Tensor:
         """Run a network without gradients, shard by shard."""
         names = (self._actor if network == "actor" else self._critic).names
@@ -487,14 +430,6 @@ class PPO:
         plan: Plan = self._actor if network == "actor" else self._critic
         weights = below(self._weights, f"{network}.")
         return forward(plan, weights, inputs, bfloat16=self._bfloat16)
-
-    def _tensor(self, values: Array) -> Tensor:
-        # A copy in torch's own memory: its alignment, and so the last bit of a sum, is always
-        # the same.
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
-
-    def _parameter(self, values: Array) -> Tensor:
-        return self._tensor(values).requires_grad_()
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return every tensor that learns or remembers, by name."""
@@ -521,17 +456,6 @@ def value_error(difference: Tensor, kind: Literal["mse", "huber"]) -> Tensor:
     if kind == "mse":
         return difference.square()
     return functional.huber_loss(difference, torch.zeros_like(difference), reduction="none")
-
-
-def worth_bfloat16(device: torch.device) -> bool:
-    """Return whether the processor itself computes in bfloat16; emulation is slow."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 def _rows(values_TN: Array) -> Array:

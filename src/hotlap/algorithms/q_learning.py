@@ -15,20 +15,25 @@ from torch.nn import functional
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.critics import quantile_huber
 from hotlap.algorithms.experience import Experience, Minibatch, Scales, match
-from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan, numpy_of
+from hotlap.algorithms.networks import (
+    Adam,
+    forward,
+    initial_weights,
+    make_plan,
+    numpy_of,
+    uses_bfloat16,
+)
 from hotlap.algorithms.normalizer import RunningNormalizer
 from hotlap.algorithms.policy import Plan
-from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
 from hotlap.algorithms.settings import DQNSettings, PQNSettings, check_actions
 from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.draws import generator
 from hotlap.errors import ConfigError, DivergedError
 from hotlap.types import Array, Float32
 
 __all__ = ["DQN", "PQN", "QNetwork", "c51_projection", "explore"]
-
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class QNetwork:
@@ -62,9 +67,7 @@ class QNetwork:
             hidden = (*hidden[:-1], 2 * hidden[-1])
         change = {"activation": "relu", "layer_norm": settings.layer_norm, "hidden": hidden}
         self.plan: Plan = plan.model_copy(update=change)
-        self._bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and bool(plan.images) and worth_bfloat16(device)
-        )
+        self._bfloat16 = uses_bfloat16(settings.precision, device, plan)
         self.support = torch.linspace(*self.range, self.parts, device=device)
 
     def initial(self, rng: np.random.Generator) -> dict[str, Float32]:
@@ -196,7 +199,7 @@ class _QLearner(ABC):
         self._network = QNetwork(settings, observation, actor, action.size, self._device)
         self._read = {name: observation[name] for name in self._network.plan.names}
         self._scales = Scales(settings, self._read, self._device)
-        rng = np.random.Generator(np.random.Philox(seed & _MASK))
+        rng = generator(seed)
         first = self._network.initial(rng)
         self._weights = {k: self._scales.tensor(v).requires_grad_() for k, v in first.items()}
         self._frozen = frozen_weights(settings.freeze, self._weights)
@@ -491,8 +494,7 @@ class PQN(_QLearner):
         history: list[Tensor] = []
         parts = -(-count // settings.minibatch)
         for epoch in range(settings.epochs):
-            key = [self._seed & _MASK, self._updates << 16 | epoch]
-            order = np.random.Generator(np.random.Philox(key=key)).permutation(count)
+            order = generator(self._seed, self._updates << 16 | epoch).permutation(count)
             for part in np.array_split(order, parts):
                 index = torch.from_numpy(part).to(self._device)
                 seen = {name: values.index_select(0, index) for name, values in inputs.items()}

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from hotlap.algorithms.actor_critic import ActorCritic
-from hotlap.algorithms.batch import Batch, ObservationSpec, below
+from hotlap.algorithms.batch import Batch, below
 from hotlap.algorithms.critics import Critics, squared_error
-from hotlap.algorithms.networks import initial_weights, make_plan, numpy_of, recall
+from hotlap.algorithms.networks import initial_weights, numpy_of, recall
 from hotlap.algorithms.policy import Plan, normal_quantile
+from hotlap.algorithms.recurrent import Recurrent, carried_on
 from hotlap.algorithms.replay import Windows
 from hotlap.algorithms.returns import n_step
 from hotlap.algorithms.settings import RDPGSettings
@@ -75,7 +76,7 @@ class _RecurrentCritics(Critics):
         return found | super().initial(rng)
 
 
-class RDPG(ActorCritic):
+class RDPG(Recurrent, ActorCritic):
     """DDPG whose actor, and where it needs one the critic, remember the episode so far.
 
     Args and what it raises are those of `ActorCritic`.
@@ -85,25 +86,6 @@ class RDPG(ActorCritic):
     _free = (*ActorCritic._free, "memory.actor")
     _judge: Plan
     """What the critics see, and the units that they share, if any."""
-    _now: Float32 = np.zeros((0, 0), np.float32)
-    """(N, carried): what the driver carries into the next `act`."""
-    _watched: Float32 | None = None
-    """What `greedy` carries: a trial of its own, which is no part of the training."""
-
-    def _plans(
-        self,
-        observation: Mapping[str, ObservationSpec],
-        actor: tuple[str, ...],
-        critic: tuple[str, ...],
-    ) -> tuple[Plan, Plan]:
-        network, size = self.settings.network, self._action.size
-        remembers = network.critic_memory
-        if remembers is None:
-            remembers = set(critic) <= set(actor)
-        return (
-            make_plan(network, observation, actor, size, actions=size),
-            make_plan(network, observation, critic, 1, actions=size, remembers=remembers),
-        )
 
     def _make_critics(self, plan: Plan) -> Critics:
         self._judge = plan
@@ -130,34 +112,15 @@ class RDPG(ActorCritic):
         At random until the replay is warm. Log-probabilities are not used, and are 0.
         """
         rows, fresh = len(uniform), np.asarray(fresh)
-        carried = self._now
-        if len(carried) != rows:
-            carried = np.zeros((rows, self._actor.carried), np.float32)
-        carried = np.where(fresh[:, None], np.float32(0), carried)
-        best, hidden = self._advance(observation, carried)
+        carried = carried_on(self._now, fresh, self._actor.carried)
+        output, hidden = self._advance(observation, carried)
         if self._experience.warming_up and not self._adopted:
             action = np.asarray(2.0 * uniform - 1.0, np.float32)
         else:
             noise = normal_quantile(uniform).astype(np.float32)
-            action = self._explored(best, noise, fresh)
+            action = self._explored(self._best(output), noise, fresh)
         self._now = self._with_action(hidden, action)
         return action, np.zeros(rows, np.float32)
-
-    def begin(self, rows: Array | None = None) -> None:
-        """Forget what `greedy` remembers of some rows, whose episodes begin; None: of all."""
-        if rows is None or self._watched is None:
-            self._watched = None
-        else:
-            self._watched[rows] = 0.0
-
-    def greedy(self, observation: Mapping[str, Array]) -> Array:
-        """Return the best action for N rows, and remember what they saw, apart from `act`."""
-        if self._watched is None:
-            rows = len(observation[self._actor.names[0]])
-            self._watched = np.zeros((rows, self._actor.carried), np.float32)
-        action, hidden = self._advance(observation, self._watched)
-        self._watched = self._with_action(hidden, action)
-        return action
 
     def value(self, observation: Mapping[str, Array], action: Array) -> Float32:
         """Return the most pessimistic estimate of actions in N rows whose episodes begin."""
@@ -170,23 +133,12 @@ class RDPG(ActorCritic):
             worth = self._least(self._weights, features, self._scales.tensor(action))
         return numpy_of(worth) * np.float32(self._scales.reward)
 
-    def _advance(
-        self, observation: Mapping[str, Array], carried: Float32
-    ) -> tuple[Float32, Float32]:
-        """Run the actor by a step: its best action, and what its units reach."""
-        units = self._actor.memory
-        with torch.no_grad():
-            inputs = self._scales.inputs(observation, self._actor.names)
-            if self._actor.previous_action:
-                inputs["previous_action"] = self._scales.tensor(carried[:, units:])
-            before = self._scales.tensor(carried[:, :units])
-            hidden = self._recall(self._weights, inputs, before, None)
-            return numpy_of(self._answer(self._weights, hidden)), numpy_of(hidden[0])
+    def _step(self, inputs: Mapping[str, Tensor], hidden_NH: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self._recall(self._weights, inputs, hidden_NH, None)
+        return self._answer(self._weights, hidden), hidden
 
-    def _with_action(self, hidden: Float32, action: Array) -> Float32:
-        if not self._actor.previous_action:
-            return hidden
-        return np.concatenate([hidden, action], axis=1)
+    def _best(self, output: Tensor) -> Array:
+        return numpy_of(output)
 
     # --- learning ---
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hotlap.algorithms.batch import Batch, ObservationSpec
-from hotlap.algorithms.networks import forward, make_plan, recall
-from hotlap.algorithms.policy import Plan
+from hotlap.algorithms.batch import Batch, below
+from hotlap.algorithms.networks import forward, recall
 from hotlap.algorithms.ppo import PPO
+from hotlap.algorithms.recurrent import Recurrent, as_input, carried_on
 from hotlap.types import Array, Float32
 
 __all__ = ["RecurrentPPO", "actions_before"]
@@ -36,18 +36,15 @@ class _Sequences:
     """(T, N) bool."""
 
 
-class RecurrentPPO(PPO):
+class RecurrentPPO(Recurrent, PPO):
     """PPO whose driver carries numbers from one step of an episode to the next; see `PPO`."""
 
     _free = (*PPO._free, "memory.actor", "memory.critic")
-    _now: Float32 = np.zeros((0, 0), np.float32)
-    """(N, carried): what the driver carries into the next `act`,"""
+    _best = PPO._best
     _critic_now: Float32 = np.zeros((0, 0), np.float32)
-    """and the units of the critic (N, H), as the last update left them."""
+    """(N, H): the units of the critic, as the last update left them."""
     _begun: tuple[Float32, Float32] | None = None
-    """Both of them as they were at the first `act` since the last update."""
-    _watched: Float32 | None = None
-    """What `greedy` carries: a trial of its own, which is no part of the training."""
+    """What actor and critic carried into the first `act` since the last update."""
     _sequences: _Sequences
     """Of the batch that is learned from."""
 
@@ -57,81 +54,31 @@ class RecurrentPPO(PPO):
         self, observation: Mapping[str, Array], uniform: Array, fresh: Array | None = None
     ) -> tuple[Array, Float32]:
         """Sample actions for N rows, and remember what they saw; see `Learner.act`."""
-        rows = len(uniform)
-        fresh = np.zeros(rows, bool) if fresh is None else np.asarray(fresh)
-        carried = self._now
-        if len(carried) != rows:
-            carried = np.zeros((rows, self._actor.carried), np.float32)
-            self._critic_now = np.zeros((rows, self._critic.memory), np.float32)
-        carried = np.where(fresh[:, None], np.float32(0), carried)
+        fresh = np.zeros(len(uniform), bool) if fresh is None else np.asarray(fresh)
+        carried = carried_on(self._now, fresh, self._actor.carried)
         if self._begun is None:
-            critic = np.where(fresh[:, None], np.float32(0), self._critic_now)
-            self._begun = carried, critic
+            self._critic_now = carried_on(self._critic_now, fresh, self._critic.memory)
+            self._begun = carried, self._critic_now
         output, hidden = self._advance(observation, carried)
         with torch.no_grad():
             action, log_prob = self._sample(output, uniform)
         self._now = self._with_action(hidden, action)
         return action, log_prob
 
-    def begin(self, rows: Array | None = None) -> None:
-        """Forget what `greedy` remembers of some rows, whose episodes begin; None: of all."""
-        if rows is None or self._watched is None:
-            self._watched = None
-        else:
-            self._watched[rows] = 0.0
-
-    def greedy(self, observation: Mapping[str, Array]) -> Array:
-        """Return the best action for N rows, and remember what they saw, apart from `act`."""
-        if self._watched is None:
-            rows = len(observation[self._actor.names[0]])
-            self._watched = np.zeros((rows, self._actor.carried), np.float32)
-        output, hidden = self._advance(observation, self._watched)
-        action = self._best(output)
-        self._watched = self._with_action(hidden, action)
-        return action
-
     def value(self, observation: Mapping[str, Array]) -> Float32:
         """Return the critic's estimate for N rows whose episodes begin, in units of reward."""
         rows = len(observation[self._critic.names[0]])
-        inputs = self._inputs(observation, self._critic.names)
+        inputs = self._scales.inputs(observation, self._critic.names)
         if self._critic.previous_action:
             inputs["previous_action"] = torch.zeros(rows, self._action.size, device=self._device)
         nothing = torch.zeros(rows, self._critic.memory, device=self._device)
         found = self._through("critic", inputs, nothing, None)[0]
-        return np.asarray(found[:, 0].cpu().numpy() * np.float32(self._reward_scale))
+        return np.asarray(found[:, 0].cpu().numpy() * np.float32(self._scales.reward))
 
-    def _advance(
-        self, observation: Mapping[str, Array], carried: Float32
-    ) -> tuple[Tensor, Float32]:
-        """Run the actor by a step: its output, and what its units reach."""
-        units = self._actor.memory
-        inputs = self._inputs(observation, self._actor.names)
-        if self._actor.previous_action:
-            inputs["previous_action"] = self._tensor(carried[:, units:])
-        output, hidden = self._through("actor", inputs, self._tensor(carried[:, :units]), None)
-        return output, np.array(hidden[0].cpu().numpy())
-
-    def _with_action(self, hidden: Float32, action: Array) -> Float32:
-        if not self._actor.previous_action:
-            return hidden
-        return np.concatenate([hidden, _as_input(action, self._action.size)], axis=1)
+    def _step(self, inputs: Mapping[str, Tensor], hidden_NH: Tensor) -> tuple[Tensor, Tensor]:
+        return self._through("actor", inputs, hidden_NH, None)
 
     # --- learning ---
-
-    def _plans(
-        self,
-        observation: Mapping[str, ObservationSpec],
-        actor: tuple[str, ...],
-        critic: tuple[str, ...],
-    ) -> tuple[Plan, Plan]:
-        network, size = self.settings.network, self._action.size
-        remembers = network.critic_memory
-        if remembers is None:
-            remembers = set(critic) <= set(actor)
-        return (
-            make_plan(network, observation, actor, size, actions=size),
-            make_plan(network, observation, critic, 1, actions=size, remembers=remembers),
-        )
 
     def _remembered(self, batch: Batch) -> dict[str, Tensor]:
         begun, self._begun = self._begun, None
@@ -142,17 +89,16 @@ class RecurrentPPO(PPO):
                 "one; a memory learns from what it drove itself"
             )
         carried, critic = begun
-        units = self._actor.memory
+        units, tensor = self._actor.memory, self._scales.tensor
         fresh = np.zeros(batch.ended.shape, bool)
         fresh[1:] = batch.ended[:-1]
         self._sequences = _Sequences(
-            {"actor": self._tensor(carried[:, :units]), "critic": self._tensor(critic)},
-            self._tensor(fresh),
+            {"actor": tensor(carried[:, :units]), "critic": tensor(critic)}, tensor(fresh)
         )
         if not self._actor.previous_action:
             return {}
         before = actions_before(batch, carried[:, units:], self._action.size)
-        return {"previous_action": self._tensor(before.reshape(-1, before.shape[2]))}
+        return {"previous_action": tensor(before.reshape(-1, before.shape[2]))}
 
     def _advantages(self, batch: Batch, inputs: Mapping[str, Tensor]) -> tuple[Float32, Float32]:
         units = self._critic.memory
@@ -163,14 +109,14 @@ class RecurrentPPO(PPO):
                                       sequences.fresh)  # fmt: skip
         hidden_TNH = np.array(hidden.cpu().numpy())
         self._critic_now = hidden_TNH[-1].copy()
-        done = _as_input(batch.action, self._action.size)
+        done = as_input(batch.action, self._action.size)
         ended = batch.ended
 
         def after(seen: Mapping[str, Array], hidden_BH: Array, done_BA: Array) -> Float32:
-            given = self._inputs(seen, self._critic.names)
+            given = self._scales.inputs(seen, self._critic.names)
             if self._critic.previous_action:
-                given["previous_action"] = self._tensor(done_BA)
-            found = self._through("critic", given, self._tensor(hidden_BH), None)[0]
+                given["previous_action"] = self._scales.tensor(done_BA)
+            found = self._through("critic", given, self._scales.tensor(hidden_BH), None)[0]
             return np.array(found[:, 0].cpu().numpy())
 
         following = after(batch.last_observation, hidden_TNH[-1], done[-1])
@@ -244,10 +190,7 @@ class RecurrentPPO(PPO):
         fresh_TB: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         plan = self._actor if network == "actor" else self._critic
-        prefix = f"{network}."
-        weights = {
-            k.removeprefix(prefix): v for k, v in self._weights.items() if k.startswith(prefix)
-        }
+        weights = below(self._weights, f"{network}.")
         if not plan.memory:
             output = forward(plan, weights, inputs, bfloat16=self._bfloat16)
             steps = 1 if fresh_TB is None else len(fresh_TB)
@@ -291,13 +234,6 @@ def actions_before(batch: Batch, first_NA: Float32, size: int) -> Float32:
         first_NA: the actions before its first step.
         size: numbers, or choices, of an action.
     """
-    done = _as_input(batch.action, size)
+    done = as_input(batch.action, size)
     later = np.where(batch.ended[:-1, :, None], np.float32(0), done[:-1])
     return np.concatenate([first_NA[None], later])
-
-
-def _as_input(action: Array, size: int) -> Float32:
-    """Turn actions into what a network reads: numbers inside [-1, 1], or one-hot choices."""
-    if np.issubdtype(action.dtype, np.integer):
-        return np.eye(size, dtype=np.float32)[action]
-    return np.clip(action, np.float32(-1.0), np.float32(1.0))

@@ -7,8 +7,6 @@ checkpoint writes what came since the one before and not the whole.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +77,6 @@ class Replay:
         capacity: transitions, over all rows; at least two steps of every row are kept.
         alpha: 0 draws all transitions alike; above it by priority to this power (Schaul et al.
             2016, arXiv:1511.05952, eq. 1).
-
-    Raises:
-        ConfigError: so many transitions do not fit into the memory of this machine.
     """
 
     def __init__(
@@ -94,13 +89,6 @@ class Replay:
     ) -> None:
         self._specs, self._action, self._capacity = dict(observation), action, capacity
         self._alpha = alpha
-        each = sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in observation.values())
-        if capacity * each > (there := _memory()):
-            raise ConfigError(
-                f"algorithm.capacity: {capacity:,} transitions of {each:,} bytes are "
-                f"{capacity * each / 1e9:,.1f} GB, and this machine has {there / 1e9:,.1f} GB; "
-                "keep fewer transitions, or observe less"
-            )
         self._rows = 0
         self.head = 0
         """Steps taken in so far, of every row."""
@@ -416,14 +404,6 @@ class SumTree:
             left_over = np.where(right, left_over - sums[node], left_over)
             node = node + right
         return node - self._first, sums[node] / sums[1]
-
-
-def _memory() -> float:
-    """Return how many bytes of memory there are; infinite where the system does not say."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return math.inf
 
 
 def _flat(values: Array) -> Array:

@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec, ObservationSpec, shard_rows
-from hotlap.algorithms.networks import Adam, forward, initial_weights, make_plan, numpy_of
+from hotlap.algorithms.networks import (
+    Adam,
+    forward,
+    initial_weights,
+    make_plan,
+    numpy_of,
+    uses_bfloat16,
+)
 from hotlap.algorithms.normalizer import RunningNormalizer, normalize
-from hotlap.algorithms.ppo import worth_bfloat16
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
 from hotlap.algorithms.transfer import frozen_weights
+from hotlap.draws import generator
 from hotlap.errors import DivergedError, RunError
 from hotlap.types import Array, Float32
 
@@ -24,7 +31,6 @@ __all__ = ["Student", "imitation_error", "shifted"]
 
 _LONGEST = 1.0
 """Longer gradients are shortened to this."""
-_MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class Student:
@@ -61,8 +67,7 @@ class Student:
         self._averaging = averaging
         self._device = torch.device(device)
         self._plan = make_plan(settings.network, observation, names, action.size)
-        rng = np.random.Generator(np.random.Philox(seed & _MASK))
-        first = initial_weights(self._plan, 0.01, rng)
+        first = initial_weights(self._plan, 0.01, generator(seed))
         self._weights = {k: torch.tensor(v, device=self._device) for k, v in first.items()}
         self.frozen = frozen_weights(freeze, self._weights)
         """Weights that do not move."""
@@ -73,9 +78,7 @@ class Student:
         self._adam = Adam(list(self._learned.values()))
         self._normalizers = {k: RunningNormalizer(n) for k, n in self._plan.vectors.items()}
         images = [math.prod(image.shape) for image in self._plan.images.values()]
-        self._bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and bool(images) and worth_bfloat16(self._device)
-        )
+        self._bfloat16 = uses_bfloat16(settings.precision, self._device, self._plan)
         self._shard = shard_rows(images)
         if self._device.type != "cpu":
             self._shard = 1 << 20

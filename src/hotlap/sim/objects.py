@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from hotlap.sim.look import Look
-from hotlap.sim.walls import hide_row, is_before
+from hotlap.sim.walls import hide_row, is_before, is_near
 from hotlap.types import Float32
 
 __all__ = ["draw_boxes", "shades", "stand_boxes"]
@@ -22,6 +22,8 @@ __all__ = ["draw_boxes", "shades", "stand_boxes"]
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 """For short loops: to hand over an array costs as much as ten pixels."""
+_called: Any = njit(fastmath=True, error_model="numpy")
+"""What other modules call: it is compiled, and kept, with them."""
 _f4, _i4, _i8, _u8 = np.float32, np.int32, np.int64, np.uint64
 _ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 _NEAR = _f4(0.02)
@@ -103,7 +105,7 @@ def draw_boxes(  # type: ignore[no-untyped-def]
             # A wall that is farther than the whole box hides nothing of it.
             reach = math.sqrt(box[4] * box[4] + box[5] * box[5])
             end = max(reach - ahead_x * dx - ahead_y * dy, _NEAR)
-            hidden = walled and is_before(
+            walls_near = walled and is_near(
                 met[image], beams, rows, left, right, top, bottom, _ONE / end
             )
             for row in range(top, bottom):
@@ -117,10 +119,12 @@ def draw_boxes(  # type: ignore[no-untyped-def]
                     begin, inner, inner_end, end_ = part[f, 0], part[f, 1], part[f, 2], part[f, 3]
                     _cover_row(cover, edges, f, count[f], _f4(row), begin, inner)
                     _cover_row(cover, edges, f, count[f], _f4(row), inner_end, end_)
-                    if hidden and rows[row, 5] != _ZERO:
+                    base = plan[f, 0] * (rows[row, 2] if face[f] == 0 else _ONE)
+                    if walls_near and is_before(
+                        met[image], beams, rows, begin, end_, row, base, plan[f, 1]
+                    ):
                         cover[inner:inner_end] = _ONE
                         part[f, 2] = inner  # there is nothing whole any more
-                        base = plan[f, 0] * (rows[row, 2] if face[f] == 0 else _ONE)
                         hide_row(
                             cover, rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
                             base, plan[f, 1], met[image], beams, heights[look[image]] - tall, tall,
@@ -146,7 +150,7 @@ def draw_boxes(  # type: ignore[no-untyped-def]
                                 out[_u8(at + c + 3 * column)] = value
 
 
-@_compiled
+@_called
 def stand_boxes(  # type: ignore[no-untyped-def]
     start, stop, inverse, kind, first, height, width, x, y, yaw, view, boxes, lenses
 ):

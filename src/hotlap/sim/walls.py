@@ -21,7 +21,7 @@ from hotlap.threads import spread
 from hotlap.track import Track
 from hotlap.types import Array, Float32
 
-__all__ = ["Walls", "hide_row", "is_before", "level_rows"]
+__all__ = ["Walls", "hide_row", "is_before", "is_near", "level_rows"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
@@ -42,6 +42,8 @@ _TOGETHER = 4
 """Rows that share what is met, but not its distance."""
 _CHUNK = 16
 """Pixels of a row that are judged together."""
+_BLOCK = 8
+"""Columns of the level image that are judged together."""
 _CLEAR, _FULL, _MIXED = 0, 1, 2
 _SUN = (math.cos(0.6), math.sin(0.6))
 _LIGHT = (0.76, 0.2)
@@ -234,10 +236,10 @@ def _insert(seen, layers, k, inverse, slope, light):  # type: ignore[no-untyped-
             light, seen[2, layer, k] = seen[2, layer, k], light
 
 
-# Rows of the scratch, each with a number for every pixel: the inverse distance of the nearest walls
-# in its left half and in its right one; their tone where they cover all of it; then from _SEEN on,
-# for each layer and half, a and b of the inverse distance a + b t, and the brightness.
-_INVERSE, _FLAT, _SEEN = 0, 2, 3
+# Rows of the scratch, each with a number for every pixel: its tone where a wall covers all of it;
+# then from _SEEN on, for each layer and half of the pixel, a and b of the inverse distance a + b t,
+# and the brightness.
+_FLAT, _SEEN = 0, 1
 
 
 @_compiled
@@ -249,20 +251,19 @@ def _paint(  # type: ignore[no-untyped-def]
     columns = met.shape[3]
     count = (width + _CHUNK - 1) // _CHUNK
     m = np.empty((_SEEN + 6 * met.shape[2], count * _CHUNK), np.float32)
+    blocks = np.empty((3, (columns + _BLOCK - 1) // _BLOCK), np.float32)
     extent, mix = np.empty((count, 3), np.float32), np.empty(4 * _CHUNK, np.float32)
-    index = np.empty(count * _CHUNK, np.int32)
+    fetched = np.empty(count, np.int64)
     for image in range(start, stop):
         rows, beams, low = levels[view[image]], spans[view[image]], lenses[view[image], 3]
         which = _u8(look[image])
         tall = looks[which, 3] - low
         layers = 1 if tall >= _ZERO else met.shape[2]
-        nearest = _ZERO
-        for k in range(columns):
-            nearest = max(nearest, met[image, 0, 0, k])
+        nearest = _bound(met, image, beams, blocks)
         if nearest <= _ZERO:
             continue
         highest, lowest = max(tall, _ZERO) * nearest, -low * nearest
-        held = -_TOGETHER
+        held, begin0, step0 = -_TOGETHER, _ZERO, _ZERO
         for row in range(height):
             up, deep, begin, step = rows[row, 2], rows[row, 3], rows[row, 0], rows[row, 1]
             if rows[row, 5] == _ZERO or up - deep > highest or up + deep < lowest:
@@ -271,8 +272,9 @@ def _paint(  # type: ignore[no-untyped-def]
                 held = row
                 middle = min(row + _TOGETHER // 2, height - 1)
                 middle = middle if rows[middle, 5] != _ZERO else row
-                _gather(met, image, layers, rows[middle, 0], rows[middle, 1], beams, index, m)
-                _measure(m, extent)
+                begin0, step0 = rows[middle, 0], rows[middle, 1]
+                _measure(blocks, begin0, step0, beams, extent)
+                fetched[:] = _CLEAR
             o = (image * height + row) * width * channels
             covered = 0  # pixels to the left of a chunk that are all wall, and not yet painted
             for chunk in range(count + 1):
@@ -280,6 +282,9 @@ def _paint(  # type: ignore[no-untyped-def]
                 if chunk < count:
                     far, near = extent[chunk, 0], extent[chunk, 1]
                     kind = _judge(far, near, extent[chunk, 2] * step, up, deep, tall, low)
+                    if kind > fetched[chunk]:
+                        _fetch(met, image, layers, kind, begin0, step0, beams, left, m)
+                        fetched[chunk] = kind
                 if kind == _FULL:
                     covered += _CHUNK
                     continue
@@ -302,46 +307,65 @@ def _paint(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _gather(  # type: ignore[no-untyped-def]
-    met, image, layers, begin, step, beams, index, m
-):
-    """Fetch what is met in the columns of a row."""
-    last = beams[0] - _ONE
-    for tap in range(2):
-        first = begin + step * (_f4(tap) - _HALF) * _HALF
-        for i in range(m.shape[1]):
-            b = (first + step * _f4(_i4(i)) - beams[1]) * beams[2] + _HALF
-            index[_u8(i)] = _i4(min(b, last))
-        for layer in range(layers):
-            o = _u8(_SEEN + 6 * layer + 3 * tap)
-            slopes, lights = o + _u8(1), o + _u8(2)
-            for i in range(m.shape[1]):
-                m[o, _u8(i)] = met[image, 0, layer, _u8(index[_u8(i)])]
-                m[slopes, _u8(i)] = met[image, 1, layer, _u8(index[_u8(i)])]
-            for i in range(m.shape[1]):
-                m[lights, _u8(i)] = met[image, 2, layer, _u8(index[_u8(i)])]
-                m[o, _u8(i)] -= m[slopes, _u8(i)] * (beams[1] + _f4(index[_u8(i)]) * beams[3])
-        here, a, b = _u8(_INVERSE + tap), _u8(_SEEN + 3 * tap), _u8(_SEEN + 3 * tap + 1)
-        for i in range(m.shape[1]):  # the nearest as they are here, for `_measure`
-            m[here, _u8(i)] = m[a, _u8(i)] + m[b, _u8(i)] * (first + step * _f4(_i4(i)))
+def _bound(met, image, beams, blocks):  # type: ignore[no-untyped-def]
+    """Find what blocks of columns have of the nearest walls; return the greatest inverse of all.
+
+    `blocks`: of each the least and the greatest inverse, and the greatest slope.
+    """
+    columns, half, nearest = met.shape[3], _HALF * beams[3], _ZERO
+    for block in range(blocks.shape[1]):
+        far, near, steep = _f4(1e9), _ZERO, _ZERO
+        for k in range(block * _BLOCK, min(block * _BLOCK + _BLOCK, columns)):
+            inverse, slope = met[image, 0, 0, k], abs(met[image, 1, 0, k])
+            far, near = min(far, inverse - slope * half), max(near, inverse + slope * half)
+            steep = max(steep, slope)
+        blocks[0, block], blocks[1, block], blocks[2, block] = far, near, steep
+        nearest = max(nearest, near)
+    return nearest
 
 
 @_compiled
-def _measure(m, extent):  # type: ignore[no-untyped-def]
-    """Find what the pixels and the chunks of a row have of the nearest walls.
+def _measure(blocks, begin, step, beams, extent):  # type: ignore[no-untyped-def]
+    """Find what the chunks of a row have of the nearest walls.
 
     `extent`: of each chunk the least and the greatest inverse, and 2.5 times the greatest slope:
     rows that share this differ by less than 1.5 columns.
     """
-    for i in range(m.shape[1]):
-        m[_FLAT, i] = _HALF * (m[_SEEN + 2, i] + m[_SEEN + 5, i])
+    last = int(beams[0]) - 1
     for chunk in range(len(extent)):
+        first = begin + step * (_f4(chunk * _CHUNK) - _HALF)
+        k0 = int((first - beams[1]) * beams[2])
+        k1 = int((first + step * _f4(_CHUNK) - beams[1]) * beams[2] + _ONE)
         far, near, steep = _f4(1e9), _ZERO, _ZERO
-        for i in range(chunk * _CHUNK, chunk * _CHUNK + _CHUNK):
-            one, two = m[_INVERSE, i], m[_INVERSE + 1, i]
-            far, near = min(far, min(one, two)), max(near, max(one, two))
-            steep = max(steep, max(abs(m[_SEEN + 1, i]), abs(m[_SEEN + 4, i])))
+        for block in range(max(k0, 0) // _BLOCK, min(k1, last) // _BLOCK + 1):
+            b = _u8(block)
+            far, near = min(far, blocks[0, b]), max(near, blocks[1, b])
+            steep = max(steep, blocks[2, b])
         extent[chunk, 0], extent[chunk, 1], extent[chunk, 2] = far, near, _f4(2.5) * steep
+
+
+@_inline
+def _fetch(  # type: ignore[no-untyped-def]
+    met, image, layers, kind, begin, step, beams, left, m
+):
+    """Fetch what a chunk needs to be painted: tones, or all that is met in its columns."""
+    last = beams[0] - _ONE
+    for j in range(_CHUNK):
+        i = _u8(left + j)
+        m[_FLAT, i] = _ZERO
+    for tap in range(2):
+        first = begin + step * ((_f4(tap) - _HALF) * _HALF + _f4(left))
+        for j in range(_CHUNK):
+            i = _u8(left + j)
+            b = (first + step * _f4(_i4(j)) - beams[1]) * beams[2] + _HALF
+            k = _u8(_i4(min(b, last)))
+            m[_FLAT, i] += _HALF * met[image, 2, 0, k]
+            if kind == _MIXED:
+                for layer in range(layers):
+                    o = _u8(_SEEN + 6 * layer + 3 * tap)
+                    slope = met[image, 1, layer, k]
+                    m[o, i] = met[image, 0, layer, k] - slope * (beams[1] + _f4(_i4(k)) * beams[3])
+                    m[o + _u8(1), i], m[o + _u8(2), i] = slope, met[image, 2, layer, k]
 
 
 @_inline
@@ -440,7 +464,7 @@ def hide_row(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def is_before(seen, beams, rows, left, right, top, bottom, inverse):  # type: ignore[no-untyped-def]
+def is_near(seen, beams, rows, left, right, top, bottom, inverse):  # type: ignore[no-untyped-def]
     """Tell whether any wall in a part of the image is nearer than 1 / `inverse` metres ahead."""
     low, high = _f4(1e9), _f4(-1e9)
     for row in range(top, bottom):
@@ -453,3 +477,18 @@ def is_before(seen, beams, rows, left, right, top, bottom, inverse):  # type: ig
     for k in range(k0, k1 + 1):
         nearest = max(nearest, seen[0, 0, _u8(k)])
     return nearest > inverse
+
+
+@_compiled
+def is_before(seen, beams, rows, left, right, row, base, rise):  # type: ignore[no-untyped-def]
+    """Tell whether a wall may be before a box's side in some columns of a row; see `hide_row`."""
+    if left >= right or rows[row, 5] == _ZERO:
+        return False
+    begin, step = rows[row, 0], rows[row, 1]
+    low, high = begin + step * _f4(left), begin + step * _f4(right - 1)
+    k0 = _i8((low - beams[1]) * beams[2] + _HALF)
+    k1 = _i8((high - beams[1]) * beams[2] + _HALF)
+    nearest, half = _ZERO, _HALF * beams[3]
+    for k in range(k0, k1 + 1):
+        nearest = max(nearest, seen[0, 0, _u8(k)] + abs(seen[1, 0, _u8(k)]) * half)
+    return nearest > min(base + rise * low, base + rise * high)
