@@ -211,6 +211,11 @@ def continued(run: Run, overrides: Mapping[str, Any]) -> TrainConfig:
 
 def noticed(run: Run, config: TrainConfig) -> Plan:
     """Refuse what has changed since a run began; a reward file may have been mended."""
+    if "imported" in run.meta:
+        raise RunError(
+            f"{run.path} was imported, and holds a driver but no training that could go on. To "
+            f"train on from it: hotlap train --from {run.path}"
+        )
     changed = changed_inputs(run, config)
     wrong = [name for name in changed if not name.startswith("reward ")]
     if wrong:

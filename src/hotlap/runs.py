@@ -123,7 +123,10 @@ class Run:
                 f"{path}: no such directory{_nearest(path)} (hotlap runs lists the Runs there are)"
             )
         if not path.is_dir():
-            raise RunError(f"{path} is a file; a Run is a directory (hotlap runs lists them)")
+            hint = "hotlap runs lists them"
+            if path.name.endswith((".tar.gz", ".pb", ".ckpt.index")):
+                hint = f"DeepRacer's models become one: hotlap import {path}"
+            raise RunError(f"{path} is a file; a Run is a directory ({hint})")
         if (path / _POPULATION).is_file():
             some = ", ".join(str(run.path) for run in list_runs(path)[:3]) or "none has begun yet"
             raise RunError(f"{path} is a population of Runs: name one of them, such as {some}")
