@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hotlap.clusters import distinct, k_means
-from hotlap.deepracer.metadata import CAMERAS, NETWORKS, Metadata, brief, read_json
+from hotlap.deepracer.documents import Document, brief
+from hotlap.deepracer.metadata import CAMERAS, NETWORKS, Metadata
 from hotlap.errors import ConfigError
 from hotlap.files import explained, replace
 from hotlap.types import Array, Float64
@@ -419,7 +420,7 @@ def write_metadata(
                 "rest, or choose another file with --out"
             )
         Metadata.read(path)  # what it says wrong is said now
-        kept = read_json(path)
+        kept = dict(Document.of_json(path).values)
         if str(kept.get("training_algorithm", "")).strip().lower() == "sac":
             raise ConfigError(
                 f"{path}: training_algorithm is {brief(kept['training_algorithm'])}, whose actions "

@@ -544,6 +544,7 @@ def _follow(engines: Mapping[str, DeepRacerEngine], refresh: float, follow: bool
             while time.monotonic() < until and any(e._active for e in engines.values()):
                 time.sleep(_LOOK)
             figure = _picture(engines, began)
+        figure = _picture(engines, began)  # it may have ended since
     except KeyboardInterrupt:
         show("stopped looking; the training goes on (stop_training() ends it)")
     window.show(figure)

@@ -16,7 +16,8 @@ from typing import Any
 
 from hotlap.config import read_toml
 from hotlap.deepracer.actions import grid, scale
-from hotlap.deepracer.metadata import Metadata, brief, number, read_json
+from hotlap.deepracer.documents import Document, brief
+from hotlap.deepracer.metadata import Metadata, number
 from hotlap.deepracer.values import integer, truth, within
 from hotlap.errors import ConfigError
 from hotlap.files import explained, replace
@@ -278,7 +279,7 @@ class _Reader:
                 )
 
     def _read_presets(self, path: Path) -> None:
-        found = read_json(path)
+        found = dict(Document.of_json(path).values)
         self._note("presets", f"hyperparameters: {', '.join(found) or 'none'}")
         for key, value in found.items():
             if key in _PRESETS:
@@ -314,7 +315,7 @@ class _Reader:
             self._note("meta_file", "is not here; its 10 actions, 5 angles at 0.4 and 0.8 m/s")
         else:
             Metadata.read(path)
-            document = read_json(path)
+            document = dict(Document.of_json(path).values)
             self._note("meta_file", "actions, sensors and network, as it is")
         given = [name for name in GRID if name in self._given]
         if self._all["custom_action_space"]:
