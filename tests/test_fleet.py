@@ -15,7 +15,7 @@ import hotlap
 from drivers import command, saved
 from hotlap import fleet, plot
 from hotlap.errors import ConfigError, RunError
-from hotlap.fleet import train_fleet
+from hotlap.fleet import Fleet, train_fleet
 from hotlap.population import Population
 from hotlap.runs import Run
 
@@ -117,6 +117,65 @@ def test_one_that_fails_stops_no_other_and_is_told(play):
     assert events(population, 3, "ended")
     assert "seed0 failed: the disk is full" in said
     assert "seed3 is done" in said
+
+
+def tend(fleet, until):
+    """Tend a fleet until something is so; fail after ten seconds."""
+    end = time.monotonic() + 10
+    while not until():
+        assert time.monotonic() < end
+        fleet.tend()
+        time.sleep(0.02)
+
+
+def began(place):
+    return "began" in (place / "events.jsonl").read_text() if place.exists() else False
+
+
+def test_one_of_a_fleet_is_stopped_alone_and_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "available", lambda: 2)
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    made = Fleet({place: ["stay", str(place)] for place in (one, two, three)}, program=PROGRAM)
+    tend(made, lambda: began(one) and began(two))
+    pid = made.children[one].process.pid
+
+    made.stop([one])
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert [child.state for child in made.children.values()] == ["stopped", "running", "waiting"]
+    tend(made, lambda: began(three))  # it has the free place
+    made.stop()
+    assert not made.active
+    assert {child.state for child in made.children.values()} == {"stopped"}
+    assert not made.failures
+
+
+def test_who_waits_for_its_turn_when_a_fleet_is_stopped_never_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "available", lambda: 1)
+    first, second = tmp_path / "first", tmp_path / "second"
+    made = Fleet({place: ["stay", str(place)] for place in (first, second)}, program=PROGRAM)
+    tend(made, lambda: began(first))
+
+    made.stop()
+    made.tend()
+
+    assert not second.exists()
+    assert not made.active
+
+
+def test_a_run_of_a_fleet_may_have_fewer_threads_than_its_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "available", lambda: 8)
+    places = [tmp_path / "few", tmp_path / "many"]
+    made = Fleet(
+        {place: ["work", str(place)] for place in places},
+        threads={places[0]: 3, places[1]: 64},
+        program=PROGRAM,
+    )
+    tend(made, lambda: not made.active)
+
+    said = [json.loads((p / "events.jsonl").read_text().splitlines()[0]) for p in places]
+    assert [one["threads"] for one in said] == ["3", "4"]  # of 8 cores each has 4
 
 
 def asked(population, seed):

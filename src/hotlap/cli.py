@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from hotlap import model_commands, track_commands, vehicle_commands
+from hotlap import deepracer_commands, model_commands, track_commands, vehicle_commands
 from hotlap.console import (
     Json,
     print_league,
@@ -54,6 +54,7 @@ app = typer.Typer(
 )
 app.add_typer(track_commands.app, name="tracks")
 app.add_typer(vehicle_commands.app, name="vehicle")
+app.add_typer(deepracer_commands.app, name="deepracer")
 app.command("export")(model_commands.export_command)
 app.command("import")(model_commands.import_command)
 

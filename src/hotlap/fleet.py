@@ -1,4 +1,4 @@
-"""The trainings of a population side by side: a process each, as many at once as there are cores.
+"""Trainings side by side: a process each, as many at once as there are cores.
 
 A process is the ordinary command `hotlap train`. What it does is read from the files of its Run; it
 hears of the end of this process by its standard input, which nothing is ever written to, and stops
@@ -13,12 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from hotlap.errors import RunError
 from hotlap.files import explained, json_lines
@@ -26,7 +26,9 @@ from hotlap.population import Population
 from hotlap.progress import Board
 from hotlap.threads import available
 
-__all__ = ["follow", "train_fleet"]
+__all__ = ["Child", "Fleet", "State", "follow", "train_fleet"]
+
+State: TypeAlias = Literal["waiting", "running", "done", "stopped", "failed"]
 
 _PROGRAM = (
     sys.executable,
@@ -62,53 +64,140 @@ def train_fleet(
     Returns:
         The population with what failed, and the number of the signal that ended it, or 0.
     """
-    together = min(len(words), available())
-    share = {"HOTLAP_THREADS": str(max(1, available() // together))}
-    share["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    children = {seed: _Child(population.place(seed), seed) for seed in words}
-    waiting, failures = list(words), dict[int, str]()
-    board = Board([child.name for child in children.values()], *budget, plain=plain, quiet=quiet)
+    seeds = {population.place(seed): seed for seed in words}
+    fleet = Fleet({place: words[seed] for place, seed in seeds.items()}, program=program)
+    names = [child.name for child in fleet.children.values()]
+    board = Board(names, *budget, plain=plain, quiet=quiet)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
         stack.enter_context(board)
-        stack.callback(lambda: _end([c for c in children.values() if c.process is not None]))
+        stack.callback(fleet.stop)
         asked = 0
         board.event(
-            f"{len(words)} seeds, {together} at once with {share['HOTLAP_THREADS']} "
-            f"{'thread' if share['HOTLAP_THREADS'] == '1' else 'threads'} each"
+            f"{len(words)} seeds, {fleet.together} at once with {fleet.threads} "
+            f"{'thread' if fleet.threads == 1 else 'threads'} each"
         )
         while True:
-            running = [child for child in children.values() if child.process is not None]
-            while waiting and len(running) < together and not signals:
-                child = children[waiting.pop(0)]
-                child.start([*program, *words[child.seed]], share)
-                running.append(child)
-                board.state(child.name, "running")
-            if not running:
-                break
             if len(signals) > asked:
                 asked = len(signals)
                 if asked == 1:
                     board.event("stopping each after its update; Ctrl-C again stops at once")
-                for child in running:
-                    child.ask(signals[-1] if asked < 3 else signal.SIGKILL)
-            for child in running:
-                status = child.poll()
-                child.show(board)
-                if status is None:
+                fleet.ask(signals[-1] if asked < 3 else signal.SIGKILL)
+            for child in fleet.tend():
+                board.state(child.name, child.state)
+                if child.state == "running":
                     continue
-                if status in (128 + number for number in signals):
-                    board.state(child.name, "stopped")
-                elif status:
-                    failures[child.seed] = said = child.said(status)
-                    board.state(child.name, "failed")
-                    board.event(f"{child.name} failed: {said}")
-                else:
-                    board.state(child.name, "done")
+                child.show(board)
+                if child.state == "failed":
+                    board.event(f"{child.name} failed: {child.failure}")
+                elif child.state == "done":
                     board.event(f"{child.name} is done")
+            if not fleet.active:
+                break
+            for child in fleet.children.values():
+                if child.state == "running":
+                    child.show(board)
             board.tick()
             time.sleep(_LOOK)
+    failures = {seeds[place]: said for place, said in fleet.failures.items()}
     return replace(population, failures=failures), signals[0] if signals else 0
+
+
+class Fleet:
+    """Commands that train, side by side: a process each, as many at once as there are cores.
+
+    One that fails stops no other. Nothing happens but in `tend`, which the owner calls again and
+    again; `ask` and `stop` may be called from another thread.
+
+    Args:
+        words: by the directory of each Run, what follows `hotlap` on its command line.
+        threads: by directory, the most that a Run may use; all have their share of the cores.
+        program: what stands for `hotlap`; for tests.
+    """
+
+    def __init__(
+        self,
+        words: Mapping[Path, Sequence[str]],
+        *,
+        threads: Mapping[Path, int] | None = None,
+        program: Sequence[str] = _PROGRAM,
+    ) -> None:
+        self.together = min(len(words), available())
+        self.threads = max(1, available() // max(1, self.together))
+        self.children = {place: Child(place) for place in words}
+        self._commands = {place: [*program, *said] for place, said in words.items()}
+        self._most = threads or {}
+        self._asked: set[int] = set()
+        self._lock = threading.RLock()
+
+    @property
+    def active(self) -> bool:
+        """Whether any runs, or waits for its turn."""
+        return any(child.state in ("waiting", "running") for child in self.children.values())
+
+    @property
+    def failures(self) -> dict[Path, str]:
+        """What ended those that did not come to their end, by directory."""
+        return {at: child.failure for at, child in self.children.items() if child.failure}
+
+    def tend(self) -> list[Child]:
+        """Start what has its turn, and note what has ended; return those of a new state."""
+        with self._lock:
+            changed = [child for child in self.children.values() if self._ended(child)]
+            running = sum(child.state == "running" for child in self.children.values())
+            for place, child in self.children.items():
+                if child.state == "waiting" and running < self.together:
+                    count = min(self.threads, self._most.get(place, self.threads))
+                    share = {"HOTLAP_THREADS": str(max(1, count))}
+                    share["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+                    child.start(self._commands[place], share)
+                    changed.append(child)
+                    running += 1
+            return changed
+
+    def _ended(self, child: Child) -> bool:
+        status = child.poll() if child.state == "running" else None
+        if status is None:
+            return False
+        if status in (128 + number for number in self._asked):
+            child.state = "stopped"
+        elif status:
+            child.state, child.failure = "failed", child.said(status)
+        else:
+            child.state = "done"
+        return True
+
+    def ask(self, number: int, places: Iterable[Path] | None = None) -> None:
+        """Send a signal to those that run, of some or of all; those that wait do not begin."""
+        with self._lock:
+            if number != signal.SIGKILL:  # who dies of that has written nothing
+                self._asked.add(number)
+            for place in self.children if places is None else places:
+                child = self.children[place]
+                if child.state == "running":
+                    child.ask(number)
+                elif child.state == "waiting":
+                    child.state = "stopped"
+
+    def stop(self, places: Iterable[Path] | None = None) -> None:
+        """Stop some, or all: each after its update, and after 30 s at once.
+
+        When this returns no process of them is left.
+        """
+        with self._lock:
+            chosen = list(self.children if places is None else places)
+            self.ask(signal.SIGTERM, chosen)
+            until = time.monotonic() + _GRACE
+            for place in chosen:
+                child = self.children[place]
+                if child.process is None:
+                    continue
+                try:
+                    child.process.wait(max(0.0, until - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    child.process.kill()
+                    child.process.wait()
+                self._ended(child)
 
 
 def follow() -> None:
@@ -123,17 +212,21 @@ def follow() -> None:
     threading.Thread(target=wait, daemon=True, name="follow").start()
 
 
-class _Child:
-    """The process that trains a seed, and what was read of its Run so far."""
+class Child:
+    """The process that trains a Run, and what was read of it so far. Its owner is the fleet."""
 
-    def __init__(self, run: Path, seed: int) -> None:
-        self.seed, self.name = seed, run.name
+    def __init__(self, run: Path) -> None:
+        self.name = run.name
+        self.state: State = "waiting"
+        self.failure = ""
+        """What it ended with, where it did not come to its end."""
         self.process: subprocess.Popen[bytes] | None = None
         self._log = run.with_name(f"{run.name}.log")
         self._tails = {name: _Tail(run / f"{name}.jsonl") for name in ("metrics", "events")}
         self._clean = False
 
     def start(self, command: Sequence[str], share: Mapping[str, str]) -> None:
+        """Start the process; `share` is what its environment has besides ours."""
         for tail in self._tails.values():
             tail.skip()
         try:
@@ -148,8 +241,10 @@ class _Child:
                 )
         except OSError as error:
             raise RunError(f"{command[0]}: cannot be started ({error.strerror})") from None
+        self.state = "running"
 
     def ask(self, number: int) -> None:
+        """Send a signal to the process."""
         if self.process is not None:
             self.process.send_signal(number)
 
@@ -163,6 +258,7 @@ class _Child:
         return status if status >= 0 else 128 - status
 
     def close(self) -> None:
+        """Let go of a process that has ended; a log without a word is deleted."""
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
         self.process = None
@@ -171,6 +267,7 @@ class _Child:
                 self._log.unlink()
 
     def show(self, board: Board) -> None:
+        """Show what the Run says that it had not said before."""
         for row in self._tails["metrics"].read():
             board.update(self.name, row)
         for event in self._tails["events"].read():
@@ -216,21 +313,6 @@ class _Tail:
         fresh = fresh[: fresh.rfind(b"\n") + 1]
         self._offset += len(fresh)
         return list(json_lines(fresh))
-
-
-def _end(children: Sequence[_Child]) -> None:
-    """Stop what still runs when this process leaves early, for whatever reason."""
-    left = [(child, child.process) for child in children if child.process is not None]
-    for _, process in left:
-        process.terminate()
-    until = time.monotonic() + _GRACE
-    for child, process in left:
-        try:
-            process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        child.close()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # loaded when the first figure is made: half a second
     from hotlap.proving import Limits
 
 __all__ = [
+    "actions_picture",
+    "episodes_picture",
     "learning_curves",
     "line_and_speed",
     "reward_and_completion",
@@ -130,6 +132,40 @@ def learning_curves(
     panels[0].legend(loc="best", frameon=False)
     panels[2].set_xlabel(f"environment steps [{word}]")
     panels[2].set_xlim(0, max(highest, 1.0) / unit)
+    return figure
+
+
+def episodes_picture(groups: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> Figure:
+    """Draw reward and completion over episodes side by side, a line for each training.
+
+    Args:
+        groups: by the name that the legend shows, the rows of metrics of each training; one that
+            has none yet is in the legend alone.
+        title: what stands above.
+    """
+    figure = _figure(title)
+    figure.set_size_inches(_SIZE[0], 4.8)
+    panels = figure.subplots(1, 2)
+    for axes, metric, label, scale in (
+        (panels[0], "reward", "reward of an episode", 1.0),
+        (panels[1], "completion", "completion of the track [%]", 100.0),
+    ):
+        for i, (name, rows) in enumerate(groups.items()):
+            colour, style = _CYCLE[i % len(_CYCLE)], ("-", "--", ":", "-.")[i // len(_CYCLE) % 4]
+            table = _Columns(rows)
+            x, y = table["episodes"], scale * table[metric]
+            there = np.isfinite(x) & np.isfinite(y)
+            x, y = x[there], y[there]
+            smooth = _smooth(y) if len(y) else y
+            if smooth is not y:
+                axes.plot(x, y, color=colour, lw=0.8, alpha=0.28)
+            axes.plot(x, smooth, color=colour, lw=2.2, linestyle=style, label=name)
+        axes.set_xlabel("episodes")
+        axes.set_ylabel(label)
+        axes.set_xlim(left=0)
+        _tidy(axes)
+    panels[1].set_ylim(-4, 104)
+    panels[0].legend(loc="best", frameon=False, fontsize=10)
     return figure
 
 
@@ -305,6 +341,44 @@ def vehicle_picture(name: str, limits: Limits) -> Figure:
     for axes in (below, beside):
         axes.set_xlabel("speed [m/s]")
         axes.set_xlim(left=0)
+    return figure
+
+
+def actions_picture(
+    actions: Sequence[tuple[float, float]],
+    limit: Callable[[Float64], Float64],
+    needs: tuple[Float64, Float64] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw actions over steering and speed, and what a racing line asks for.
+
+    Args:
+        actions: (steering [degrees], speed [m/s])
+        limit: greatest steering [degrees] that the tyres can follow at some speeds [m/s].
+        needs: steering [degrees] and speed [m/s] along a line, in order.
+        title: what stands above.
+    """
+    figure = _figure(title)
+    axes = figure.subplots()
+    angles, speeds = np.array(actions, np.float64).T
+    top = max(float(speeds.max()), 0.0 if needs is None else float(needs[1].max()))
+    speed = np.linspace(0.0, 1.15 * top, 200)
+    most = limit(speed)
+    end = 1.12 * max(30.0, float(np.abs(angles).max()))
+    for side in (-1.0, 1.0):
+        axes.fill_betweenx(speed, side * most, side * end, color=_ROAD, lw=0, zorder=1)
+    axes.plot([], [], color=_ROAD, lw=8, label="more than the tyres can follow")
+    if needs is not None:
+        axes.plot(*needs, color=_BLUE, lw=1.2, alpha=0.45, zorder=2)
+        axes.plot(*needs, "o", ms=3.5, color=_BLUE, alpha=0.6, zorder=3, label="the line")
+    axes.plot(angles, speeds, "o", ms=13, mfc=_VERMILION, mec=_PAPER, mew=1.5, zorder=4,
+              label="actions")  # fmt: skip
+    axes.set_xlabel("steering [degrees]")
+    axes.set_ylabel("speed [m/s]")
+    axes.set_xlim(end, -end)  # left is left
+    axes.set_ylim(0, 1.15 * top)
+    _tidy(axes)
+    axes.legend(loc="lower center", frameon=False, ncols=3)
     return figure
 
 

@@ -295,6 +295,21 @@ def test_the_critic_s_own_step_size_moves_only_the_critic():
     assert np.abs(after["critic.head.weight"] - before["critic.head.weight"]).max() > 1e-3
 
 
+def test_a_large_epsilon_of_adam_shortens_every_step():
+    # A step is lr m / (sqrt(v) + epsilon): with 1e6 it is a millionth of the gradient's part.
+    def moved(**settings):
+        ppo = learner(seed=3, **settings)
+        before = ppo.save()[1]
+        ppo.update(make_batch(ppo), progress=0.0)
+        after = ppo.save()[1]
+        names = [n for n in after if n.endswith(".weight") and not n.startswith("adam")]
+        assert names
+        return max(np.abs(after[name] - before[name]).max() for name in names)
+
+    assert moved() > 1e-4
+    assert moved(adam_epsilon=1e6) < 1e-6
+
+
 def test_the_entropy_bonus_keeps_choices_open():
     plain, open_minded = learner("discrete"), learner("discrete", entropy=0.5)
     entropies = []

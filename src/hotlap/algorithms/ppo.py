@@ -109,8 +109,13 @@ class PPO:
         for name in self._frozen:
             self._weights[name].requires_grad_(False)
         self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
-        self._actor_adam = Adam([w for k, w in self._learned.items() if k.startswith("actor.")])
-        self._critic_adam = Adam([w for k, w in self._learned.items() if k.startswith("critic.")])
+        self._actor_adam, self._critic_adam = (
+            Adam(
+                [w for k, w in self._learned.items() if k.startswith(part)],
+                epsilon=settings.adam_epsilon,
+            )
+            for part in ("actor.", "critic.")
+        )
         self._updates = self._transitions = 0
         self._learning_rate = settings.learning_rate
 

@@ -132,6 +132,9 @@ class PPOSettings(_Freezing):
     """How the step size changes: `kl` brakes when the policy moves too far and lets go again,
     `linear` falls to zero over the budget, `constant` stays."""
 
+    adam_epsilon: PositiveFloat = 1e-5
+    """What Adam adds to the root of a gradient's mean square before it divides by it."""
+
     target_kl: PositiveFloat = 0.03
     """Change of the policy in one update [nat]: above twice this the `kl` schedule brakes, below
     half of it it lets go."""

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hotlap.clusters import distinct, k_means
 from hotlap.errors import ConfigError, MissingExtraError, SimulationError
 from hotlap.files import replace
 from hotlap.limit.corridor import RULES, Gates, Rule, corridor, gates
@@ -232,9 +233,8 @@ def lap_bound(track: Track, vehicle: Vehicle, rule: Rule) -> Limit | None:
 def action_list(limit: Limit, count: int) -> list[tuple[float, float]]:
     """Return the (steering [degrees], speed [m/s]) pairs that stand best for a lap's commands.
 
-    Found by k-means over the lap's moments, each coordinate divided by its range, begun at the
-    moments that are furthest from each other; so the answer is always the same. From the rightmost
-    to the leftmost.
+    Found by k-means over the lap's moments, each coordinate divided by its range. From the
+    rightmost to the leftmost.
 
     Raises:
         ConfigError: `count` is below 2, or above the number of moments that differ.
@@ -244,20 +244,10 @@ def action_list(limit: Limit, count: int) -> list[tuple[float, float]]:
     points = np.stack(commands, axis=1).astype(np.float64)
     span = np.maximum(np.ptp(points, axis=0), 1e-6)
     scaled = points / span
-    different = len(np.unique(np.round(scaled, 3), axis=0))
+    different = distinct(scaled)
     if not 2 <= count <= different:
         raise ConfigError(f"actions: must be 2 to {different} on this lap (got {count})")
-    chosen = [int(np.argmin(scaled[:, 1]))]
-    for _ in range(count - 1):
-        away = ((scaled[:, None] - scaled[chosen]) ** 2).sum(-1).min(1)
-        chosen.append(int(np.argmax(away)))
-    centres = scaled[chosen]
-    for _ in range(100):
-        nearest = ((scaled[:, None] - centres) ** 2).sum(-1).argmin(1)
-        moved = np.stack([scaled[nearest == k].mean(0) for k in range(count)])
-        if np.allclose(moved, centres, atol=1e-9):
-            break
-        centres = moved
+    centres = k_means(scaled, count)
     found = sorted((centres * span).tolist())
     return [(round(steering, 1), round(speed, 2)) for steering, speed in found]
 
