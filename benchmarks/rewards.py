@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hotlap.deepracer.reward_batch import Prepared, RewardBatch, prepare
-from hotlap.deepracer.reward_file import RewardFile
-from hotlap.deepracer.reward_samples import sample_columns
+from hotlap.deepracer.rewards.batch import Prepared, RewardBatch, prepare
+from hotlap.deepracer.rewards.file import RewardFile
+from hotlap.deepracer.rewards.samples import sample_columns
 from hotlap.threads import available
 from hotlap.track import load_track
 

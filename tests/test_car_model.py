@@ -14,7 +14,7 @@ import hotlap
 from foreign import python_of
 from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.config import resolve
-from hotlap.deepracer.metadata import Metadata
+from hotlap.deepracer.files.metadata import Metadata
 from hotlap.env import EnvSettings, load_driver
 from hotlap.export import export
 from hotlap.export.car import free_graph

@@ -278,7 +278,7 @@ def test_the_limit_of_a_track_is_printed_and_drawn(tmp_path):
 
 def test_actions_of_a_limit_are_read_by_model_metadata(tmp_path):
     pytest.importorskip("casadi")
-    from hotlap.deepracer.metadata import Metadata
+    from hotlap.deepracer.files.metadata import Metadata
 
     _, out, _ = hotlap("tracks", "limit", "oval", "--actions", "5")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hotlap.collection import add_tracks
-from hotlap.deepracer.folder import read_folder
+from hotlap.deepracer.files.folder import read_folder
 from hotlap.errors import TrackError
 from hotlap.official import _RACES, _TITLES, OFFICIAL, official_id
 from hotlap.track import known_name, load_track

@@ -12,8 +12,8 @@ import pytest
 import hotlap
 from foreign import python_of
 from hotlap.cli import main
-from hotlap.deepracer.checkpoint import read_checkpoint
-from hotlap.deepracer.frozen import FrozenGraph, read_constants
+from hotlap.deepracer.models.checkpoint import read_checkpoint
+from hotlap.deepracer.models.frozen import FrozenGraph, read_constants
 from hotlap.errors import HotlapError
 from hotlap.export import export
 from hotlap.old_models import import_model
@@ -356,6 +356,6 @@ def test_the_command_says_where_the_run_is(ours, tmp_path, monkeypatch, capsys):
 
 def test_input_names_are_those_of_the_car():
     # the two files must not drift apart
-    from hotlap.deepracer.model import INPUT as OURS
+    from hotlap.deepracer.models.archive import INPUT as OURS
 
     assert OURS == INPUT

@@ -20,10 +20,10 @@ from pydantic import BeforeValidator, Field, PositiveFloat
 from hotlap.clock import Clock
 from hotlap.config import Settings, read_toml, resolve
 from hotlap.crew import Crew, Driver
+from hotlap.deepracer.files.metadata import Continuous, Metadata
 from hotlap.deepracer.logs import PAUSED
-from hotlap.deepracer.metadata import Continuous, Metadata
 from hotlap.deepracer.params import Params
-from hotlap.deepracer.reward_batch import RewardBatch, prepared_file
+from hotlap.deepracer.rewards.batch import RewardBatch, prepared_file
 from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.limit import fastest_lap
 from hotlap.opponents import SELF, Opponents, OpponentSettings

@@ -14,8 +14,8 @@ from hotlap.algorithms.batch import ObservationSpec
 from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.settings import DEEPRACER_CNNS, NetworkSettings, PPOSettings
 from hotlap.config import resolve, to_toml
-from hotlap.deepracer.metadata import LIDARS, STEREO_BASELINE, Continuous, Metadata
-from hotlap.deepracer.model import VALUE, OldModel, layer_names, read_model
+from hotlap.deepracer.files.metadata import LIDARS, STEREO_BASELINE, Continuous, Metadata
+from hotlap.deepracer.models.archive import VALUE, OldModel, layer_names, read_model
 from hotlap.errors import ConfigError, MissingExtraError, RunError
 from hotlap.inputs import fingerprints
 from hotlap.plan import TrainConfig, anchored, changes

@@ -17,7 +17,7 @@ from hotlap.algorithms.learner import (
 from hotlap.algorithms.settings import DistillSettings, PPOSettings, check_actions
 from hotlap.config import Settings, read_toml, resolve
 from hotlap.crew import Driver
-from hotlap.deepracer.folder import read_folder
+from hotlap.deepracer.files.folder import read_folder
 from hotlap.deepracer.recorder import LogSettings
 from hotlap.env import (
     EnvSettings,
@@ -209,8 +209,8 @@ def check_reward(config: TrainConfig, drivers: Mapping[str, Driver] | None = Non
         return [f"reward: {config.reward.function} is executed"]
     if not isinstance(config.reward, FileReward):
         return []
-    from hotlap.deepracer.reward_batch import prepared_file
-    from hotlap.deepracer.reward_trial import try_file
+    from hotlap.deepracer.rewards.batch import prepared_file
+    from hotlap.deepracer.rewards.trial import try_file
 
     others, rivals = config.traffic.bots + config.traffic.cars - 1, config.opponents
     counts = [others + rivals.cars] if rivals.drivers and rivals.share else [others]

@@ -26,7 +26,7 @@ import numpy as np
 
 from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.deepracer import logs
-from hotlap.deepracer.folder import LIDAR_KINDS
+from hotlap.deepracer.files.folder import LIDAR_KINDS
 from hotlap.deepracer.logs import FOLDER
 from hotlap.deepracer.recorder import Episode, Recorder
 from hotlap.env import VectorEnv

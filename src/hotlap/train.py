@@ -317,7 +317,9 @@ def _continued_seeds(
 
 def _is_spent(run: Run, config: TrainConfig) -> bool:
     (state, arrays), budget = run.read_state("last"), config.train
-    return has_reached(arrays["recent"], budget.target_reward) or any(
+    if budget.target_reward is not None and has_reached(arrays["recent"], budget.target_reward):
+        return True
+    return any(
         limit and state.get(name, 0) >= limit
         for name, limit in (
             ("seconds", budget.seconds),

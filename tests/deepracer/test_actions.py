@@ -24,7 +24,7 @@ from hotlap.deepracer.actions import (
     steering_scale,
     write_metadata,
 )
-from hotlap.deepracer.metadata import Metadata
+from hotlap.deepracer.files.metadata import Metadata
 from hotlap.errors import ConfigError, HotlapError
 from hotlap.limit.point_mass import grip
 from hotlap.vehicle import load_vehicle

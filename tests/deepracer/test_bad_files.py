@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from hotlap.deepracer.folder import read_folder
+from hotlap.deepracer.files.folder import read_folder
 from hotlap.errors import ConfigError, HotlapError
 
 GOOD = {

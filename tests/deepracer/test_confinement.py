@@ -4,9 +4,10 @@ import time
 
 import pytest
 
-from hotlap.deepracer import reward_file, reward_trial
-from hotlap.deepracer.confinement import confined
-from hotlap.deepracer.reward_file import RewardFile
+from hotlap.deepracer.rewards import file as reward_file
+from hotlap.deepracer.rewards import trial as reward_trial
+from hotlap.deepracer.rewards.confinement import confined
+from hotlap.deepracer.rewards.file import RewardFile
 from hotlap.errors import RewardError
 from hotlap.track import load_track
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hotlap.deepracer.reward_file import RewardFile
+from hotlap.deepracer.rewards.file import RewardFile
 
 KEEPS = {
     "global": "n = 0\ndef reward_function(p):\n    global n\n    n += 1\n    return n\n",

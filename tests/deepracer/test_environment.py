@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from hotlap.config import resolve
-from hotlap.deepracer.documents import Document
-from hotlap.deepracer.environment import plain_name, read_environment
-from hotlap.deepracer.findings import Findings
-from hotlap.deepracer.folder import read_folder
+from hotlap.deepracer.files.documents import Document
+from hotlap.deepracer.files.environment import plain_name, read_environment
+from hotlap.deepracer.files.findings import Findings
+from hotlap.deepracer.files.folder import read_folder
 from hotlap.errors import ConfigError
 from hotlap.plan import TrainConfig
 from hotlap.track import load_track

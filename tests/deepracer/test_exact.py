@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from hotlap.deepracer import exact
-from hotlap.deepracer.exact import Unsure
+from hotlap.deepracer.rewards import exact
+from hotlap.deepracer.rewards.exact import Unsure
 
 DRAWS = random.Random(3)
 WIDE = [DRAWS.uniform(-1, 1) * 10 ** DRAWS.uniform(-12, 12) for _ in range(4000)]

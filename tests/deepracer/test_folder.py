@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hotlap.algorithms.settings import SACSettings
-from hotlap.deepracer.folder import read_folder
-from hotlap.deepracer.reward_file import RewardFile
+from hotlap.deepracer.files.folder import read_folder
+from hotlap.deepracer.rewards.file import RewardFile
 from hotlap.errors import ConfigError, RewardError, TrackError
 from hotlap.plan import read_config
 from hotlap.track import load_track

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hotlap.deepracer.metadata import Continuous, Metadata
+from hotlap.deepracer.files.metadata import Continuous, Metadata
 from hotlap.errors import ConfigError
 
 TWO = [{"steering_angle": -30, "speed": 0.6, "index": 0}, {"steering_angle": "15.5", "speed": 1}]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hotlap.collection import save_track
-from hotlap.deepracer.metadata import Metadata
+from hotlap.deepracer.files.metadata import Metadata
 from hotlap.deepracer.parameters import DEFAULTS, GRID, TRACKS, read_params
 from hotlap.errors import ConfigError
 from hotlap.plan import read_config

@@ -9,7 +9,7 @@ from shapely import LinearRing, Point, Polygon
 
 from hotlap.config import resolve
 from hotlap.deepracer.params import KEYS, Params
-from hotlap.deepracer.reward_file import RewardFile
+from hotlap.deepracer.rewards.file import RewardFile
 from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import RewardError
 from hotlap.simulator import BOX_FIELDS, ROW_FIELDS, Command, State, Surroundings

@@ -3,10 +3,10 @@
 import pytest
 
 from hotlap.config import resolve
-from hotlap.deepracer.environment import Variable, plain_name
-from hotlap.deepracer.findings import Findings
-from hotlap.deepracer.folder import read_folder
-from hotlap.deepracer.race import read_race
+from hotlap.deepracer.files.environment import Variable, plain_name
+from hotlap.deepracer.files.findings import Findings
+from hotlap.deepracer.files.folder import read_folder
+from hotlap.deepracer.files.race import read_race
 from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import ConfigError
 

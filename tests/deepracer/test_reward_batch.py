@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hotlap.deepracer import confinement
-from hotlap.deepracer.reward_batch import RewardBatch, prepare
-from hotlap.deepracer.reward_file import RewardFile
-from hotlap.deepracer.reward_samples import sample_columns
+from hotlap.deepracer.rewards import confinement
+from hotlap.deepracer.rewards.batch import RewardBatch, prepare
+from hotlap.deepracer.rewards.file import RewardFile
+from hotlap.deepracer.rewards.samples import sample_columns
 from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import RewardError
 from hotlap.tasks.rewards import FileReward

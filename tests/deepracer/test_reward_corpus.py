@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from hotlap.deepracer.params import Params
-from hotlap.deepracer.reward_batch import Prepared, RewardBatch, prepare
-from hotlap.deepracer.reward_file import RewardFile
-from hotlap.deepracer.reward_samples import sample_columns
+from hotlap.deepracer.rewards.batch import Prepared, RewardBatch, prepare
+from hotlap.deepracer.rewards.file import RewardFile
+from hotlap.deepracer.rewards.samples import sample_columns
 from hotlap.track import load_track
 
 FILES = sorted((Path(__file__).parent / "rewards").glob("*.py"))

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from hotlap.deepracer import reward_file
-from hotlap.deepracer.reward_file import RewardFile
+from hotlap.deepracer.rewards import file as reward_file
+from hotlap.deepracer.rewards.file import RewardFile
 from hotlap.errors import RewardError
 from hotlap.track import load_track
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hotlap.clusters import distinct, k_means
-from hotlap.deepracer.documents import Document, brief
-from hotlap.deepracer.metadata import CAMERAS, NETWORKS, Metadata
+from hotlap.deepracer.files.documents import Document, brief
+from hotlap.deepracer.files.metadata import CAMERAS, NETWORKS, Metadata
 from hotlap.errors import ConfigError
 from hotlap.files import explained, replace
 from hotlap.types import Array, Float64

@@ -16,9 +16,9 @@ from typing import Any
 
 from hotlap.config import read_toml
 from hotlap.deepracer.actions import grid, scale
-from hotlap.deepracer.documents import Document, brief
-from hotlap.deepracer.metadata import Metadata, number
-from hotlap.deepracer.values import integer, truth, within
+from hotlap.deepracer.files.documents import Document, brief
+from hotlap.deepracer.files.metadata import Metadata, number
+from hotlap.deepracer.files.values import integer, truth, within
 from hotlap.errors import ConfigError
 from hotlap.files import explained, replace
 from hotlap.track import track_names

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from hotlap.deepracer.keys import KEYS
 from hotlap.deepracer.objects import Around, ObjectColumns, object_columns
+from hotlap.deepracer.rewards.keys import KEYS
 from hotlap.simulator import Command, State
 from hotlap.track import Track
 from hotlap.types import Array, Float64

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hotlap.algorithms.settings import DEEPRACER_CNNS
-from hotlap.deepracer.frozen import FrozenGraph
-from hotlap.deepracer.model import INPUT, OUTPUT, action_space, layer_names, pack
+from hotlap.deepracer.models.archive import INPUT, OUTPUT, action_space, layer_names, pack
+from hotlap.deepracer.models.frozen import FrozenGraph
 from hotlap.env import EnvSettings
 from hotlap.errors import ConfigError
 from hotlap.export.layers import Network, lay_out

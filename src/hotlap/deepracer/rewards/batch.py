@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hotlap.deepracer import confinement
-from hotlap.deepracer.confinement import Overdue, confined
-from hotlap.deepracer.kinds import Refused
 from hotlap.deepracer.params import Columns, Params
-from hotlap.deepracer.reward_file import LIMIT, NAME, RewardFile, random_states_kept
-from hotlap.deepracer.reward_samples import sample_columns
+from hotlap.deepracer.rewards import confinement
+from hotlap.deepracer.rewards.confinement import Overdue, confined
+from hotlap.deepracer.rewards.file import LIMIT, NAME, RewardFile, random_states_kept
+from hotlap.deepracer.rewards.kinds import Refused
+from hotlap.deepracer.rewards.samples import sample_columns
 from hotlap.errors import RewardError
 from hotlap.types import Array, Float64
 
 if TYPE_CHECKING:
-    from hotlap.deepracer.compiled import Compiled
-    from hotlap.deepracer.translation import Translation
+    from hotlap.deepracer.rewards.compiled import Compiled
+    from hotlap.deepracer.rewards.translation import Translation
     from hotlap.track import Track
 
 __all__ = ["Prepared", "RewardBatch", "prepare", "prepared_file"]
@@ -70,7 +70,7 @@ def prepare(
     """
     if not compiled:
         return Prepared(file, None, "reward.compiled is false")
-    from hotlap.deepracer.translation import translate
+    from hotlap.deepracer.rewards.translation import translate
 
     effects = file.effects
     positional = file.arguments if file.style == "positional" else ()
@@ -172,7 +172,7 @@ class RewardBatch:
         self._grown = 0
         self._fast: Compiled | None = None
         if prepared.translation is not None:
-            from hotlap.deepracer.compiled import Compiled
+            from hotlap.deepracer.rewards.compiled import Compiled
 
             self._fast = Compiled(prepared.translation, params, threads)
 
@@ -284,7 +284,7 @@ class RewardBatch:
         return self._state
 
     def _to_slots(self, i: int, values: dict[str, Any]) -> None:
-        from hotlap.deepracer.compiled import to_slot
+        from hotlap.deepracer.rewards.compiled import to_slot
 
         assert self._state is not None
         assert self.prepared.translation is not None
@@ -293,7 +293,7 @@ class RewardBatch:
                 self._state[i, 2 * k : 2 * k + 2] = to_slot(values[name])
 
     def _from_slots(self, i: int) -> dict[str, Any]:
-        from hotlap.deepracer.compiled import from_slot
+        from hotlap.deepracer.rewards.compiled import from_slot
 
         assert self._state is not None
         assert self.prepared.translation is not None

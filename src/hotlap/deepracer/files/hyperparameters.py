@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hotlap.deepracer.documents import Document
-from hotlap.deepracer.findings import Findings, Meaning
-from hotlap.deepracer.values import choice, finite, integer, within
+from hotlap.deepracer.files.documents import Document
+from hotlap.deepracer.files.findings import Findings, Meaning
+from hotlap.deepracer.files.values import choice, finite, integer, within
 
 __all__ = ["read_hyperparameters"]
 

@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from hotlap.deepracer.documents import near
-from hotlap.deepracer.environment import Variable
-from hotlap.deepracer.findings import Findings
-from hotlap.deepracer.values import integer, truth, within
+from hotlap.deepracer.files.documents import near
+from hotlap.deepracer.files.environment import Variable
+from hotlap.deepracer.files.findings import Findings
+from hotlap.deepracer.files.values import integer, truth, within
 from hotlap.errors import ConfigError
 
 __all__ = ["BOTS", "OBSTACLES", "read_race"]

@@ -11,7 +11,7 @@ import ast
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hotlap.deepracer.kinds import (
+from hotlap.deepracer.rewards.kinds import (
     Kind,
     Refused,
     default,
@@ -22,7 +22,7 @@ from hotlap.deepracer.kinds import (
 )
 
 if TYPE_CHECKING:
-    from hotlap.deepracer.translation import Program
+    from hotlap.deepracer.rewards.translation import Program
 
 __all__ = ["Code", "Expressions", "Unknown"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hotlap.deepracer.documents import Document, brief, near
+from hotlap.deepracer.files.documents import Document, brief, near
 from hotlap.errors import ConfigError
 
 __all__ = [

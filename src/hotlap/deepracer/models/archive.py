@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hotlap.algorithms.policy import Plan
-from hotlap.deepracer.checkpoint import read_checkpoint
-from hotlap.deepracer.documents import Document
-from hotlap.deepracer.frozen import read_constants
-from hotlap.deepracer.metadata import Metadata
+from hotlap.deepracer.files.documents import Document
+from hotlap.deepracer.files.metadata import Metadata
+from hotlap.deepracer.models.checkpoint import read_checkpoint
+from hotlap.deepracer.models.frozen import read_constants
 from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array
 

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from hotlap.deepracer.confinement import confined
-from hotlap.deepracer.effects import Effects
-from hotlap.deepracer.keys import KEYS, POSITIONAL
+from hotlap.deepracer.rewards.confinement import confined
+from hotlap.deepracer.rewards.effects import Effects
+from hotlap.deepracer.rewards.keys import KEYS, POSITIONAL
 from hotlap.errors import RewardError
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class RewardFile:
         Raises:
             RewardError: the function fails, hangs, or returns no number in the allowed range.
         """
-        from hotlap.deepracer.reward_trial import try_file
+        from hotlap.deepracer.rewards.trial import try_file
 
         return try_file(self.path, track, obstacles=obstacles, cars=cars, allow=self.allow)
 

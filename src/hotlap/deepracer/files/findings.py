@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from hotlap.deepracer.documents import near
+from hotlap.deepracer.files.documents import near
 
 __all__ = ["Check", "Findings", "Meaning"]
 

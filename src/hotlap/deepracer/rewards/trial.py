@@ -20,9 +20,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hotlap.deepracer import reward_file
-from hotlap.deepracer.confinement import confined, limit_process, refusal
-from hotlap.deepracer.reward_file import LINES_SHOWN, RewardFile, first_lines, within
+from hotlap.deepracer.rewards import file as reward_file
+from hotlap.deepracer.rewards.confinement import confined, limit_process, refusal
+from hotlap.deepracer.rewards.file import LINES_SHOWN, RewardFile, first_lines, within
 from hotlap.errors import RewardError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ MEMORY = 8 * 2**30
 """Address space of the child [bytes]."""
 START_SECONDS = 30.0
 """Longest time that an interpreter may need to start."""
-_PROGRAM = "from hotlap.deepracer.reward_trial import serve; serve()"
+_PROGRAM = "from hotlap.deepracer.rewards.trial import serve; serve()"
 
 
 def try_file(
@@ -56,7 +56,7 @@ def try_file(
         RewardError: the file cannot be loaded, or the function fails, hangs, takes too much memory,
             or returns no number in the allowed range.
     """
-    from hotlap.deepracer.reward_samples import sample_columns
+    from hotlap.deepracer.rewards.samples import sample_columns
 
     columns, params = sample_columns(track, obstacles, cars)
     rows = list(params.rows(columns))

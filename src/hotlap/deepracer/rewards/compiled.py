@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from hotlap.deepracer import exact
-from hotlap.deepracer.kinds import is_number
 from hotlap.deepracer.params import Columns, Params
-from hotlap.deepracer.translation import (
+from hotlap.deepracer.rewards import exact
+from hotlap.deepracer.rewards.kinds import is_number
+from hotlap.deepracer.rewards.translation import (
     BOOLS,
     CODES,
     FLOATS,
@@ -151,8 +151,8 @@ def _text(made: Translation) -> str:
         "import math",
         "import numpy as np",
         "from numba import njit",
-        "from hotlap.deepracer.exact import Unsure",
-        *(f"from hotlap.deepracer.exact import {name}" for name in used if name != "math"),
+        "from hotlap.deepracer.rewards.exact import Unsure",
+        *(f"from hotlap.deepracer.rewards.exact import {name}" for name in used if name != "math"),
         "",
         made.text,
         "",

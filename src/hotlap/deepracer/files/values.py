@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hotlap.deepracer.documents import brief, near
-from hotlap.deepracer.metadata import number
+from hotlap.deepracer.files.documents import brief, near
+from hotlap.deepracer.files.metadata import number
 from hotlap.errors import ConfigError
 
 __all__ = ["choice", "finite", "integer", "truth", "within"]

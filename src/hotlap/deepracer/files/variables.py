@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hotlap.deepracer.environment import Environment, Variable
-from hotlap.deepracer.findings import Findings, Meaning
+from hotlap.deepracer.files.environment import Environment, Variable
+from hotlap.deepracer.files.findings import Findings, Meaning
+from hotlap.deepracer.files.race import BOTS, OBSTACLES, read_race
+from hotlap.deepracer.files.values import choice, finite, integer, truth, within
 from hotlap.deepracer.logs import WORKERS_MOST
-from hotlap.deepracer.race import BOTS, OBSTACLES, read_race
-from hotlap.deepracer.values import choice, finite, integer, truth, within
 from hotlap.errors import ConfigError, TrackError
 from hotlap.track import DEFAULT_TRACK, known_name, load_track, split_names, unknown_track
 

@@ -19,10 +19,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from hotlap.deepracer import exact
-from hotlap.deepracer.calls import Calls
-from hotlap.deepracer.expressions import Code, Expressions, Unknown
-from hotlap.deepracer.kinds import (
+from hotlap.deepracer.rewards import exact
+from hotlap.deepracer.rewards.calls import Calls
+from hotlap.deepracer.rewards.expressions import Code, Expressions, Unknown
+from hotlap.deepracer.rewards.kinds import (
     Kind,
     Refused,
     cells,
@@ -33,7 +33,7 @@ from hotlap.deepracer.kinds import (
     number_as,
     say,
 )
-from hotlap.deepracer.statements import Body, is_plain
+from hotlap.deepracer.rewards.statements import Body, is_plain
 
 __all__ = ["CODES", "Translation", "translate"]
 

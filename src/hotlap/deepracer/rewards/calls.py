@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hotlap.deepracer import exact
-from hotlap.deepracer.exact import LIBM
-from hotlap.deepracer.expressions import Code, Expressions
-from hotlap.deepracer.kinds import Kind, default, is_number, join, number_as, say
+from hotlap.deepracer.rewards import exact
+from hotlap.deepracer.rewards.exact import LIBM
+from hotlap.deepracer.rewards.expressions import Code, Expressions
+from hotlap.deepracer.rewards.kinds import Kind, default, is_number, join, number_as, say
 
 __all__ = ["Calls", "Items"]
 

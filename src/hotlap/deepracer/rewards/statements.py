@@ -14,12 +14,12 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hotlap.deepracer.calls import Calls
-from hotlap.deepracer.expressions import Code, Expressions, Unknown
-from hotlap.deepracer.kinds import Kind, Refused, default, is_number, join, say
+from hotlap.deepracer.rewards.calls import Calls
+from hotlap.deepracer.rewards.expressions import Code, Expressions, Unknown
+from hotlap.deepracer.rewards.kinds import Kind, Refused, default, is_number, join, say
 
 if TYPE_CHECKING:
-    from hotlap.deepracer.translation import Program
+    from hotlap.deepracer.rewards.translation import Program
 
 __all__ = ["Body"]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hotlap.deepracer.documents import Document, is_there
-from hotlap.deepracer.findings import Findings
-from hotlap.deepracer.values import integer, truth
+from hotlap.deepracer.files.documents import Document, is_there
+from hotlap.deepracer.files.findings import Findings
+from hotlap.deepracer.files.values import integer, truth
 
 __all__ = ["Environment", "Variable", "plain_name", "read_environment"]
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hotlap.algorithms.settings import DEEPRACER_CNNS
-from hotlap.deepracer.documents import Document, is_there, near
-from hotlap.deepracer.environment import Environment, read_environment
-from hotlap.deepracer.findings import Findings
-from hotlap.deepracer.hyperparameters import read_hyperparameters
-from hotlap.deepracer.metadata import KEYS, LIDARS, STEREO_BASELINE, Continuous, Metadata
-from hotlap.deepracer.values import choice, truth
-from hotlap.deepracer.variables import apply_variables
+from hotlap.deepracer.files.documents import Document, is_there, near
+from hotlap.deepracer.files.environment import Environment, read_environment
+from hotlap.deepracer.files.findings import Findings
+from hotlap.deepracer.files.hyperparameters import read_hyperparameters
+from hotlap.deepracer.files.metadata import KEYS, LIDARS, STEREO_BASELINE, Continuous, Metadata
+from hotlap.deepracer.files.values import choice, truth
+from hotlap.deepracer.files.variables import apply_variables
 from hotlap.errors import ConfigError, RewardError
 
 __all__ = ["FolderPlan", "read_folder"]

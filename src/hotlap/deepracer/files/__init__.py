@@ -1,0 +1,1 @@
+"""The files of a DeepRacer folder, as settings of ours."""

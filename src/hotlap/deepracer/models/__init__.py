@@ -1,0 +1,1 @@
+"""Models that DeepRacer trained or its car drives: names, archives, graphs, checkpoints."""

@@ -1,0 +1,1 @@
+"""Reward functions: users' Python read, tried, translated, compiled and called for many cars."""
