@@ -249,7 +249,7 @@ def test_the_dictionary_holds_what_others_build_on():
         *("best_lap_s", "mean_lap_s", "off_tracks", "crashes", "limit_s", "limit_ratio"),
     }
     assert "traces" not in found
-    assert {field.name for field in fields(module.Report)} - set(found) == {"traces"}
+    assert {field.name for field in fields(module.Report)} - set(found) == {"traces", "episodes"}
     assert (found["track"], found["vehicle"], found["trials"]) == ("oval", "deepracer", 1)
 
 

@@ -261,3 +261,31 @@ def test_a_batch_tells_failing_from_the_clock():
     assert batch.failed.sum() == np.isin(episodes.status, (2, 3, 4, 6)).sum() > 0
     assert batch.truncated.sum() == (episodes.status == 5).sum() > 0
     assert not (batch.failed & batch.truncated).any()
+
+
+def test_a_batch_of_episodes_ends_with_the_episode_that_makes_them_enough():
+    one, other = runner(6), runner(6)
+    whole, ended = other.collect(Wild(), 60)
+    count = np.cumsum((whole.terminated | whole.truncated).sum(axis=1))
+    assert len(ended.rows) > 9
+
+    batch, episodes = one.collect(Wild(), 60, episodes=5)
+    again, _ = one.collect(Wild(), 60, episodes=4)
+
+    steps = int(np.argmax(count >= 5)) + 1
+    assert batch.steps == steps
+    assert len(episodes.rows) == count[steps - 1]
+    # the next one begins to count anew, and goes on where the first one ended
+    further = int(np.argmax(count >= count[steps - 1] + 4)) + 1
+    assert again.steps == further - steps
+    for name, array in parts(whole).items():
+        if not name.startswith("last."):
+            both = np.concatenate([parts(batch)[name], parts(again)[name]])
+            np.testing.assert_array_equal(both, array[:further], err_msg=name)
+
+
+def test_a_batch_of_episodes_has_no_more_than_its_steps():
+    batch, episodes = runner(3).collect(Wild(), 4, episodes=1000)
+
+    assert batch.steps == 4
+    assert len(episodes.rows) < 1000

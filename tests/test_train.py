@@ -399,3 +399,98 @@ def test_rewards_that_are_no_numbers_are_not_tried_again(no_outcome, monkeypatch
     with pytest.raises(SimulationError, match="rewards are not finite"):
         hotlap.train(None, TINY, out=tmp_path / "run")
     assert len(calls) == 2
+
+
+def test_updates_come_after_episodes_where_that_is_asked_for(no_outcome, tmp_path):
+    settings = TINY | {"algorithm.episodes": 8, "rules.time_limit": 1.0}
+
+    run = hotlap.train(None, settings, out=tmp_path / "run")
+
+    rows = run.metrics_rows()
+    ended = np.diff([0, *(row["episodes"] for row in rows)])
+    assert (ended >= 8).all()
+    # of 16 cars none can end twice in the step that makes them enough
+    assert (ended < 8 + 16).all()
+    assert len({row["steps"] for row in rows}) > 1
+
+
+def test_an_update_waits_for_no_more_transitions_than_it_may(no_outcome, tmp_path):
+    settings = TINY | {"algorithm.episodes": 10**6, "algorithm.batch_max": 330}
+
+    run = hotlap.train(None, settings, out=tmp_path / "run")
+
+    # 330 transitions of 16 cars: 20 steps, 320 transitions
+    assert [row["steps"] for row in run.metrics_rows()] == [320, 640, 960, 1280]
+
+
+def test_a_reward_that_was_aimed_at_ends_it(no_outcome, tmp_path):
+    settings = TINY | {"train.steps": 100_000, "train.target_reward": -50.0}
+    settings |= {"rules.time_limit": 0.5}  # 16 cars, 7 steps an episode: 100 of them soon
+
+    run = hotlap.train(None, settings, out=tmp_path / "run")
+
+    rows = run.metrics_rows()
+    assert rows[-1]["episodes"] >= 100
+    assert all(row["episodes"] < 100 for row in rows[:-1])
+    event = next(event for event in run.events() if event["kind"] == "target_reward")
+    assert event["reward"] == pytest.approx(rows[-1]["reward"], rel=1e-5)
+    run.write_report({"track": "oval"})
+    with pytest.raises(RunError, match=r"has reached its train.target_reward of -50"):
+        hotlap.train(resume=run.path)
+    longer = hotlap.train(None, {"train.target_reward": 1e9, "train.steps": 2560}, resume=run.path)
+    assert longer.metrics_rows()[-1]["steps"] == 2560
+
+
+@pytest.fixture
+def racer(tmp_path, monkeypatch):
+    """A DeepRacer folder with a name for its model."""
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "racer"
+    place.mkdir()
+    (place / "reward_function.py").write_text("def reward_function(params):\n    return 1.0\n")
+    env = "DR_WORLD_NAME=oval\nDR_LOCAL_S3_MODEL_PREFIX=my/first\n"
+    (place / "run.env").write_text(env)
+    return place
+
+
+QUICK = TINY | {"observation.actor": ["state"], "train.steps": 256, "evaluation.every": 0}
+
+
+def test_a_folder_names_its_run_and_the_one_it_starts_from(no_outcome, racer, monkeypatch):
+    read, asked = Run.read_state, []
+    monkeypatch.setattr(
+        Run, "read_state", lambda run, which: asked.append((run.name, which)) or read(run, which)
+    )
+    env = (racer / "run.env").read_text()
+
+    first = hotlap.train(racer, QUICK)
+    again = hotlap.train(racer, QUICK)
+    more = "DR_LOCAL_S3_PRETRAINED=True\nDR_LOCAL_S3_PRETRAINED_PREFIX=my/first\n"
+    (racer / "run.env").write_text(env.replace("first", "second") + more)
+    second = hotlap.train(racer, QUICK)
+
+    places = [str(run.path) for run in (first, again, second)]
+    assert places == ["runs/my-first", "runs/my-first-2", "runs/my-second"]
+    assert asked == [("my-first", "last")]  # as DeepRacer-for-Cloud assumes
+    event = next(event for event in second.events() if event["kind"] == "weights_from")
+    assert (event["run"], event["checkpoint"]) == ("runs/my-first", "last")
+
+
+def test_from_wins_over_what_a_folder_names(no_outcome, racer, capsys):
+    first = hotlap.train(racer, QUICK)
+    with (racer / "run.env").open("a") as file:
+        file.write("DR_LOCAL_S3_PRETRAINED=1\nDR_LOCAL_S3_PRETRAINED_PREFIX=my/first\n")
+
+    run = hotlap.train(
+        racer,
+        QUICK,
+        weights_from=first.path,
+        checkpoint="best",
+        out="other",
+        quiet=False,
+        plain=True,
+    )
+
+    event = next(event for event in run.events() if event["kind"] == "weights_from")
+    assert event["checkpoint"] == "best"
+    assert "wins over runs/my-first, which the folder names" in capsys.readouterr().err

@@ -100,6 +100,12 @@ def _hold_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
+def _which(checkpoint: str) -> Literal["best", "last"]:
+    if checkpoint not in ("best", "last"):
+        raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
+    return "best" if checkpoint == "best" else "last"
+
+
 def _complain(error: Exception, text: str) -> None:
     for line in (*text.splitlines(), *getattr(error, "__notes__", ())):
         say(f"hotlap: {line}")
@@ -135,6 +141,9 @@ def train(
         Path | None,
         typer.Option("--from", metavar="RUN", help="Start from the driver of another run."),
     ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Which driver of that run: best or last.")
+    ] = None,
     plain: Annotated[bool, typer.Option(help="Plain lines, no live display.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")] = False,
     dry_run: Annotated[
@@ -153,6 +162,11 @@ def train(
             "Settings are written section.field=value."
         )
     source = sources[0] if sources else None
+    if checkpoint is not None and from_ is None:
+        raise ConfigError(
+            "--checkpoint says which driver of a run to start from: name it by --from"
+        )
+    which = _which(checkpoint or "best")
     changes: dict[str, Any] = overrides([word for word in given if _is_setting(word)])
     for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
         if value is not None:
@@ -196,6 +210,7 @@ def train(
                 out=out,
                 resume=resume,
                 weights_from=from_,
+                checkpoint=which,
                 plain=plain,
                 quiet=quiet,
                 began=time.perf_counter() - _process_age(),
@@ -247,15 +262,21 @@ def evaluate(
     randomized: Annotated[
         bool, typer.Option("--randomized", help="A car and a look of its own for each trial.")
     ] = False,
+    deepracer: Annotated[
+        bool,
+        typer.Option(
+            "--deepracer",
+            help="A stumble does not end a trial but costs the run's evaluation.penalties.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Let a run's driver lap, alone and greedy, and report how it did."""
     from hotlap.evaluate import evaluate as verb
+    from hotlap.trials import penalties_of
 
-    if checkpoint not in ("best", "last"):
-        raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
-    which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
+    which = _which(checkpoint)
     from hotlap.population import Population
 
     how: dict[str, Any] = {"track": track, "trials": trials, "laps": laps, "checkpoint": which}
@@ -265,17 +286,26 @@ def evaluate(
         drivers = {number: one for number, one in population.runs().items() if one.checkpoints()}
         if not drivers:
             raise ConfigError(f"{run}: no seed of it has a checkpoint yet; train longer")
-        facts = {number: verb(one, **how).as_dict() for number, one in drivers.items()}
+        facts = {
+            number: verb(one, **how, penalties=penalties_of(one) if deepracer else None).as_dict()
+            for number, one in drivers.items()
+        }
         for number, said in facts.items():
             _warn(said, f"seed{number}: ")
         print_population(population.as_dict(facts) | {"reports": facts}, as_json)
         return
-    report = verb(run, **how)
+    from hotlap.runs import Run
+    from hotlap.simtrace import write_evaluation
+
+    how["penalties"] = penalties_of(Run.open(run)) if deepracer else None
+    report = verb(run, **how, recorded=None)
     _warn(report.as_dict())
     if as_json:
         show(json.dumps(report.as_dict(), indent=2))
     else:
         print_report(report.as_dict())
+    for file in write_evaluation(Run.open(run), report):
+        say(f"DeepRacer's log: {file}")
 
 
 @app.command()
@@ -307,8 +337,7 @@ def race(
     """Let the drivers of several runs race against each other on one road."""
     from hotlap.league import League
 
-    if checkpoint not in ("best", "last"):
-        raise ConfigError(f"--checkpoint: choose from best, last (got {checkpoint})")
+    which = _which(checkpoint)
     if film is not None and film.suffix.lower() not in (".mp4", ".gif"):
         raise ConfigError(f"--film: end its name in .mp4 or .gif (got {film})")
     if film is not None and not film.parent.is_dir():
@@ -323,7 +352,6 @@ def race(
     if runs or board is None:
         from hotlap.race import race as verb
 
-        which: Literal["best", "last"] = "best" if checkpoint == "best" else "last"
         standings = verb(
             runs or [], track=track, laps=laps, trials=trials, checkpoint=which, seed=seed
         )

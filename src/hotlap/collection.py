@@ -17,6 +17,7 @@ from hotlap.courses import COURSES
 from hotlap.errors import HotlapError, MissingExtraError, TrackError
 from hotlap.files import replace
 from hotlap.formats import MAPS, TABLES, is_map
+from hotlap.official import OFFICIAL
 from hotlap.track import NAME, Track, attribution_of, collection_folder, read_track
 
 __all__ = ["add_track", "add_tracks", "add_url", "save_track"]
@@ -70,7 +71,7 @@ def add_tracks(
     """Add every track file in a folder and in those below it.
 
     Racing lines and YAML files that are no maps are passed over, and so is the map of a course
-    whose centre line lies beside it as a table.
+    whose centre line lies beside it as a table; and of DeepRacer's repositories all but the arrays.
 
     Returns:
         The names added, and the files refused and why.
@@ -80,6 +81,8 @@ def add_tracks(
     """
     folder = Path(folder)
     paths = sorted(path for path in folder.rglob("*") if _is_candidate(path))
+    if any(path.suffix == ".npy" and path.stem in OFFICIAL for path in paths):
+        paths = [path for path in paths if path.suffix == ".npy"]
     tables = {(path.parent, _name_of(path)) for path in paths if path.suffix.lower() not in MAPS}
     paths = [
         path
@@ -95,7 +98,10 @@ def add_tracks(
     refused: list[tuple[Path, HotlapError]] = []
     for path in paths:
         try:
-            added.append(add_track(path, attribution=attribution).name)
+            whose = (
+                attribution or attribution_of(path) or _licence(path) or _licence(folder / "any")
+            )
+            added.append(add_track(path, attribution=whose).name)
         except (TrackError, MissingExtraError) as error:
             refused.append((path, error))
     return added, refused

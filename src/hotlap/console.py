@@ -33,12 +33,12 @@ def say(text: str) -> None:
 
 def print_report(report: dict[str, Any]) -> None:
     """Print a report in words."""
-    trials, laps = report["trials"], report["laps_per_trial"]
+    trials, laps, resets = report["trials"], report["laps_per_trial"], report.get("resets", 0)
     tracks = dict.fromkeys(report["tracks"])
     place = report["track"] if len(tracks) <= 3 else f"{len(tracks)} tracks"
     show(
         f"{place}, {report['vehicle']}: {report['completion']:.0%} of {trials} trials "
-        f"finished {laps} clean lap{'s' if laps > 1 else ''}"
+        f"finished {laps} {'' if resets else 'clean '}lap{'s' if laps > 1 else ''}"
     )
     if report["best_lap_s"] is not None:
         show(f"best lap {report['best_lap_s']:.3f} s, mean lap {report['mean_lap_s']:.3f} s")
@@ -57,7 +57,10 @@ def print_report(report: dict[str, Any]) -> None:
         "ran out of time": report["timed_out"],
     }
     said = ", ".join(f"{count} {what}" for what, count in trouble.items() if count)
-    if said:
+    if resets:
+        times = "once" if resets == 1 else f"{resets} times"
+        show(f"put back on the road {times}, for {report['penalties_s']:g} s of penalties: {said}")
+    elif said:
         show(f"trials that ended early: {said}")
     tried = zip(report["tracks"], report["finished"], strict=True)
     failed = list(dict.fromkeys(name for name, finished in tried if not finished))

@@ -20,12 +20,14 @@ from pydantic import BeforeValidator, Field, PositiveFloat
 from hotlap.clock import Clock
 from hotlap.config import Settings, read_toml, resolve
 from hotlap.crew import Crew, Driver
+from hotlap.deepracer.logs import PAUSED
 from hotlap.deepracer.metadata import Continuous, Metadata
 from hotlap.deepracer.params import Params
 from hotlap.deepracer.reward_file import RewardFile
 from hotlap.errors import ConfigError, MissingFieldError
 from hotlap.limit import fastest_lap
 from hotlap.opponents import SELF, Opponents, OpponentSettings
+from hotlap.penalties import Penalties, PenaltySettings
 from hotlap.runs import Run
 from hotlap.sim.bands import BANDS, ColorBandsSettings, check_size
 from hotlap.sim.camera import CameraSettings
@@ -239,6 +241,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             then nothing but `observe` and what `Eyes` asks for may be called.
         rivals: the saved drivers of `opponents.drivers` that are known, by the name there; the
             others are read from their Runs.
+        penalties: what a stumble costs, so that episodes go on after it; None: it ends them. An
+            environment with penalties cannot be saved in the middle of an episode.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -255,6 +259,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         simulator: Simulator | None = None,
         world: NativeSimulator | None = None,
         rivals: Mapping[str, Driver] | None = None,
+        penalties: PenaltySettings | None = None,
     ) -> None:
         opponents = settings.opponents
         opposing = opponents.cars if opponents.drivers and opponents.share and not world else 0
@@ -344,6 +349,9 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._goal = np.full(rows, np.inf, np.float32)  # where the next lap is complete [m]
         self.breadth = 0.0 if settings.randomize.success else 1.0
         self._watched = self.names
+        self.penalties: Penalties | None = None
+        if penalties is not None and isinstance(native, NativeSimulator):
+            self.penalties = Penalties(penalties, native)
         self._blank = self.save()
 
         self.spaces: dict[str, gymnasium.spaces.Box] = {n: self._space(n) for n in self.names}
@@ -366,6 +374,11 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     previous: State
     """What the last `advance` reached, before resets."""
+
+    @property
+    def late(self) -> bool:
+        """Whether the reward of a step is that of the state before it, as DeepRacer's is."""
+        return self._late
 
     @property
     def margin(self) -> float:
@@ -458,10 +471,14 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         """
         before = self.simulator.state
         command = self.actions.decode(action)
+        if self.penalties is not None:
+            command = self.penalties.hold(command)
         after = self.previous = self.simulator.step(command)
         for sensor in self._inertial.values():
             sensor.advance(before, after, seed=self._seed)
         judged = self._rules.judge(before, after)
+        if self.penalties is not None:
+            judged = self._penalise(self.penalties, judged, after)
         ended = judged
         if self._late:
             # The last state of an episode is rewarded one step later, together with its end.
@@ -489,6 +506,16 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if self.opponents is not None:
             self.opponents.restart()
         return Transition(self.observe(), reward, terminated, truncated, rows, reached, episodes)
+
+    def _penalise(self, penalties: Penalties, judged: Ended, after: State) -> Ended:
+        """Put those back on the road who have stumbled and may go on."""
+        ended = penalties.judge(judged, after)
+        put = np.flatnonzero(penalties.waiting | (penalties.status == PAUSED))
+        if len(put):
+            self._rules.forgive(put)
+            for sensor in self._inertial.values():
+                sensor.begin(put, self.simulator.state, seed=self._seed)
+        return ended
 
     def observe(self, rows: Array | None = None) -> dict[str, Array]:
         """Return the observations of the given rows (all if None), by name."""
@@ -666,6 +693,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         state = self.simulator.reset(rows, start)
         clock = over if first and self._desynchronize else None
         self._rules.begin(rows, clock=clock)
+        if self.penalties is not None:
+            self.penalties.begin(rows)
         self._reward.begin(rows, state)
         for sensor in self._inertial.values():
             sensor.begin(rows, state, seed=self._seed)

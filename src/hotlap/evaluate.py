@@ -11,10 +11,14 @@ import numpy as np
 
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import resolve
+from hotlap.deepracer.logs import FOLDER
+from hotlap.deepracer.recorder import Episode, Recorder
 from hotlap.env import EnvSettings, VectorEnv, env_settings
 from hotlap.errors import ConfigError, RunError
 from hotlap.inputs import changed_inputs
 from hotlap.limit import Rule, lap_bound
+from hotlap.penalties import PenaltySettings
+from hotlap.runner import note_step
 from hotlap.runs import Run, lap_times
 from hotlap.simulator import State
 from hotlap.tasks.rules import Status
@@ -45,7 +49,7 @@ class Report:
     laps_completed: int
     """Over all trials."""
     completion: float
-    """Fraction of trials that finished every lap without leaving the track."""
+    """Fraction of trials that finished every lap; without penalties, a stumble ends a trial."""
     progress: float
     """Mean fraction of the laps that a trial drove."""
     finished: tuple[bool, ...]
@@ -56,14 +60,20 @@ class Report:
     mean_lap_s: float | None
     """Over all completed laps."""
     off_tracks: int
+    """How often a car left the track, which ends its trial unless there are penalties; and so the
+    next three."""
     crashes: int
-    """Trials that ended at an obstacle or another car."""
+    """How often one ran into an obstacle or another car."""
     immobilized: int
     reversed: int
     timed_out: int
     """Trials that the clock cut off before their last lap was complete."""
     mean_reward: float | None
     """Of an episode, where the reward was computed."""
+    resets: int = 0
+    """How often a car was put back on the road."""
+    penalties_s: float = 0.0
+    """What the cars waited for that, in all; it is part of the lap times."""
     limit_s: float | None = None
     """Flying lap of a point mass with the car's grip and motor, which no driver can beat; None if
     CasADi is not installed, on several tracks, with randomised cars, or where it takes longer than
@@ -76,10 +86,13 @@ class Report:
     """What is wrong if a lap was faster than `limit_s`."""
     traces: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
     """What each trial drove."""
+    episodes: tuple[Episode, ...] = field(default=(), repr=False, compare=False)
+    """The same as DeepRacer logs it, lap by lap; empty if that was not asked for."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the traces, ready for JSON."""
-        return {k: v for k, v in asdict(self).items() if k != "traces"}
+        plain = asdict(replace(self, traces=(), episodes=()))
+        return {k: v for k, v in plain.items() if k not in ("traces", "episodes")}
 
     @property
     def best_trial(self) -> int:
@@ -106,6 +119,8 @@ def evaluate(
     laps: int = 3,
     checkpoint: Literal["best", "last"] = "best",
     randomized: bool = False,
+    recorded: bool | None = False,
+    penalties: PenaltySettings | None = None,
     seed: int = 0,
     threads: int | None = None,
 ) -> Report:
@@ -115,12 +130,16 @@ def evaluate(
         run: the Run or its directory.
         track: name or file of another track, or several with commas between, over which the trials
             take turns; the run's first one if None.
-        trials: from how many starts; 5 if None, or as many as there are tracks. The first is on the
-            start line, at rest; the others are spread over the lap, and a little off the line as
-            `seed` decides.
+        trials: from how many starts; 5 if None, with penalties 1, or as many as there are tracks.
+            The first is on the start line, at rest; the others are spread over the lap, and a
+            little off the line as `seed` decides.
         laps: how many laps each trial is to finish; on an open track it is once to its end.
         checkpoint: which driver of the run.
         randomized: whether each trial has a car and a look of its own, from the run's whole ranges.
+        recorded: whether the report shall hold the episodes as DeepRacer logs them; None: if the
+            run keeps such logs. Their rewards are 0, for the run's reward file is not executed.
+        penalties: what a stumble costs, where trials go on after it as in DeepRacer's evaluations;
+            None: it ends the trial.
         seed: of the starts, cars and looks.
         threads: how many threads the world uses.
 
@@ -135,18 +154,27 @@ def evaluate(
     settings = settings.model_copy(update={"track": course})
     count = len(settings.track_names())
     if trials is None:
-        trials = max(5, count)
+        trials = max(5 if penalties is None else 1, count)
     elif track is not None and trials < count:
         raise ConfigError(f"trials: {count} tracks need as many starts (got {trials})")
     size = (policy.action.kind == "discrete", policy.action.size)
-    env = evaluation_env(settings, trials=trials, laps=laps, randomized=randomized, threads=threads)
+    env = evaluation_env(
+        settings,
+        trials=trials,
+        laps=laps,
+        randomized=randomized,
+        penalties=penalties,
+        threads=threads,
+    )
     if size != (env.actions.discrete, env.actions.size):
         raise RunError(
             f"{opened.path}: the driver answers {policy.action.kind} actions of size "
             f"{policy.action.size}, but config.toml describes {env.actions.size}; "
             "the file was changed after training"
         )
-    report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed)
+    if recorded is None:
+        recorded = (opened.path / FOLDER).is_dir()
+    report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed, recorded=recorded)
     report = replace(report, changed=tuple(changed_inputs(opened, env.settings)))
     return report if randomized else _with_limit(report, env)  # other cars, other limits
 
@@ -179,6 +207,7 @@ def evaluation_env(
     laps: int,
     rewarded: bool = False,
     randomized: bool = False,
+    penalties: PenaltySettings | None = None,
     threads: int | None = None,
 ) -> VectorEnv:
     """Build the environment that evaluates: spread starts at rest, a number of laps.
@@ -205,13 +234,17 @@ def evaluation_env(
     laps = laps if all(course.closed for course in courses) else 1
     longest = max(course.length for course in courses)
     limit = max(30.0, longest * laps * _LAP_SECONDS_PER_METRE)
+    if penalties is not None:
+        limit += penalties.resets * penalties.longest
     changes |= {"rules.laps": laps, "rules.time_limit": limit}
     if settings.rules.off_track == "never":  # a lap beside the road is no clean lap
         changes["rules.off_track"] = "all_wheels"
     changes["opponents.share"] = 0  # alone, but it looks out for others as it learned to
     changes["rules.crash"] = True  # nor is one that pushes others away
     rows = trials * settings.traffic.cars  # each car of a world is a trial
-    return VectorEnv(resolve(EnvSettings, plain, changes), rows, threads=threads)
+    return VectorEnv(
+        resolve(EnvSettings, plain, changes), rows, threads=threads, penalties=penalties
+    )
 
 
 def evaluate_policy(
@@ -221,6 +254,7 @@ def evaluate_policy(
     begin: Callable[[Array | None], None] | None = None,
     seed: int = 0,
     rewarded: bool = False,
+    recorded: bool = False,
 ) -> Report:
     """Drive every row of an evaluation environment through one episode.
 
@@ -233,6 +267,7 @@ def evaluate_policy(
             the start: all of them.
         seed: of the starts.
         rewarded: whether the environment computes the run's own reward.
+        recorded: whether the report shall hold the episodes as DeepRacer logs them.
     """
     rows, laps = env.rows, env.settings.rules.laps
     env.reset(seed=seed)
@@ -245,10 +280,22 @@ def evaluate_policy(
     log: list[tuple[State, Array, Array]] = []
     steps = np.zeros(rows, int)
     first = env.state
+    recorder = Recorder(env.simulator.tracks, np.arange(rows), dt=env.dt, late=env.late)
+    episodes: list[Episode] = []
+    if recorded:
+        recorder.begin(first)
+    stumbles, resets, paid = np.zeros((rows, len(Status)), int), np.zeros(rows, int), np.zeros(rows)
     while running.any():
         action = act(observation)
         command = env.actions.decode(action)
+        before, fines = env.state, env.penalties
+        if fines is not None:  # an episode that ends takes its own along
+            stumbles[running], resets[running] = fines.stumbles[running], fines.resets[running]
+            paid[running] = fines.paid[running]
         step = env.advance(action)
+        if recorded:
+            note_step(recorder, env, before, action, step, rewarded=rewarded)
+            episodes += [one for one in recorder.episodes() if running[one.car]]
         steps[running] += 1
         log.append((env.previous, command.speed, command.steering))
         for k, row in enumerate(step.ended):
@@ -272,6 +319,8 @@ def evaluate_policy(
         times.append(tuple(float(t) for t in lap_times(trace, length))[:laps])
     finished = status == Status.LAP_COMPLETE
     every = [t for trial in times for t in trial]
+    stumbles[np.arange(rows), status] += 1
+    counts = stumbles.sum(axis=0)
     driven = [
         min(1.0, float(trace["travelled"][-1]) / (laps * track.length))
         for trace, track in zip(traces, tracks, strict=True)
@@ -289,13 +338,16 @@ def evaluate_policy(
         lap_times_s=tuple(times),
         best_lap_s=min(every, default=None),
         mean_lap_s=float(np.mean(every)) if every else None,
-        off_tracks=int((status == Status.OFF_TRACK).sum()),
-        crashes=int((status == Status.CRASHED).sum()),
-        immobilized=int((status == Status.IMMOBILIZED).sum()),
-        reversed=int((status == Status.REVERSED).sum()),
-        timed_out=int((status == Status.TIME_UP).sum()),
+        off_tracks=int(counts[Status.OFF_TRACK]),
+        crashes=int(counts[Status.CRASHED]),
+        immobilized=int(counts[Status.IMMOBILIZED]),
+        reversed=int(counts[Status.REVERSED]),
+        timed_out=int(counts[Status.TIME_UP]),
         mean_reward=float(reward.mean()) if rewarded else None,
+        resets=int(resets.sum()),
+        penalties_s=round(float(paid.sum()), 6),
         traces=traces,
+        episodes=tuple(sorted(episodes, key=lambda one: one.car)),
     )
 
 

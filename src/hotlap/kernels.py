@@ -106,6 +106,7 @@ def parts_of(settings: EnvSettings) -> list[str]:
     camera, look, ranges = settings.observation.camera, settings.look, settings.randomize
     shared = settings.shared
     bent = camera.lens != "pinhole" or camera.distortion != (0, 0)
+    logs = getattr(settings, "log", None)  # of a training
     bent |= bool(camera.roll_deg or ranges.mounting.roll_deg or ranges.mounting.distortion)
     wanted = {
         "world": True,
@@ -113,7 +114,7 @@ def parts_of(settings: EnvSettings) -> list[str]:
         "traffic": shared,
         "objects": shared,
         "lidar": "lidar" in seen,
-        "params": isinstance(settings.reward, FileReward),
+        "params": isinstance(settings.reward, FileReward) or bool(logs and logs.deepracer),
         "walls": look.wall_height > 0,
         "floor": not look.plain or bool(ranges.wear or ranges.light or ranges.shade),
         "relief": bool(seen & {"depth", "segmentation"}),

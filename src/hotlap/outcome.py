@@ -20,6 +20,7 @@ from hotlap.population import Population
 from hotlap.runs import Run
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.relief import depth_picture, segmentation_picture
+from hotlap.simtrace import write_evaluation
 from hotlap.track import Track, load_track
 from hotlap.trials import EvaluationSettings
 from hotlap.types import Array
@@ -50,7 +51,9 @@ def write_outcome(run: Run) -> dict[str, Path]:
         trials=asked.trials,
         laps=asked.laps,
         randomized=asked.randomized,
+        recorded=None,
     )
+    write_evaluation(run, report)
     run.write_report(report.as_dict())
     if asked.randomized or len(set(report.tracks)) > 1:
         report = _drive(run)  # pictures show one track, with the nominal car and look

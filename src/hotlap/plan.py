@@ -18,6 +18,7 @@ from hotlap.algorithms.settings import DistillSettings, PPOSettings, check_actio
 from hotlap.config import Settings, read_toml, resolve
 from hotlap.crew import Driver
 from hotlap.deepracer.folder import read_folder
+from hotlap.deepracer.recorder import LogSettings
 from hotlap.env import (
     EnvSettings,
     ObservationSettings,
@@ -49,7 +50,15 @@ __all__ = [
 
 _CHANGEABLE = tuple(
     f"train.{name}"
-    for name in ("seconds", "steps", "episodes", "checkpoint_seconds", "keep", "device")
+    for name in (
+        "seconds",
+        "steps",
+        "episodes",
+        "target_reward",
+        "checkpoint_seconds",
+        "keep",
+        "device",
+    )
 )
 """Settings that leave a continued training what it is."""
 
@@ -66,6 +75,9 @@ class TrainSettings(Settings):
     """Budget in control steps over all cars; 0: no limit."""
     episodes: NonNegativeInt = 0
     """Budget in episodes over all cars; 0: no limit. Whichever limit comes first ends it."""
+    target_reward: float | None = None
+    """Mean reward of the last 100 episodes at which it ends, whatever is left of the budget; None:
+    at no reward."""
     checkpoint_seconds: PositiveFloat = 20.0
     """Time between two checkpoints, besides those of better drivers."""
     keep: PositiveInt = 3
@@ -85,6 +97,8 @@ class TrainConfig(EnvSettings):
     """How long to train."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How to try the driver."""
+    log: LogSettings = LogSettings()
+    """What is logged in DeepRacer's way."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,12 @@ class Plan:
 
     config: TrainConfig
     notes: tuple[str, ...] = ()
+    name: str = ""
+    """What the Run is to be called, if that is said."""
+    weights_from: Path | None = None
+    """The Run whose driver it starts from, if that is said,"""
+    checkpoint: Literal["best", "last"] = "best"
+    """and which of its drivers."""
 
 
 def read_config(
@@ -131,8 +151,14 @@ def _read(source: str | Path | TrainConfig | None, overrides: Mapping[str, Any] 
                 f"{path} is a Run. To continue it: hotlap train --resume {path}; "
                 f"to start anew from its driver: hotlap train --from {path}"
             )
-        plan = read_folder(path, track=(overrides or {}).get("track"))
-        return Plan(resolve(TrainConfig, plan.settings, overrides or {}), tuple(plan.notes))
+        found = read_folder(path, track=(overrides or {}).get("track"))
+        return Plan(
+            resolve(TrainConfig, found.settings, overrides or {}),
+            tuple(found.notes),
+            found.name,
+            found.weights_from,
+            found.checkpoint,
+        )
     return Plan(resolve(TrainConfig, read_toml(path), overrides or {}))
 
 

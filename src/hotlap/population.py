@@ -81,7 +81,9 @@ class Population:
     path: Path
     seeds: tuple[int, ...]
     weights_from: str | None = None
-    """The Run whose driver all start from."""
+    """The Run whose driver all start from,"""
+    checkpoint: str = "best"
+    """and which of its drivers."""
     failures: Mapping[int, str] = field(default_factory=dict)
     """What ended a training that did not come to its end, by seed; of this session."""
 
@@ -92,6 +94,7 @@ class Population:
         config_toml: str,
         seeds: Sequence[int],
         weights_from: str | None = None,
+        checkpoint: str = "best",
     ) -> Self:
         """Make the folder of a new population.
 
@@ -108,8 +111,9 @@ class Population:
             path.mkdir(parents=True, exist_ok=True)
             replace(path / "config.toml", config_toml.encode())
             facts = {"format": FORMAT, "seeds": list(seeds), "weights_from": weights_from}
+            facts |= {"checkpoint": checkpoint}
             replace(path / _FILE, json.dumps(facts).encode())
-        return cls(path, tuple(seeds), weights_from)
+        return cls(path, tuple(seeds), weights_from, checkpoint)
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -130,7 +134,8 @@ class Population:
             raise RunError(f"{path / _FILE} is damaged: write the seeds into it again") from None
         if version > FORMAT:
             raise RunError(f"{path} was made by a newer hotlap: install the newer hotlap")
-        return cls(path, tuple(seeds), found.get("weights_from"))
+        which = str(found.get("checkpoint", "best"))
+        return cls(path, tuple(seeds), found.get("weights_from"), which)
 
     @staticmethod
     def is_at(path: Path | str) -> bool:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from hotlap.courses import COURSES, check, draw, median, side
 from hotlap.errors import TrackError
 from hotlap.formats import MAPS, TABLES, read_map, read_table
+from hotlap.official import official_hint, official_id
 from hotlap.types import Array, Float32, Float64
 
 __all__ = [
@@ -31,10 +32,12 @@ __all__ = [
     "Track",
     "attribution_of",
     "collection_folder",
+    "known_name",
     "load_track",
     "read_track",
     "split_names",
     "track_names",
+    "unknown_track",
     "whole_names",
 ]
 
@@ -466,6 +469,19 @@ def track_names() -> list[str]:
     return [*COURSES, *sorted(path.stem for path in collection_folder().glob("*.npy"))]
 
 
+def known_name(word: str) -> str | None:
+    """Return the name of a track that is there; None where there is none.
+
+    An official track has several: `re:Invent 2018` is `reinvent_base`.
+    """
+    if word in COURSES:
+        return word
+    for name in (word, official_id(word) or ""):
+        if NAME.fullmatch(name) and (collection_folder() / f"{name}.npy").is_file():
+            return name
+    return None
+
+
 def split_names(text: str) -> list[str]:
     """Return the names of single tracks in a list with commas, ranges of seeds written out.
 
@@ -525,19 +541,33 @@ def load_track(name_or_path: str | Path) -> Track:
             )
         return _generated(several[0])
     path = Path(name_or_path)
-    own = collection_folder() / f"{name}.npy"
-    if NAME.fullmatch(name) and own.is_file():
-        return read_track(own, name, attribution_of(own))
+    if known := known_name(name):
+        own = collection_folder() / f"{known}.npy"
+        return read_track(own, known, attribution_of(own))
     if path.suffix in (".npy", *TABLES, *MAPS) or path.name != name or path.exists():
         return read_track(path, path.stem, attribution_of(path))
+    raise TrackError(unknown_track(name))
+
+
+def unknown_track(name: str) -> str:
+    """Say what may be meant by a name that no track has, and where tracks come from."""
     import difflib  # an error may take its time
 
     known = track_names()
+    if official := official_id(name):
+        bases = {re.sub(r"_c?cw$", "", official), re.sub(r"_c?cw$", "", official) + "_ccw"}
+        others = [base for base in known if base in bases]
+        turned = (
+            f". You have {others[0]}, the same course; start.direction=reversed turns it"
+            if others
+            else ""
+        )
+        return f"{official_hint(official)}{turned}."
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"; did you mean {_either(near)}?" if near else "."
     if "=" in name:
         hint = f"; settings of a generated course follow colons: generated:seed=1:{name}."
-    raise TrackError(
+    return (
         f"unknown track {name!r}{hint} "
         f"List all {len(known)} with `hotlap tracks list`, or give the path of a .npy file."
     )

@@ -8,13 +8,15 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from hotlap.config import read_toml, resolve, to_toml
 from hotlap.crew import Driver
 from hotlap.errors import ConfigError, HotlapError, RunError
-from hotlap.files import explained, replace
+from hotlap.files import explained
+from hotlap.files import replace as replace_file
 from hotlap.fleet import train_fleet
 from hotlap.inputs import fingerprints
 from hotlap.kernels import compile_for
@@ -36,7 +38,7 @@ from hotlap.population import Population, read_seeds
 from hotlap.progress import Progress
 from hotlap.runs import Run, default_directory
 from hotlap.threads import available
-from hotlap.training import Training
+from hotlap.training import Training, has_reached
 
 __all__ = ["Stopped", "train"]
 
@@ -59,6 +61,7 @@ def train(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     weights_from: str | Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
     plain: bool = False,
     quiet: bool = True,
     began: float | None = None,
@@ -74,6 +77,7 @@ def train(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     weights_from: str | Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
     plain: bool = False,
     quiet: bool = True,
     began: float | None = None,
@@ -88,6 +92,7 @@ def train(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     weights_from: str | Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
     plain: bool = False,
     quiet: bool = True,
     began: float | None = None,
@@ -102,7 +107,8 @@ def train(
         out: directory of the new Run; the next free one under runs/ if None.
         resume: a Run, or with seeds="all" a population, to continue exactly; only the budget may be
             changed with it.
-        weights_from: a Run whose driver the new one starts from.
+        weights_from: a Run whose driver the new one starts from; a DeepRacer folder may name one.
+        checkpoint: which driver of that Run.
         plain: print plain lines in place of the live display.
         quiet: print nothing.
         began: when `train.seconds` begins to count, by time.perf_counter(); now if None.
@@ -116,15 +122,19 @@ def train(
         Stopped: by Ctrl-C, in the main thread; the Run holds a checkpoint to continue from.
     """
     if seeds is not None:
-        return _train_seeds(source, overrides or {}, seeds, out, resume, weights_from, plain, quiet)
+        teacher = None if weights_from is None else (Path(weights_from), checkpoint)
+        return _train_seeds(source, overrides or {}, seeds, out, resume, teacher, plain, quiet)
     began = time.perf_counter() if began is None else began
     if resume is None:
         if source is None and weights_from is not None:  # what its driver was trained for
             source = Run.open(weights_from).path / "config.toml"
         plan = read_config(source, overrides)
-        plan = Plan(anchored(plan.config), plan.notes)
-        name = plan.config.tracks()[0].name
-        where = Path(out) if out else default_directory(name, plan.config.algorithm.kind)
+        plan = replace(plan, config=anchored(plan.config))
+        if weights_from is None:
+            weights_from, checkpoint = plan.weights_from, plan.checkpoint
+        elif plan.weights_from is not None:
+            plan = _overruled(plan, weights_from)
+        where = _place(out, plan)
     elif source is None and out is None and weights_from is None:
         old = Run.open(resume)
         plan = noticed(old, continued(old, overrides or {}))
@@ -148,7 +158,7 @@ def train(
     else:
         training.take_teacher()
         if weights_from is not None:
-            transfer = training.take_weights(Run.open(weights_from), by_name=plain)
+            transfer = training.take_weights(Run.open(weights_from), checkpoint, by_name=plain)
         inputs = fingerprints(config)
         meta = {"seed": config.seed, "device": training.device, "inputs": inputs}
         run = Run.create(where, to_toml(config), meta)
@@ -156,7 +166,8 @@ def train(
         if resume is not None:
             training.restore(run)
         elif weights_from is not None:
-            run.log_event("weights_from", run=str(weights_from), **transfer.as_dict())
+            facts = {"run": str(weights_from), "checkpoint": checkpoint, **transfer.as_dict()}
+            run.log_event("weights_from", **facts)
         advice = ""
         try:
             training.loop(run)
@@ -183,13 +194,13 @@ def _train_seeds(
     seeds: int | str | Sequence[int],
     out: str | Path | None,
     resume: str | Path | None,
-    weights_from: str | Path | None,
+    teacher: tuple[Path, Literal["best", "last"]] | None,
     plain: bool,
     quiet: bool,
 ) -> Population:
     """Train a population; see `train`. Each of its seeds is a process of its own."""
     if resume is not None:
-        if not (source is None and out is None and weights_from is None and seeds == "all"):
+        if not (source is None and out is None and teacher is None and seeds == "all"):
             raise ConfigError(
                 "--resume continues all seeds as they are and where they are: leave file, folder, "
                 '--out, --from and --seeds away (in Python: seeds="all")'
@@ -204,9 +215,13 @@ def _train_seeds(
                 f"Give them more, such as hotlap train --resume {population.path} {more}"
             )
     else:
-        if source is None and weights_from is not None:
-            source = Run.open(weights_from).path / "config.toml"
+        if source is None and teacher is not None:
+            source = Run.open(teacher[0]).path / "config.toml"
         plan = read_config(source, overrides)
+        if teacher is None and plan.weights_from is not None:
+            teacher = plan.weights_from, plan.checkpoint
+        elif teacher is not None and plan.weights_from is not None:
+            plan = _overruled(plan, teacher[0])
         config = anchored(plan.config)
         chosen = read_seeds(seeds, config.seed)
         config = config.model_copy(update={"seed": chosen[0]})
@@ -216,11 +231,11 @@ def _train_seeds(
                 f"train: without a budget the first {available()} seeds never end, and the others "
                 "never begin; set train.seconds or train.steps"
             )
-        name = config.tracks()[0].name
-        where = Path(out) if out else default_directory(name, config.algorithm.kind)
+        where = _place(out, plan)
         said = [*plan.notes, *check_reward(config)]
-        teacher = None if weights_from is None else str(Run.open(weights_from).path.resolve())
-        population = Population.create(where, to_toml(config), chosen, teacher)
+        driver = None if teacher is None else str(Run.open(teacher[0]).path.resolve())
+        which = "best" if teacher is None else teacher[1]
+        population = Population.create(where, to_toml(config), chosen, driver, which)
         words = {seed: _anew(population, seed) for seed in chosen}
         if not quiet:
             for note in said:
@@ -249,7 +264,28 @@ def _anew(population: Population, seed: int) -> list[str]:
             shutil.rmtree(where)
     words = ["train", str(population.path / "config.toml"), "--seed", str(seed), "--quiet"]
     words += ["--out", str(where)]
-    return [*words, "--from", population.weights_from] if population.weights_from else words
+    if population.weights_from:
+        words += ["--from", population.weights_from, "--checkpoint", population.checkpoint]
+    return words
+
+
+def _place(out: str | Path | None, plan: Plan) -> Path:
+    """Return the directory of a new Run or population: as asked, by its model's name, or free."""
+    if out:
+        return Path(out)
+    if not plan.name:
+        config = plan.config
+        return default_directory(config.tracks()[0].name, config.algorithm.kind)
+    place, number = Path("runs") / plan.name, 1
+    while place.exists():
+        number += 1
+        place = Path("runs") / f"{plan.name}-{number}"
+    return place
+
+
+def _overruled(plan: Plan, given: str | Path) -> Plan:
+    note = f"--from {given} wins over {plan.weights_from}, which the folder names"
+    return replace(plan, notes=(*plan.notes, note))
 
 
 def _continued_seeds(
@@ -262,7 +298,7 @@ def _continued_seeds(
     refuse_changes(changes(before, config), population.path)
     if config != before:
         with explained(file):
-            replace(file, to_toml(config).encode())
+            replace_file(file, to_toml(config).encode())
     runs, words = population.runs(), dict[int, list[str]]()
     for seed in population.seeds:
         if seed not in runs or not runs[seed].checkpoints():
@@ -280,8 +316,8 @@ def _continued_seeds(
 
 
 def _is_spent(run: Run, config: TrainConfig) -> bool:
-    state, budget = run.read_state("last")[0], config.train
-    return any(
+    (state, arrays), budget = run.read_state("last"), config.train
+    return has_reached(arrays["recent"], budget.target_reward) or any(
         limit and state.get(name, 0) >= limit
         for name, limit in (
             ("seconds", budget.seconds),

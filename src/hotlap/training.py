@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from hotlap.algorithms.learner import (
 )
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.replay import Replay
-from hotlap.algorithms.settings import DistillSettings, check_capacity
+from hotlap.algorithms.settings import DistillSettings, PPOSettings, check_capacity
 from hotlap.algorithms.transfer import Transfer
 from hotlap.config import Settings, resolve
 from hotlap.crew import Driver
@@ -40,10 +40,11 @@ from hotlap.plan import TrainConfig, changes, continued
 from hotlap.progress import Progress
 from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run
+from hotlap.simtrace import Simtrace, is_logged
 from hotlap.trials import Trial, Trials
 from hotlap.types import Array
 
-__all__ = ["Training"]
+__all__ = ["Training", "has_reached"]
 
 _RECENT = 100
 """The metrics speak of so many episodes, the last that ended."""
@@ -81,8 +82,10 @@ class Training:
         footprint.check(config.algorithm, specs, names, config.train.cars)
         check_capacity(config.algorithm, self.env.rows)
         self.learner = self._make_learner()
-        self.runner = Runner(self.env, seed=config.seed)
-        self.trials = Trials(config, config.evaluation)
+        self.simtrace = Simtrace(config, self.env) if is_logged(config) else None
+        recorder = None if self.simtrace is None else self.simtrace.recorder
+        self.runner = Runner(self.env, seed=config.seed, recorder=recorder)
+        self.trials = Trials(config, config.evaluation, recorded=recorder is not None)
         self.iteration = self.steps = self.episodes = 0
         self.segments: list[int] = []
         self.written = 0
@@ -122,24 +125,38 @@ class Training:
         """Share of the budget that is spent; whichever limit comes first."""
         return max((spent / limit for spent, limit in self.spent().values()), default=0.0)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent or the goal is reached; after one update at the soonest."""
+        goal = has_reached(self.recent, self.config.train.target_reward)
+        return bool(self.iteration) and (self.share >= 1 or goal)
+
     def phase(self) -> Phase:
         """Return what the learner wants to be collected next."""
         if isinstance(self.learner, Phased):
             return self.learner.phase
-        return Phase("", self.config.algorithm.horizon, self.env.names)
+        algorithm = self.config.algorithm
+        if isinstance(algorithm, PPOSettings) and algorithm.episodes:
+            most = max(1, algorithm.batch_max // self.env.rows)
+            return Phase("", most, self.env.names, episodes=algorithm.episodes)
+        return Phase("", algorithm.horizon, self.env.names)
 
     def loop(self, run: Run) -> None:
         """Train until the budget is spent or somebody asks to stop."""
         self.run = run
         config = self.config
+        if self.simtrace is not None and not run.checkpoints():
+            self.simtrace.open(run)
         last_checkpoint = -math.inf
         with self.progress, _stop_on_signal(self):
-            while (self.share < 1 or not self.iteration) and not self.stopped_by:
+            while not self.stopped_by and not self.is_over:
                 start = time.perf_counter()
                 self._admit_itself()
                 phase = self.phase()
                 self.env.margin = phase.margin
-                batch, episodes = self.runner.collect(self.learner, phase.steps, phase.names)
+                batch, episodes = self.runner.collect(
+                    self.learner, phase.steps, phase.names, phase.episodes
+                )
                 collected = time.perf_counter()
                 try:
                     metrics = self.learner.update(batch, progress=min(1.0, self.share))
@@ -150,6 +167,8 @@ class Training:
                 self.iteration += 1
                 self.steps += batch.reward.size
                 self._count(episodes)
+                if self.simtrace is not None:
+                    self.simtrace.collected(self.iteration, metrics)
 
                 trial = None
                 lapped = self.best_lap is not None
@@ -172,6 +191,13 @@ class Training:
                 if better or tried - last_checkpoint >= config.train.checkpoint_seconds:
                     self._checkpoint(best=better)
                     last_checkpoint = time.perf_counter()
+            if has_reached(self.recent, config.train.target_reward):
+                mean = float(self.recent[:, 0].mean())
+                self.run.log_event("target_reward", steps=self.steps, reward=mean)
+                self.progress.event(
+                    f"the last {_RECENT} episodes have a mean reward of {mean:g}, as "
+                    f"train.target_reward asks, after {self.steps:,} steps"
+                )
             self._checkpoint(best=not self.stopped_by and self._try().best)
 
     def _admit_itself(self) -> None:
@@ -219,6 +245,8 @@ class Training:
         begin = self.learner.begin if isinstance(self.learner, Remembering) else None
         trial = self.trials.run(self.learner.greedy, self.steps, begin, self._announce)
         report = trial.report
+        if self.simtrace is not None:
+            self.simtrace.evaluated(report)
         if trial.best and report.best_lap_s and report.completion == 1:
             self.progress.event(
                 f"best driver so far: mean lap {report.mean_lap_s:.2f} s, "
@@ -258,6 +286,9 @@ class Training:
         packed = {f"learner.{k}": v for k, v in arrays.items()}
         packed |= {f"runner.{k}": v for k, v in self.runner.save().items()}
         packed["recent"] = self.recent
+        if self.simtrace is not None:
+            state["simtrace"] = self.simtrace.checkpoint(self.iteration, self.steps, best=best)
+            packed |= {f"simtrace.{k}": v for k, v in self.simtrace.arrays().items()}
         if self.learner.replay is not None:
             state["replay"], arrays = self._write_replay(self.learner.replay)
             packed |= {f"replay.{k}": v for k, v in arrays.items()}
@@ -317,6 +348,12 @@ class Training:
                     f"{run.path} has spent its budget of {name}={limit:g}. Give it more, such as "
                     f"hotlap train --resume {run.path} {name}={2 * limit:g}"
                 )
+        target = self.config.train.target_reward
+        if has_reached(self.recent, target) and run.is_reported:
+            raise RunError(
+                f"{run.path} has reached its train.target_reward of {target:g}. Ask for more with: "
+                f"hotlap train --resume {run.path} train.target_reward=..."
+            )
         changed = changes(continued(run, {}), self.config)
         run.log_event("resumed", steps=self.steps, settings=changed)
         self.progress.event(f"resumed at {self.steps:,} steps")
@@ -336,6 +373,10 @@ class Training:
             self.iteration, self.steps = state["iteration"], state["steps"]
             self.episodes, self.best_lap = state["episodes"], state["best_lap"]
             self.trials.restore(state)
+            if self.simtrace is not None and "simtrace" in state:
+                self.simtrace.restore(run, state["simtrace"], below(arrays, "simtrace."))
+            elif self.simtrace is not None:  # a run of a version that kept no such logs
+                self.simtrace.open(run)
             return float(state["seconds"])
         except KeyError as error:
             raise RunError(
@@ -369,24 +410,27 @@ class Training:
         self.learner.take_teacher(*policy)
         self.progress.event(f"the driver of {run.path} teaches")
 
-    def take_weights(self, other: Run, *, by_name: bool) -> Transfer:
+    def take_weights(
+        self, other: Run, checkpoint: Literal["best", "last"] = "best", *, by_name: bool
+    ) -> Transfer:
         """Start from another run's driver, with our own step size and with episodes of our own.
 
         Args:
             other: the run.
+            checkpoint: which of its drivers.
             by_name: whether to say of every layer what became of it; else only of those that begin
                 anew.
         """
-        state, arrays = other.read_state("best")
+        state, arrays = other.read_state(checkpoint)
         try:
             learner, own = state["learner"], below(arrays, "learner.")
-            found = self.learner.adopt(learner, own, other.read_policy("best"))
+            found = self.learner.adopt(learner, own, other.read_policy(checkpoint))
         except (RunError, KeyError) as error:
             raise RunError(
                 f"--from {other.path}: {error}; keep the observations, actions and network of its "
                 f"config.toml, or let it teach: algorithm=distill algorithm.teacher={other.path}"
             ) from None
-        self.progress.event(f"starts from the driver of {other.path}: {found.summary}")
+        self.progress.event(f"starts from the {checkpoint} driver of {other.path}: {found.summary}")
         for line in found.table():
             if by_name or "  anew: " in line:
                 self.progress.event(f"  {line}")
@@ -394,6 +438,11 @@ class Training:
         if random:
             self.progress.event(f"  frozen as they were drawn at random: {', '.join(random)}")
         return found
+
+
+def has_reached(recent: Array, target: float | None) -> bool:
+    """Say whether the last 100 episodes, whose rewards come first, reach a mean reward."""
+    return target is not None and len(recent) >= _RECENT and float(recent[:, 0].mean()) >= target
 
 
 @contextmanager

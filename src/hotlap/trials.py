@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from hotlap.config import Settings
+from hotlap.config import Settings, read_toml, resolve
 from hotlap.env import EnvSettings
 from hotlap.evaluate import Report, evaluate_policy, evaluation_env
+from hotlap.penalties import PenaltySettings
+from hotlap.runs import Run
 from hotlap.types import Array
 
-__all__ = ["EvaluationSettings", "Trial", "Trials"]
+__all__ = ["EvaluationSettings", "Trial", "Trials", "penalties_of"]
 
 _CONFIRM = 2
 """A driver that finished every trial is tried again from so many times as many starts."""
@@ -42,6 +44,8 @@ class EvaluationSettings(Settings):
     """What makes a driver the best: completion, then mean lap time; progress; or reward."""
     share: float = Field(0.15, gt=0, le=1)
     """Share of the time that evaluations during training may take."""
+    penalties: PenaltySettings = PenaltySettings()
+    """What a stumble costs in `hotlap evaluate --deepracer`."""
     every: NonNegativeInt = 0
     """Updates between two evaluations; 0: as often as `share` allows."""
 
@@ -60,11 +64,20 @@ class Trial:
 
 
 class Trials:
-    """Tries drivers, and remembers the score of the best. Its owner is the training."""
+    """Tries drivers, and remembers the score of the best. Its owner is the training.
 
-    def __init__(self, settings: EnvSettings, evaluation: EvaluationSettings) -> None:
+    Args:
+        settings: the world and the task.
+        evaluation: how to try.
+        recorded: whether reports shall hold the episodes as DeepRacer logs them, with rewards.
+    """
+
+    def __init__(
+        self, settings: EnvSettings, evaluation: EvaluationSettings, *, recorded: bool = False
+    ) -> None:
         self._settings = evaluation
-        self._rewarded = evaluation.best_by == "reward"
+        self._recorded = recorded
+        self._rewarded = evaluation.best_by == "reward" or recorded
         self._env, self._again = (
             evaluation_env(
                 settings,
@@ -113,7 +126,10 @@ class Trials:
                 time; it is tried from the other starts afterwards.
         """
         rewarded = self._rewarded
-        report, again = evaluate_policy(self._env, act, begin=begin, rewarded=rewarded), None
+        report = evaluate_policy(
+            self._env, act, begin=begin, rewarded=rewarded, recorded=self._recorded
+        )
+        again = None
         score = self._score(report)
         first_clean = report.completion == 1 and not self.clean
         if first_clean:
@@ -153,3 +169,13 @@ class Trials:
         """Continue from what `save` returned."""
         self.best = None if saved["best"] is None else tuple(saved["best"])
         self.clean = saved["clean"]
+
+
+def penalties_of(run: Run) -> PenaltySettings:
+    """Return what a stumble costs in a run's evaluations with penalties.
+
+    Raises:
+        ConfigError: the run's config.toml has something else there.
+    """
+    tree = read_toml(run.path / "config.toml").get("evaluation", {})
+    return resolve(EvaluationSettings, tree).penalties

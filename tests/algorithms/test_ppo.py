@@ -424,3 +424,64 @@ def test_the_huber_loss_is_squared_near_zero_and_linear_far_away():
     # Huber with threshold 1: 0.5 * 0.5^2 = 0.125 near; 3 - 0.5 = 2.5 far
     assert value_error(off, "huber").tolist() == [0.125, 2.5]
     assert value_error(off, "mse").tolist() == [0.25, 9.0]
+
+
+def test_with_epsilon_the_mixture_drives_and_is_what_the_log_probability_is_of():
+    ppo = learner("discrete", epsilon_start=0.6, epsilon_end=0.6)
+    meta, arrays = ppo.save()
+    arrays["actor.head.bias"] = np.array([0.0, 2.0, -1.0], np.float32)
+    ppo.restore(meta, arrays)
+    seen = look(np.random.default_rng(0), 20_000)
+    uniform = np.random.default_rng(1).uniform(size=(20_000, 1))
+
+    action, log_prob = ppo.act(seen, uniform)
+
+    # 0.4 of the policy, 0.6 / 3 = 0.2 for each of three choices
+    mixture = 0.4 * NumpyPolicy(*ppo.policy_state()).probabilities(seen) + 0.2
+    np.testing.assert_allclose(np.exp(log_prob), mixture[np.arange(len(action)), action], rtol=1e-4)
+    # three standard deviations of a share of 20,000: at most 0.0106
+    np.testing.assert_allclose(np.bincount(action) / 20_000, mixture.mean(axis=0), atol=0.011)
+
+
+def test_a_policy_that_stays_has_no_kl_with_epsilon_either():
+    ppo = learner("discrete", epsilon_start=1.0, epsilon_end=0.3, epsilon_steps=300, epochs=1,
+                  learning_rate=1e-12, schedule="constant")  # fmt: skip
+    first = ppo.update(make_batch(ppo, steps=12, rows=16), progress=0)  # 192 transitions
+
+    second = ppo.update(make_batch(ppo, seed=1), progress=0)
+    third = ppo.update(make_batch(ppo, seed=2), progress=0)
+
+    # from 1 it falls by 0.7 in 300: 1 - 0.7 * 192 / 300 = 0.552, then it stays at 0.3
+    assert [m["epsilon"] for m in (first, second, third)] == pytest.approx([1, 0.552, 0.3])
+    for metrics in (first, second, third):
+        assert abs(metrics["kl"]) < 1e-6
+        assert metrics["clip_fraction"] == 0
+
+
+def test_actions_drawn_from_all_alike_still_teach_which_are_better():
+    # the reward is minus the index of the choice, so that the first is the best
+    ppo = learner("discrete", epsilon_start=0.8, epsilon_end=0.8, learning_rate=0.01)
+    seen = look(np.random.default_rng(5), 40)
+
+    for k in range(15):
+        ppo.update(make_batch(ppo, seed=k), progress=0)
+
+    assert NumpyPolicy(*ppo.policy_state()).probabilities(seen)[:, 0].min() > 0.8
+
+
+def test_epsilon_goes_on_where_it_was_saved():
+    settings = {"epsilon_start": 1.0, "epsilon_end": 0.1, "epsilon_steps": 500}
+    ppo, other = (learner("discrete", **settings) for _ in range(2))
+    ppo.update(make_batch(ppo), progress=0)
+
+    other.restore(*ppo.save())
+
+    batch = make_batch(ppo, seed=1)
+    ppo.update(batch, progress=0)
+    other.update(batch, progress=0)
+    assert_same(ppo, other)
+
+
+def test_continuous_actions_have_no_epsilon():
+    with pytest.raises(ConfigError, match=r"algorithm\.epsilon_start and epsilon_end: only discre"):
+        learner("continuous", epsilon_end=0.1)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hotlap.deepracer.reward_file import RewardFile
 from hotlap.errors import ConfigError, RewardError, TrackError
 from hotlap.plan import read_config
 from hotlap.track import load_track
+from hotlap.trials import Trials
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deepracer"
 REWARD = "def reward_function(params):\n    return 1.0\n"
@@ -124,6 +126,7 @@ def test_every_hyperparameter_is_applied_or_said(folder):
                 "term_cond_max_episodes": 500.0,
                 "exploration_type": "e-greedy",
                 "num_episodes_between_training": 20,
+                "term_cond_avg_score": "900",
                 "stack_size": 1,
                 "e_greedy_value": 0.05,
                 "my_own": 1,
@@ -140,13 +143,43 @@ def test_every_hyperparameter_is_applied_or_said(folder):
         "algorithm.entropy": 0.02,
         "algorithm.value_loss": "mse",
         "train.episodes": 500,
+        "train.target_reward": 900,
+        "algorithm.episodes": 20,
+        "algorithm.epsilon_start": 1,
+        "algorithm.epsilon_end": 0.05,
+        "algorithm.epsilon_steps": 10_000,  # what DeepRacer assumes
     }
     assert {k: v for k, v in plan.settings.items() if k in expected} == expected
     assert 'algorithm.schedule = "constant"' in note(plan, "lr")
-    assert "no e-greedy yet" in note(plan, "exploration_type")
-    assert "algorithm.horizon" in note(plan, "num_episodes_between_training")
-    for key in ("stack_size", "e_greedy_value", "my_own"):
+    assert "algorithm.epsilon_end = 0.05" in note(plan, "e-greedy")
+    for key in ("stack_size", "my_own"):
         assert "has no effect" in note(plan, key)
+
+
+def test_without_e_greedy_its_numbers_have_no_effect(folder):
+    numbers = {"exploration_type": "Categorical", "e_greedy_value": 0.1, "epsilon_steps": 100}
+    ranges = {"steering_angle": {"low": -20, "high": 35}, "speed": {"low": 1, "high": 2}}
+
+    plan = read_folder(folder(hyperparameters=numbers))
+    wide = read_folder(
+        folder(
+            hyperparameters=numbers | {"exploration_type": "e-greedy"},
+            model_metadata={"action_space": ranges, "action_space_type": "continuous"},
+        )
+    )
+
+    for found in (plan, wide):
+        assert not [name for name in found.settings if "epsilon" in name]
+        for word in ("e_greedy_value", "epsilon_steps"):
+            assert "has no effect" in note(found, word)
+    assert "action_space has ranges" in note(wide, "exploration_type")
+
+
+def test_the_template_s_average_score_ends_no_training(folder):
+    plan = read_folder(folder(hyperparameters={"term_cond_avg_score": 350.0}))
+
+    assert "train.target_reward" not in plan.settings
+    assert "DeepRacer never acts on it" in note(plan, "term_cond_avg_score")
 
 
 @pytest.mark.parametrize(
@@ -202,11 +235,11 @@ def test_every_line_of_run_env_is_applied_or_said(folder):
         assert note(plan, word)
     for word, why in {
         "DR_WORKERS": "no effect: one process",
-        "DR_TRAIN_RTF": "no effect: it is empty",
-        "DR_LOCAL_S3_MODEL_METADATA_KEY": "no effect: everything stays in files",
+        "DR_TRAIN_RTF": "no effect: empty",
+        "DR_LOCAL_S3_MODEL_METADATA_KEY": "no effect: that file is not in this folder",
         "DR_OA_OBJECT_POSITIONS": "0.23,-1;0.46,1 has no effect: the race is TIME_TRIAL",
         "DR_EVAL_NUMBER_OF_TRIALS": "hotlap evaluate RUN --trials N",
-        "DR_CAR_COLOR": "#ff0000 has no effect",
+        "DR_CAR_COLOR": "it only changes what is displayed",
         "DR_SOMETHING": "it is not known",
     }.items():
         assert why in note(plan, word)
@@ -334,7 +367,7 @@ def test_a_world_beside_the_files_is_used(folder, place):
 
 def test_an_unknown_world_says_how_to_add_it(folder):
     with pytest.raises(
-        TrackError, match=r"'nowhere' is not known here.*hotlap tracks add nowhere.npy"
+        TrackError, match=r"run.env:1: DR_WORLD_NAME: unknown track 'nowhere'.*put nowhere.npy into"
     ):
         read_folder(folder(run="DR_WORLD_NAME=nowhere"))
 
@@ -351,7 +384,7 @@ def test_a_track_asked_for_elsewhere_wins(folder):
     [
         (
             {"run": "DR_RACE_TYPE=HEAD_TO_MODEL"},
-            "run.env: DR_RACE_TYPE: HEAD_TO_MODEL is no race to train for",
+            "run.env:1: DR_RACE_TYPE: HEAD_TO_MODEL is no race to train for",
         ),
         (
             {"run": "DR_RACE_TYPE=HEAD_TO_MODEL"},
@@ -368,7 +401,7 @@ def test_a_track_asked_for_elsewhere_wins(folder):
         ({"hyperparameters": "{"}, "hyperparameters.json:1: not valid JSON"),
         (
             {"hyperparameters": {"lr": 0}},
-            "hyperparameters.json: lr: must be more than 0 to 1 (got 0)",
+            "hyperparameters.json:1: lr: must be more than 0 to 1 (got 0)",
         ),
         ({"hyperparameters": {"lr": None}}, "lr: must be more than 0 to 1 (got null)"),
         ({"hyperparameters": {"batch_size": 0}}, "batch_size: must be 1 to"),
@@ -397,3 +430,24 @@ def test_a_folder_without_a_reward_function(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         read_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"), [("progress", "progress"), ("Reward", "reward"), ("laptime", "lap_time")]
+)
+def test_a_folder_says_what_makes_a_driver_the_best(word, ours, folder):
+    place = folder(run=f"DR_WORLD_NAME=oval\nDR_TRAIN_BEST_MODEL_METRIC={word}\n")
+    evaluation = read_config(place).config.evaluation
+    slow = SimpleNamespace(trials=2, completion=1, progress=1, mean_lap_s=20.0, mean_reward=50.0)
+    fast = SimpleNamespace(trials=2, completion=1, progress=1, mean_lap_s=10.0, mean_reward=20.0)
+    half = SimpleNamespace(trials=2, completion=0, progress=0.5, mean_lap_s=None, mean_reward=90.0)
+    judge = Trials.__new__(Trials)
+    judge._settings = evaluation
+
+    scores = {name: judge._score(one) for name, one in
+              {"slow": slow, "fast": fast, "half": half}.items()}  # fmt: skip
+
+    assert evaluation.best_by == ours
+    best = max(scores, key=lambda name: scores[name])
+    assert best in {"progress": {"slow", "fast"}, "reward": {"half"}, "lap_time": {"fast"}}[ours]
+    assert (scores["slow"] == scores["fast"]) == (ours == "progress")

@@ -1,10 +1,10 @@
 """A race type puts onto the road what DeepRacer's settings say, and every name is answered."""
 
-from pathlib import Path
-
 import pytest
 
 from hotlap.config import resolve
+from hotlap.deepracer.environment import Variable, plain_name
+from hotlap.deepracer.findings import Findings
 from hotlap.deepracer.folder import read_folder
 from hotlap.deepracer.race import read_race
 from hotlap.env import EnvSettings, VectorEnv
@@ -14,12 +14,16 @@ OF_LEARNING = ("train", "algorithm", "evaluation")
 
 
 def race(inner_is_left=True, **given):
-    found = {key: (f"DR_{key}", value) for key, value in given.items()}
-    settings, notes = read_race(Path("run.env"), found, lambda: inner_is_left)
+    found = {
+        plain_name(key): Variable(f"DR_{key}", value, "run.env", f"run.env:1: DR_{key}")
+        for key, value in given.items()
+    }
+    findings = Findings()
+    read_race(found, findings, lambda: inner_is_left)
     assert not found
     for key in given:
-        assert any(f"DR_{key} = " in note for note in notes), key
-    return settings, notes
+        assert any(f"DR_{key} = " in note for note in findings.notes), key
+    return findings.settings, findings.notes
 
 
 def test_alone_nothing_is_on_the_road():

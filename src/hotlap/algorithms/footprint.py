@@ -79,8 +79,10 @@ def footprint(
             "algorithm.minibatch": float(student + labels),
         }
     # what is collected, and the tensors that are made of it
-    batch = cars * settings.horizon
-    parts = {"train.cars times algorithm.horizon": 2.0 * batch * frame}
+    batch, most = cars * settings.horizon, "train.cars times algorithm.horizon"
+    if isinstance(settings, PPOSettings) and settings.episodes:
+        batch, most = max(cars, settings.batch_max), "algorithm.batch_max"
+    parts = {most: 2.0 * batch * frame}
     if isinstance(settings, ReplaySettings):
         rows, copies = settings.minibatch, 4 * AT_ONCE
         parts["algorithm.capacity"] = float(settings.capacity * frame)

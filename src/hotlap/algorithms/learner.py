@@ -132,6 +132,8 @@ class Phase:
     """Share of each half of the road, next to its border, that counts as beside it."""
     ready: bool = True
     """Whether its driver is worth an evaluation."""
+    episodes: int = 0
+    """Episodes of all cars after which it has enough before those steps are over; 0: never."""
 
 
 @runtime_checkable

@@ -52,8 +52,8 @@ class PPO:
         where: where the settings were given, for messages.
 
     Raises:
-        ConfigError: a name is not observed, an image is too small, the deviations cross, or nothing
-            is left to learn.
+        ConfigError: a name is not observed, an image is too small, the deviations cross, continuous
+            actions are to be drawn from all alike, or nothing is left to learn.
     """
 
     replay: None = None
@@ -81,6 +81,11 @@ class PPO:
                 f"{where}.initial_std: must lie between min_std ({settings.min_std}) and "
                 f"max_std ({settings.max_std}) (got {settings.initial_std})"
             )
+        if action.kind != "discrete" and max(settings.epsilon_start, settings.epsilon_end) > 0:
+            raise ConfigError(
+                f"{where}.epsilon_start and epsilon_end: only discrete actions are drawn from all "
+                "alike, and these are continuous, which explore by their deviation; leave both 0"
+            )
         self.settings = settings
         self._action = action
         self._seed = seed
@@ -106,7 +111,7 @@ class PPO:
         self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
         self._actor_adam = Adam([w for k, w in self._learned.items() if k.startswith("actor.")])
         self._critic_adam = Adam([w for k, w in self._learned.items() if k.startswith("critic.")])
-        self._updates = 0
+        self._updates = self._transitions = 0
         self._learning_rate = settings.learning_rate
 
         plans = (self._actor, self._critic)
@@ -156,7 +161,8 @@ class PPO:
             progress: share of the budget that is spent, 0 to 1; the linear schedule reads it.
 
         Returns:
-            Metrics: means over the minibatches, but `learning_rate` and `std` as they are after.
+            Metrics: means over the minibatches, but `learning_rate` and `std` as they are after,
+            and `epsilon` as it was driven with.
 
         Raises:
             SimulationError: rewards are not finite.
@@ -188,7 +194,9 @@ class PPO:
                 if settings.schedule == "kl" and history:
                     self._adapt(metrics["kl"])
                 history.append(metrics)
+        epsilon = self._epsilon
         self._updates += 1
+        self._transitions += batch.reward.size
         found = {name: float(np.mean([m[name] for m in history])) for name in history[0]}
         if not math.isfinite(found["grad_norm"]):
             raise DivergedError(
@@ -200,6 +208,8 @@ class PPO:
         found["learning_rate"] = self._learning_rate
         if self._action.kind == "continuous":
             found["std"] = float(self._weights["actor.log_std"].detach().exp().mean())
+        if epsilon:
+            found["epsilon"] = epsilon
         return found
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -208,6 +218,7 @@ class PPO:
             "format": 1,
             "kind": "ppo",
             "updates": self._updates,
+            "transitions": self._transitions,
             "learning_rate": self._learning_rate,
             "of_learning_rate": self.settings.learning_rate,
             "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
@@ -237,6 +248,7 @@ class PPO:
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         self._scales.restore(arrays)
         self._updates = int(meta["updates"])
+        self._transitions = int(meta.get("transitions", 0))  # version 0.1 lacks it
         self._learning_rate, full = float(meta["learning_rate"]), self.settings.learning_rate
         if (before := meta.get("of_learning_rate", full)) != full:  # it was halved: see training
             self._learning_rate *= full / before
@@ -270,7 +282,8 @@ class PPO:
     def _sample(self, output: Tensor, uniform: Array) -> tuple[Array, Float32]:
         """Return actions and their log-probabilities, decided by uniform numbers."""
         if self._action.kind == "discrete":
-            action = torch.from_numpy(choose(output.cpu().numpy(), uniform)).to(self._device)
+            logits = self._mixed(output).cpu().numpy()
+            action = torch.from_numpy(choose(logits, uniform)).to(self._device)
         else:
             noise = torch.from_numpy(normal_quantile(uniform).astype(np.float32))
             std = self._weights["actor.log_std"].exp()
@@ -397,7 +410,7 @@ class PPO:
     def _log_prob(self, output: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities (B,) and entropies (B,)."""
         if self._action.kind == "discrete":
-            log_prob = torch.log_softmax(output, dim=1)
+            log_prob = torch.log_softmax(self._mixed(output), dim=1)
             entropy = -(log_prob.exp() * log_prob).sum(dim=1)
             return log_prob.gather(1, action[:, None])[:, 0], entropy
         log_std = self._weights["actor.log_std"]
@@ -405,6 +418,24 @@ class PPO:
         constant = 0.5 * math.log(2.0 * math.pi)
         log_prob = (-0.5 * z.square() - log_std - constant).sum(dim=1)
         return log_prob, (log_std + 0.5 + constant).sum().expand(len(output))
+
+    def _mixed(self, logits: Tensor) -> Tensor:
+        """Return the logits of what drives: the policy, or now and then any action.
+
+        The mixture itself is what PPO improves, so that its ratios are of what was driven.
+        """
+        epsilon = self._epsilon
+        if not epsilon:
+            return logits
+        share = epsilon / logits.shape[1]
+        return torch.log((1.0 - epsilon) * torch.softmax(logits, dim=1) + share)
+
+    @property
+    def _epsilon(self) -> float:
+        """The share of random actions, the same from one update to the next."""
+        settings = self.settings
+        share = min(1.0, self._transitions / settings.epsilon_steps)
+        return settings.epsilon_start + share * (settings.epsilon_end - settings.epsilon_start)
 
     def _run(self, network: Literal["actor", "critic"], inputs: Mapping[str, Tensor]) -> Tensor:
         """Run a network without gradients, shard by shard."""

@@ -108,6 +108,13 @@ class PPOSettings(_Freezing):
     horizon: PositiveInt = 16
     """Steps of every car between two updates."""
 
+    episodes: NonNegativeInt = 0
+    """Episodes, of all cars together, that end between two updates, as DeepRacer counts; 0: updates
+    come every `horizon` steps."""
+
+    batch_max: PositiveInt = 10_000
+    """Transitions, of all cars together, after which an update waits for no more `episodes`."""
+
     epochs: PositiveInt = 4
     """How often an update goes through its experience."""
 
@@ -161,6 +168,16 @@ class PPOSettings(_Freezing):
 
     max_std: PositiveFloat = 1.0
     """nor rises above this."""
+
+    epsilon_start: float = Field(0.0, ge=0, le=1)
+    """Share of discrete actions that are drawn from all alike, whatever the policy says, at the
+    start,"""
+
+    epsilon_end: float = Field(0.0, ge=0, le=1)
+    """and from `epsilon_steps` on; between them it falls evenly."""
+
+    epsilon_steps: PositiveInt = 10_000
+    """Transitions, over all cars, until then."""
 
     normalize_observations: bool = True
     """Whether numbers (not images) are brought to mean 0 and deviation 1 as seen so far."""
@@ -538,6 +555,15 @@ class DistillSettings(_Freezing):
 
     finetune_std: PositiveFloat = 0.3
     """Standard deviation of its continuous actions at the start."""
+
+    @model_validator(mode="after")
+    def _by_steps(self) -> Self:
+        if self.practice.episodes:
+            raise ValueError(
+                "practice.episodes: a teacher's updates come every practice.horizon steps; leave "
+                "it at 0"
+            )
+        return self
 
 
 def check_capacity(settings: Settings, rows: int) -> None:

@@ -6,14 +6,14 @@ facts: the fields, what is assumed when one is absent, and which combinations ar
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hotlap.deepracer.documents import Document, brief, near
 from hotlap.errors import ConfigError
 
 __all__ = [
@@ -23,9 +23,7 @@ __all__ = [
     "STEREO_BASELINE",
     "Continuous",
     "Metadata",
-    "brief",
     "number",
-    "read_json",
 ]
 
 CAMERAS = ("observation", "FRONT_FACING_CAMERA", "LEFT_CAMERA", "STEREO_CAMERAS")
@@ -81,8 +79,10 @@ class Metadata:
     version: int = 5
     lidar: tuple[int, int, float] = (8, 8, 2.0)
     """Of `lidar_config`: sectors, values of a sector, range that these divide [m]."""
+    given: tuple[str, ...] = field(default=(), compare=False)
+    """Keys that the file has,"""
     unknown: tuple[str, ...] = ()
-    """Keys of the file that mean nothing."""
+    """and those of them that mean nothing."""
 
     @classmethod
     def read(cls, path: str | Path) -> Metadata:
@@ -94,25 +94,6 @@ class Metadata:
         return _Reader(Path(path)).metadata()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file, or say in one sentence what is wrong with it."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})"
-        ) from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not valid JSON: nested too deeply") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: must hold a JSON object, {{...}}, not {brief(found)}")
-    return found
-
-
 def number(value: object) -> float:
     """Return a number or a numeral as a float, NaN for anything else: DeepRacer takes both."""
     try:
@@ -121,24 +102,20 @@ def number(value: object) -> float:
         return math.nan
 
 
-def brief(value: object) -> str:
-    """Return a value as a message shows it: JSON, not too long."""
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 class _Reader:
     """Checks one file's values; every complaint names the file and the key."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._data = read_json(path)
+        self._document = Document.of_json(path)
+        self._data = self._document.values
 
     def metadata(self) -> Metadata:
         if "action_space" not in self._data:
+            other = near("action_space", sorted(set(self._data) - set(KEYS)))
             self._fail(
                 "action_space",
-                'is missing; give a list of {"steering_angle": degrees, "speed": m/s}, or ranges '
+                f"is missing{other}; "
+                'give a list of {"steering_angle": degrees, "speed": m/s}, or ranges '
                 '{"steering_angle": {"low", "high"}, "speed": {"low", "high"}}',
             )
         sensors = self._sensors()
@@ -149,6 +126,7 @@ class _Reader:
             network=self._one_of("neural_network", NETWORKS, NETWORKS[0]),
             algorithm=self._one_of("training_algorithm", ALGORITHMS, ALGORITHMS[0], fold=True),
             version=self._version(2 if "sensor" in self._data else 1),
+            given=tuple(self._data),
             unknown=tuple(sorted(set(self._data) - set(KEYS))),
         )
 
@@ -187,7 +165,7 @@ class _Reader:
         if not isinstance(owner, dict):
             self._fail(at, f'must be {{"steering_angle": ..., "speed": ...}}, not {brief(owner)}')
         if key not in owner:
-            self._fail(at, f"lacks {key}")
+            self._fail(at, f"lacks {key}; it has {', '.join(owner) or 'nothing'}")
         value = number(owner[key])
         at = f"{at}.{key}"
         if not math.isfinite(value):
@@ -255,10 +233,10 @@ class _Reader:
         return str(word)
 
     def _fail(self, key: str, problem: str) -> NoReturn:
-        raise ConfigError(f"{self._path}: {key}: {problem}")
+        top = re.split(r"[.\[]", key)[0]
+        line = self._document.lines.get(top)
+        raise ConfigError(f"{self._document.path}{f':{line}' if line else ''}: {key}: {problem}")
 
 
 def _near(value: object, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{hint}; choose from {', '.join(known)}"
+    return f"{near(value, known)}; choose from {', '.join(known)}"

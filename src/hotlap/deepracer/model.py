@@ -22,8 +22,9 @@ from typing import Any
 
 from hotlap.algorithms.policy import Plan
 from hotlap.deepracer.checkpoint import read_checkpoint
+from hotlap.deepracer.documents import Document
 from hotlap.deepracer.frozen import read_constants
-from hotlap.deepracer.metadata import Metadata, read_json
+from hotlap.deepracer.metadata import Metadata
 from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array
 
@@ -228,7 +229,7 @@ def _named_checkpoint(place: Path) -> str | None:
     if not there:
         return None
     if (place / "deepracer_checkpoints.json").is_file():
-        said = read_json(place / "deepracer_checkpoints.json")
+        said = Document.of_json(place / "deepracer_checkpoints.json").values
         for which in ("best_checkpoint", "last_checkpoint"):
             entry = said.get(which)
             if isinstance(entry, dict) and entry.get("name") in there:

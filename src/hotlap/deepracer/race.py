@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from hotlap.deepracer.documents import near
+from hotlap.deepracer.environment import Variable
+from hotlap.deepracer.findings import Findings
 from hotlap.deepracer.values import integer, truth, within
 from hotlap.errors import ConfigError
 
-__all__ = ["read_race"]
+__all__ = ["BOTS", "OBSTACLES", "read_race"]
 
 _LANE = 0.5
 """DeepRacer's lanes run in the middle of each half of the road."""
@@ -24,7 +26,7 @@ _BODIES = 32
 """The most obstacles, and bots, that a world holds."""
 
 _METRES = within(0, 1000, open_low=True)
-_OBSTACLES = (
+OBSTACLES = (
     "NUMBER_OF_OBSTACLES",
     "MIN_DISTANCE_BETWEEN_OBSTACLES",
     "RANDOMIZE_OBSTACLE_LOCATIONS",
@@ -32,7 +34,8 @@ _OBSTACLES = (
     "OBSTACLE_TYPE",
     "OBJECT_POSITIONS",
 )
-_BOTS = (
+"""Variables that belong to object avoidance."""
+BOTS = (
     "NUMBER_OF_BOT_CARS",
     "BOT_CAR_SPEED",
     "IS_LANE_CHANGE",
@@ -43,65 +46,57 @@ _BOTS = (
     "RANDOMIZE_BOT_CAR_LOCATIONS",
     "BOT_CAR_PENALTY",
 )
-_TYPES = {"TIME_TRIAL": (), "OBJECT_AVOIDANCE": _OBSTACLES, "HEAD_TO_BOT": _BOTS}
+"""And those of head-to-bot."""
+_TYPES = {"TIME_TRIAL": (), "OBJECT_AVOIDANCE": OBSTACLES, "HEAD_TO_BOT": BOTS}
 
 
 def read_race(
-    path: Path, found: dict[str, tuple[str, str]], inner_is_left: Callable[[], bool]
-) -> tuple[dict[str, Any], list[str]]:
+    found: dict[str, Variable], findings: Findings, inner_is_left: Callable[[], bool]
+) -> None:
     """Read the race type and all that belongs to it, and take them out of `found`.
 
     Args:
-        path: the file, for messages.
-        found: plain key -> (as written, value).
+        found: the variables by their plain names.
+        findings: are added to.
         inner_is_left: tells on which side of the driver the inner border is.
-
-    Returns:
-        Settings by dotted name, and a sentence for everything that was read.
 
     Raises:
         ConfigError: a value is not allowed, or it is a race for evaluations alone.
     """
-    given: dict[str, tuple[str, str]] = {}
-    for key in list(found):
-        plain = key.removeprefix("OA_").removeprefix("H2B_")
-        if plain in (*_OBSTACLES, *_BOTS):
-            given[plain] = found.pop(key)
-    word, text = found.pop("RACE_TYPE", ("RACE_TYPE", ""))
-    race = text.strip().upper() or "TIME_TRIAL"
-    if race not in _TYPES:
+    given = {name: found.pop(name) for name in (*OBSTACLES, *BOTS) if name in found}
+    asked = found.pop("RACE_TYPE", None)
+    race = (asked.text.upper() if asked else "") or "TIME_TRIAL"
+    if asked and race not in _TYPES:
         if race == "HEAD_TO_MODEL":
             why = "two drivers race once they are trained: hotlap race RUN RUN"
         else:
-            why = f"choose from {', '.join(_TYPES)}"
-        raise ConfigError(f"{path}: {word}: {text} is no race to train for; {why}")
-    reading = _Race(path, given, inner_is_left)
+            why = f"choose from {', '.join(_TYPES)}{near(race, _TYPES)}"
+        raise ConfigError(f"{asked.at}: {asked.text} is no race to train for; {why}")
+    reading = _Race(given, inner_is_left)
     if race == "OBJECT_AVOIDANCE":
         reading.obstacles()
     elif race == "HEAD_TO_BOT":
         reading.bots()
-    notes = []
-    if text:
+    findings.settings |= reading.settings
+    if asked and asked.text:
         kinds = [
             f"{name} = {reading.settings[name]}"
             for name in ("traffic.obstacles", "traffic.bots")
             if name in reading.settings
         ]
         what = ", ".join(kinds) or "one car a world, nothing in its way"
-        notes.append(f"{path.name}: {word} = {text}: {what}")
-    for plain, (name, value) in given.items():
-        if plain not in _TYPES[race]:
-            notes.append(f"{path.name}: {name} = {value} has no effect: the race is {race}")
-    return reading.settings, notes + reading.notes
+        findings.note(f"{asked.said}: {what}")
+    for name, variable in given.items():
+        if name not in _TYPES[race]:
+            findings.nothing(variable.said, f"the race is {race}")
+    findings.notes += reading.notes
 
 
 class _Race:
     """Collects settings and notes of one race."""
 
-    def __init__(
-        self, path: Path, given: dict[str, tuple[str, str]], inner_is_left: Callable[[], bool]
-    ) -> None:
-        self._path, self._given, self._inner_is_left = path, given, inner_is_left
+    def __init__(self, given: dict[str, Variable], inner_is_left: Callable[[], bool]) -> None:
+        self._given, self._inner_is_left = given, inner_is_left
         self.settings: dict[str, Any] = {}
         self.notes: list[str] = []
 
@@ -110,7 +105,8 @@ class _Race:
         standing = self._read("IS_OBSTACLE_BOT_CAR", truth, False)
         body = "traffic.bots" if standing else "traffic.obstacles"
         count = self._read("NUMBER_OF_OBSTACLES", _count, 6)
-        if self._given.get("OBJECT_POSITIONS", ("", ""))[1].strip(" ;"):
+        placed = self._given.get("OBJECT_POSITIONS")
+        if placed is not None and placed.text.strip(" ;"):
             positions = self._read("OBJECT_POSITIONS", self._positions, [])
             self.settings[body] = len(positions)
             self._set("traffic.positions", positions, "OBJECT_POSITIONS")
@@ -154,7 +150,7 @@ class _Race:
                 if key in self._given:
                     self._say(key, f"traffic.lane_change = {times}")
         else:
-            for key in _BOTS[2:6]:
+            for key in BOTS[2:6]:
                 if key in self._given:
                     self._say(key, "bots keep their lanes")
         if "BOT_CAR_PENALTY" in self._given:
@@ -163,8 +159,10 @@ class _Race:
             )
 
     def _read(self, key: str, check: Callable[[str, Any], Any], default: Any) -> Any:
-        word, text = self._given.get(key, ("", ""))
-        return check(f"{self._path}: {word}", text) if text.strip() else default
+        variable = self._given.get(key)
+        if variable is None or not variable.text:
+            return default
+        return check(variable.at, variable.text)
 
     def _set(self, name: str, value: Any, key: str) -> None:
         self.settings[name] = value
@@ -172,9 +170,8 @@ class _Race:
             self._say(key, f"{name} = {value}")
 
     def _say(self, key: str, what: str) -> None:
-        word, text = self._given[key]
         link = " " if what.startswith("has no effect") else ": "
-        self.notes.append(f"{self._path.name}: {word} = {text}{link}{what}")
+        self.notes.append(f"{self._given[key].said}{link}{what}")
 
     def _positions(self, at: str, value: Any) -> list[list[float]]:
         """Read `share,lane;share,lane`: lane 1 is the inner one, -1 the outer one."""

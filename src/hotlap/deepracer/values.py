@@ -8,13 +8,15 @@ Raises:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hotlap.deepracer.metadata import brief, number
+from hotlap.deepracer.documents import brief, near
+from hotlap.deepracer.metadata import number
 from hotlap.errors import ConfigError
 
-__all__ = ["choice", "integer", "truth", "within"]
+__all__ = ["choice", "finite", "integer", "truth", "within"]
 
 
 def within(
@@ -32,6 +34,14 @@ def within(
         return given
 
     return check
+
+
+def finite(at: str, value: Any) -> float:
+    """Return any number."""
+    given = number(value)
+    if not math.isfinite(given):
+        raise ConfigError(f"{at}: must be a number (got {brief(value)})")
+    return given
 
 
 def integer(at: str, value: Any) -> int:
@@ -56,7 +66,8 @@ def choice(known: Mapping[str, str]) -> Callable[[str, Any], str]:
     def check(at: str, value: Any) -> str:
         word = str(value).strip().lower()
         if word not in known:
-            raise ConfigError(f"{at}: choose from {', '.join(known)} (got {brief(value)})")
+            guess = near(word, known)
+            raise ConfigError(f"{at}: choose from {', '.join(known)} (got {brief(value)}){guess}")
         return known[word]
 
     return check

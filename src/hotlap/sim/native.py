@@ -267,6 +267,32 @@ class NativeSimulator:
         self._state = self._view()
         return self._state
 
+    def put(self, rows: Array, s: Array, n: Array, travelled: Array) -> None:
+        """Put the cars of the given rows somewhere else on their tracks, at rest; episodes go on.
+
+        Args:
+            rows: (M,) which rows.
+            s: (M,) arc length [m].
+            n: (M,) offset to the left [m].
+            travelled: (M,) what they had travelled before; what lies between is added or taken off.
+        """
+        zero = np.zeros(len(rows), np.float32)
+        track = self._track[rows]
+        spot = Start(track, s.astype(np.float32), n.astype(np.float32), zero, zero, self._seed)
+        self._floats, self._ints = self._floats.copy(), self._ints.copy()
+        moved = spot.s - self._floats[_INDEX["s"], rows]
+        length = np.array([course.length for course in self.tracks], np.float32)[track]
+        closed = np.array([course.closed for course in self.tracks])[track]
+        moved = np.where(closed, (moved + length / 2) % length - length / 2, moved)
+        placed = self._bank.place(spot)
+        placed["travelled"] = (travelled + moved).astype(np.float32)
+        self._floats[:, rows] = np.stack([placed.get(name, placed["zero"]) for name in _FLOATS])
+        self._ints[_INTS.index("wheels_off"), rows] = 0
+        self._ints[_INTS.index("station"), rows] = placed["station"]
+        if self._traffic is not None and self._around is not None:
+            self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
+        self._state = self._view()
+
     def _vary(self, rows: Array, start: Start) -> None:
         """Draw the cars and the looks of new episodes."""
         who = start.seed, self._row[rows], self._episode[rows], start.breadth

@@ -116,6 +116,11 @@ class Rules:
         left = 1.0 if clock is None else 1.0 - clock
         self._deadline[rows] = np.maximum(1, np.ceil(self._steps_max * left))
 
+    def forgive(self, rows: Array) -> None:
+        """Forget how long the given rows have stood still or gone back."""
+        self._still[rows] = 0
+        self._back[rows] = 0
+
     def judge(self, before: State, after: State) -> Ended:
         """Apply every rule to the step from `before` to `after`."""
         rules, around = self.settings, after.around
