@@ -84,9 +84,9 @@ def test_nothing_is_drawn_while_the_teacher_learns(monkeypatch, tmp_path):
 def test_the_road_is_whole_again_for_the_student(monkeypatch, tmp_path):
     margins, collect = [], Runner.collect
 
-    def watched(self, policy, steps, names=None):
+    def watched(self, policy, *how):
         margins.append((policy.phase.name, self.env.margin))
-        return collect(self, policy, steps, names)
+        return collect(self, policy, *how)
 
     monkeypatch.setattr(Runner, "collect", watched)
 
