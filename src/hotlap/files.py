@@ -10,9 +10,10 @@ import contextlib
 import errno
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hotlap.errors import RunError
 
@@ -28,6 +29,7 @@ __all__ = [
     "json_lines",
     "replace",
     "sync",
+    "user_folder",
     "whole",
     "write",
 ]
@@ -158,3 +160,22 @@ def explained(path: Path | str, what: str = "") -> Iterator[None]:
         )
         problem.exit_code = 1
         raise problem from error
+
+
+def user_folder(name: str, kind: Literal["data", "cache"]) -> Path:
+    """Return where files of this user are kept, which need not exist.
+
+    That is in HOTLAP_HOME if it is set, else where the system keeps what was given (`data`), or
+    what can be made again (`cache`).
+    """
+    if home := os.environ.get("HOTLAP_HOME"):
+        return Path(home).expanduser() / name
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / {"data": "Application Support", "cache": "Caches"}[kind]
+    elif kind == "data":
+        base = Path.home() / ".local/share"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "hotlap" / name

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import sys
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from hotlap.courses import COURSES, check, draw, median, side
 from hotlap.errors import TrackError
+from hotlap.files import user_folder
 from hotlap.formats import MAPS, TABLES, read_map, read_table
 from hotlap.official import official_hint, official_id
 from hotlap.types import Array, Float32, Float64
@@ -583,15 +582,7 @@ def _either(words: list[str]) -> str:
 
 def collection_folder() -> Path:
     """Return the folder of the user's own tracks, which need not exist."""
-    if home := os.environ.get("HOTLAP_HOME"):
-        return Path(home).expanduser() / "tracks"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Application Support"
-    else:
-        base = Path.home() / ".local/share"
-    return base / "hotlap" / "tracks"
+    return user_folder("tracks", "data")
 
 
 @lru_cache(maxsize=1024)

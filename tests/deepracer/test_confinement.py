@@ -9,7 +9,6 @@ from hotlap.deepracer.rewards import trial as reward_trial
 from hotlap.deepracer.rewards.confinement import confined
 from hotlap.deepracer.rewards.file import RewardFile
 from hotlap.errors import RewardError
-from hotlap.track import load_track
 
 WRITES = "def reward_function(p):\n    open({path!r}, 'w').write('x')\n    return 1.0\n"
 CALLS_OUT = (
@@ -23,21 +22,6 @@ THREADS = (
     "import threading\ndef reward_function(p):\n    threading.Thread(target=print).start()\n"
     "    return 1.0\n"
 )
-
-
-@pytest.fixture(scope="module")
-def track():
-    return load_track("oval")
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(text: str):
-        path = tmp_path / "reward_function.py"
-        path.write_text(text)
-        return path
-
-    return write
 
 
 def test_a_file_is_not_written(write, tmp_path, track):

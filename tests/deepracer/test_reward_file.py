@@ -10,7 +10,6 @@ import pytest
 from hotlap.deepracer.rewards import file as reward_file
 from hotlap.deepracer.rewards.file import RewardFile
 from hotlap.errors import RewardError
-from hotlap.track import load_track
 
 PARAMS = {
     "all_wheels_on_track": True,
@@ -31,21 +30,6 @@ OLDER = (
     "on_track, x, y, distance_from_center, car_orientation, progress, steps, throttle, steering, "
     "track_width, waypoints, closest_waypoints"
 )
-
-
-@pytest.fixture(scope="module")
-def track():
-    return load_track("oval")
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(text: str, name: str = "reward_function.py"):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
 
 
 def test_the_function_gets_the_params_and_its_globals_last(write):

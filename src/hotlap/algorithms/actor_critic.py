@@ -38,7 +38,7 @@ from hotlap.algorithms.settings import (
     TD3Settings,
     check_actions,
 )
-from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
 from hotlap.draws import generator
 from hotlap.errors import DivergedError
 from hotlap.types import Array, Float32
@@ -455,12 +455,8 @@ class ActorCritic:
         The replay begins empty. Where the whole driver was taken, it drives the `warmup`
         transitions, and explores, instead of driving at random.
         """
-        own, mine, transfer = carry(
-            self.save(), (meta, arrays), weights=self._weights, frozen=self._frozen,
-            description=self.policy_state()[0], driver=driver,
-        )  # fmt: skip
-        self.restore(own, mine)
-        return transfer
+        saved, frozen = (meta, arrays), self._frozen
+        return begin_with(self, saved, weights=self._weights, frozen=frozen, driver=driver)
 
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""

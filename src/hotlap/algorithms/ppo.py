@@ -28,7 +28,7 @@ from hotlap.algorithms.policy import Plan, choose, normal_quantile
 from hotlap.algorithms.returns import gae
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
-from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
 from hotlap.draws import generator
 from hotlap.errors import ConfigError, DivergedError, RunError
 from hotlap.types import Array, Float32
@@ -264,12 +264,8 @@ class PPO:
         self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
     ) -> Transfer:
         """Begin a training of its own with what another one saved; see `Learner.adopt`."""
-        own, mine, transfer = carry(
-            self.save(), (meta, arrays), weights=self._weights, frozen=self._frozen,
-            description=self.policy_state()[0], driver=driver,
-        )  # fmt: skip
-        self.restore(own, mine)
-        return transfer
+        saved, frozen = (meta, arrays), self._frozen
+        return begin_with(self, saved, weights=self._weights, frozen=frozen, driver=driver)
 
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""

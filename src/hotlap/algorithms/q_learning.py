@@ -28,7 +28,7 @@ from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
 from hotlap.algorithms.settings import DQNSettings, PQNSettings, check_actions
-from hotlap.algorithms.transfer import Saved, Transfer, carry, frozen_weights
+from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
 from hotlap.draws import generator
 from hotlap.errors import ConfigError, DivergedError
 from hotlap.types import Array, Float32
@@ -265,12 +265,8 @@ class _QLearner(ABC):
         A replay begins empty. Where the whole driver was taken, it explores as little as at the end
         from the first step on.
         """
-        own, mine, transfer = carry(
-            self.save(), (meta, arrays), weights=self._weights, frozen=self._frozen,
-            description=self.policy_state()[0], driver=driver,
-        )  # fmt: skip
-        self.restore(own, mine)
-        return transfer
+        saved, frozen = (meta, arrays), self._frozen
+        return begin_with(self, saved, weights=self._weights, frozen=frozen, driver=driver)
 
     @abstractmethod
     def _counters(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from hotlap.algorithms.policy import complete
 from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array
 
-__all__ = ["Saved", "Transfer", "carry", "frozen_weights"]
+__all__ = ["Saved", "Transfer", "begin_with", "carry", "frozen_weights"]
 
 Saved: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Array]]
 """A JSON-able dictionary and arrays by name, as `save` and `policy_state` return them."""
@@ -114,6 +114,32 @@ def frozen_weights(
                 f"{', '.join(_layers(map(_bare, sorted(mine))))}"
             )
     return frozenset(found)
+
+
+class _Adopter(Protocol):
+    """What takes weights: a learner."""
+
+    def save(self) -> Saved: ...
+    def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None: ...
+    def policy_state(self) -> Saved: ...
+
+
+def begin_with(
+    learner: _Adopter,
+    saved: Saved,
+    *,
+    weights: Collection[str],
+    frozen: Collection[str],
+    driver: Saved | None,
+) -> Transfer:
+    """Let a learner begin with another's weights; see `carry`."""
+    description = learner.policy_state()[0]
+    own, mine, transfer = carry(
+        learner.save(), saved,
+        weights=weights, frozen=frozen, description=description, driver=driver,
+    )  # fmt: skip
+    learner.restore(own, mine)
+    return transfer
 
 
 def carry(

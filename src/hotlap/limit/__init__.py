@@ -11,8 +11,6 @@ import importlib.util
 import io
 import json
 import math
-import os
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
@@ -22,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from hotlap.clusters import distinct, k_means
 from hotlap.errors import ConfigError, MissingExtraError, SimulationError
-from hotlap.files import replace
+from hotlap.files import replace, user_folder
 from hotlap.limit.corridor import RULES, Gates, Rule, corridor, gates
 from hotlap.limit.point_mass import Line, point_mass
 from hotlap.limit.single_track import Drive, first_guess, single_track
@@ -458,20 +456,7 @@ def _path(track: Track, vehicle: Vehicle, rule: Rule, model: Model) -> Path:
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):  # other code, other answer
         digest.update(file.read_bytes())
-    return _folder() / f"{track.name}-{model}-{digest.hexdigest()[:20]}.npz"
-
-
-def _folder() -> Path:
-    """Return the user's cache directory, which need not exist."""
-    if home := os.environ.get("HOTLAP_HOME"):
-        return Path(home).expanduser() / "limits"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "hotlap" / "limits"
+    return user_folder("limits", "cache") / f"{track.name}-{model}-{digest.hexdigest()[:20]}.npz"
 
 
 def _cached(path: Path) -> Limit | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import re
 import sys
 import types
@@ -28,11 +27,11 @@ from hotlap.deepracer.rewards.translation import (
     PAIRS,
     Translation,
 )
-from hotlap.files import replace
+from hotlap.files import replace, user_folder
 from hotlap.threads import spread
 from hotlap.types import Array, Float64
 
-__all__ = ["Compiled", "cache_folder"]
+__all__ = ["Compiled"]
 
 BLOCK = 256
 """Cars a thread takes at least."""
@@ -189,7 +188,7 @@ def _load(text: str) -> Any:
     known = sys.modules.get(name)
     if known is not None:
         return known.drive
-    path = cache_folder() / f"{name}.py"
+    path = user_folder("rewards", "cache") / f"{name}.py"
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,16 +203,3 @@ def _load(text: str) -> Any:
         exec(text.replace(", cache=True", ""), module.__dict__)
     sys.modules[name] = module
     return module.drive
-
-
-def cache_folder() -> Path:
-    """Return where compiled rewards are kept, which need not exist."""
-    if home := os.environ.get("HOTLAP_HOME"):
-        return Path(home).expanduser() / "rewards"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "hotlap" / "rewards"
