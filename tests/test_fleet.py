@@ -310,7 +310,9 @@ def test_all_failing_is_an_error(tmp_path, monkeypatch):
     module = importlib.import_module("hotlap.train")
 
     def fail(population, words, **named):
-        return Population(population.path, population.seeds, None, dict.fromkeys(words, "no.")), 0
+        return Population(
+            population.path, population.seeds, failures=dict.fromkeys(words, "no.")
+        ), 0
 
     monkeypatch.setattr(module, "train_fleet", fail)
     with pytest.raises(RunError, match=r"every seed failed\. no\.") as told:
