@@ -235,7 +235,7 @@ def test_every_module_with_kernels_belongs_to_a_part():
     compiled = {
         ".".join(file.relative_to(package).with_suffix("").parts)
         for file in package.rglob("*.py")
-        if "cache=True" in file.read_text()
+        if "njit(cache=True" in file.read_text()
     }
 
     assert compiled == {name for part in kernels.PARTS.values() for name in part.modules}

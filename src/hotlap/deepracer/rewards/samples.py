@@ -39,7 +39,7 @@ def sample_columns(
     turned = np.where(rows % 7 == 6, math.pi, 1.0 * draws[2] - 0.5)
     poses[:, 2] = (poses[:, 2] + turned + math.pi) % (2 * math.pi) - math.pi
     values: dict[str, Any] = {name: np.zeros(states) for name in ROW_FIELDS}
-    x, y, yaw = poses.T.astype(np.float32)
+    x, y, yaw = poses.T.astype(np.float32, order="C")
     values |= {"x": x, "y": y, "yaw": yaw, "track": course.astype(np.int32)}
     if obstacles + cars:
         values["around"] = _objects(track, obstacles, cars, states)
