@@ -346,7 +346,7 @@ def recorded(tmp_path):
 
     def build(timing="deepracer", **given):
         return settings(
-            reward={"kind": "file", "path": str(path), "timing": timing},
+            reward={"kind": "file", "path": str(path), "timing": timing, "allow": ["write"]},
             actions={"kind": "list", "list": [[0, 1.0], [10, 2.0], [-20, 0.5], [0, 4.0]]},
             start__kind="line",
             **given,
