@@ -248,3 +248,23 @@ def test_a_learner_learns_with_robotini_s_layers(kind):
     after = ours.save()[1]
     for name in ("critic.seen0.weight", "critic.action0.weight", "critic.layer0.weight"):
         assert not np.array_equal(before[name], after[name])
+
+
+def test_first_weights_do_not_tell_how_many_threads_there_are():
+    seen = {"state": ObservationSpec((300,), "float32", 1.0)}
+    plan = make_plan(NetworkSettings(mlp=[512, 512]), seen, ("state",), 2)
+    threads = torch.get_num_threads()
+
+    def drawn(count):
+        torch.set_num_threads(count)
+        found = initial_weights(plan, 1.0, np.random.default_rng(0))
+        assert torch.get_num_threads() == count
+        return found
+
+    try:
+        one, three = drawn(1), drawn(3)
+    finally:
+        torch.set_num_threads(threads)
+
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, three[name])

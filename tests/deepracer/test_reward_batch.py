@@ -186,8 +186,7 @@ def test_memory_that_calls_keep_is_counted(make, states, monkeypatch):
         pytest.skip("memory is counted on Linux")
     monkeypatch.setattr(confinement, "CALL_MEMORY", 2**26)
     batch = make(
-        "kept = []\n\n\ndef reward_function(p):\n    kept.append(bytearray(2**18))\n"
-        "    return 1.0\n",
+        "kept = []\n\n\ndef reward_function(p):\n    kept.append(b'1' * 2**18)\n    return 1.0\n",
         compiled=False,
     )
 

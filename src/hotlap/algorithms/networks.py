@@ -203,10 +203,20 @@ def initial_weights(plan: Plan, gain: float, rng: np.random.Generator) -> dict[s
     bias of 1 (Jozefowicz, Zaremba and Sutskever 2015).
 
     NumPy draws them, so that torch's global stream is left alone. Torch decomposes them: NumPy's
-    QR spins on all cores, ten times slower when another process runs.
+    QR spins on all cores, ten times slower when another process runs. It does so on one thread, for
+    the last bits would tell how many there are.
 
     Source: Saxe, McClelland and Ganguli 2014, arXiv:1312.6120.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _drawn(plan, gain, rng)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _drawn(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:
     found = {}
     for name, shape in plan.shapes().items():
         if not name.endswith(".weight"):
