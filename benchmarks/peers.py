@@ -105,10 +105,11 @@ class Copies(VecEnv):
         return [getattr(self._env, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        raise NotImplementedError
+        setattr(self._env, attr_name, value)  # all rows have it in common
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **named: Any) -> Any:
-        raise NotImplementedError
+        found = getattr(self._env, method_name)(*args, **named)
+        return [found] * len(list(self._get_indices(indices)))
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         return [False] * self.num_envs

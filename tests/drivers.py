@@ -20,6 +20,20 @@ from hotlap.runs import Run
 N, SIN_HEADING, CURVATURE = 5, 6, 10  # of the state observation
 HALF = np.radians(30)  # of the steering range
 
+LOGGED = {
+    "actions.kind": "list",
+    "actions.list": [[-30.0, 1.0], [0.0, 1.0], [30.0, 1.0]],
+    "algorithm.network.mlp": [8],
+    "rules.laps": 1,
+    "train.cars": 4,
+    "train.seconds": 0,
+    "train.steps": 1600,
+    "evaluation.trials": 2,
+    "evaluation.laps": 1,
+    "log.episodes": 5,
+}
+"""A short training whose logs have several iterations."""
+
 
 def follower(speed, *, lane=0.0, settings=None):
     """Return description and arrays of a driver that follows a line beside the centre.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from drivers import LOGGED
 from foreign import python_of
 from hotlap.evaluate import evaluate
 from hotlap.penalties import PenaltySettings
@@ -67,20 +68,7 @@ found["console_world"] = log.agent_and_network()
 print("FOUND" + json.dumps(found, default=float))
 """
 
-SETTINGS = {
-    "actions.kind": "list",
-    "actions.list": [[-30.0, 1.0], [0.0, 1.0], [30.0, 1.0]],
-    "algorithm.network.mlp": [8],
-    "rules.laps": 1,
-    "train.cars": 4,
-    "train.seconds": 0,
-    "train.steps": 1600,
-    "evaluation.every": 10,
-    "evaluation.trials": 2,
-    "evaluation.laps": 1,
-    "log.deepracer": True,
-    "log.episodes": 5,
-}
+SETTINGS = LOGGED | {"evaluation.every": 10, "log.deepracer": True}
 
 
 @pytest.fixture(scope="module", params=["oval", "oval,reinvent_like"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drivers import LOGGED
 from hotlap.config import resolve
 from hotlap.deepracer.logs import COLUMNS
 from hotlap.errors import ConfigError, RunError
@@ -21,21 +22,7 @@ from hotlap.simtrace import write_evaluation
 module = importlib.import_module("hotlap.train")  # `hotlap.train` itself is the verb
 train = module.train
 
-TINY = {
-    "track": "oval",
-    "actions.kind": "list",
-    "actions.list": [[-30.0, 1.0], [0.0, 1.0], [30.0, 1.0]],
-    "algorithm.network.mlp": [8],
-    "rules.laps": 1,
-    "train.cars": 4,
-    "train.seconds": 0,
-    "train.steps": 1600,
-    "evaluation.every": 20,
-    "evaluation.trials": 2,
-    "evaluation.laps": 1,
-    "log.episodes": 5,
-    "log.cars": 3,
-}
+TINY = LOGGED | {"track": "oval", "evaluation.every": 20, "log.cars": 3}
 REWARD = "def reward_function(params):\n    return params['progress'] / params['steps']\n"
 
 

@@ -18,15 +18,9 @@ import numpy as np
 
 from hotlap.deepracer.params import Columns, Params
 from hotlap.deepracer.rewards import exact
+from hotlap.deepracer.rewards.keys import BOOLS, FLOATS, LISTS, PAIRS
 from hotlap.deepracer.rewards.kinds import is_number
-from hotlap.deepracer.rewards.translation import (
-    BOOLS,
-    CODES,
-    FLOATS,
-    LISTS,
-    PAIRS,
-    Translation,
-)
+from hotlap.deepracer.rewards.translation import CODES, Translation
 from hotlap.files import replace, user_folder
 from hotlap.threads import spread
 from hotlap.types import Array, Float64

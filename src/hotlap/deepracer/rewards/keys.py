@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["KEYS", "POSITIONAL"]
+__all__ = ["BOOLS", "FLOATS", "KEYS", "LISTS", "PAIRS", "POSITIONAL"]
 
-KEYS = (
-    "all_wheels_on_track",
-    "closest_objects",
-    "closest_waypoints",
+FLOATS = [
     "distance_from_center",
     "heading",
-    "is_crashed",
-    "is_left_of_center",
-    "is_offtrack",
-    "is_reversed",
-    "object_in_camera",
-    "objects_distance",
-    "objects_distance_from_center",
-    "objects_heading",
-    "objects_left_of_center",
-    "objects_location",
-    "objects_speed",
     "progress",
     "projection_distance",
     "sim_time",
@@ -29,10 +15,31 @@ KEYS = (
     "steps",
     "track_length",
     "track_width",
-    "waypoints",
     "x",
     "y",
-)
+]
+"""Keys that hold one number."""
+BOOLS = [
+    "all_wheels_on_track",
+    "is_crashed",
+    "is_left_of_center",
+    "is_offtrack",
+    "is_reversed",
+    "object_in_camera",
+]
+"""Keys that hold True or False."""
+PAIRS = ("closest_waypoints", "closest_objects")
+"""Keys that hold two indices."""
+LISTS = {
+    "objects_distance": "f",
+    "objects_distance_from_center": "f",
+    "objects_heading": "f",
+    "objects_left_of_center": "b",
+    "objects_location": ("k", "f", "f"),
+    "objects_speed": "f",
+}
+"""Keys that hold a list, and the kind of what is in it; see `kinds`."""
+KEYS = tuple(sorted([*FLOATS, *BOOLS, *PAIRS, *LISTS, "waypoints"]))
 """Every key that a reward function may read."""
 
 POSITIONAL = (

@@ -22,6 +22,7 @@ import numpy as np
 from hotlap.deepracer.rewards import exact
 from hotlap.deepracer.rewards.calls import Calls
 from hotlap.deepracer.rewards.expressions import Code, Expressions, Unknown
+from hotlap.deepracer.rewards.keys import BOOLS, FLOATS, LISTS, PAIRS
 from hotlap.deepracer.rewards.kinds import (
     Kind,
     Refused,
@@ -40,37 +41,6 @@ __all__ = ["CODES", "Translation", "translate"]
 CODES = {"n": 0, "b": 1, "i": 2, "f": 3}
 """What stands beside a number that is kept from call to call: which type Python gave it."""
 
-FLOATS = [
-    "distance_from_center",
-    "heading",
-    "progress",
-    "projection_distance",
-    "sim_time",
-    "speed",
-    "steering_angle",
-    "steps",
-    "track_length",
-    "track_width",
-    "x",
-    "y",
-]
-BOOLS = [
-    "all_wheels_on_track",
-    "is_crashed",
-    "is_left_of_center",
-    "is_offtrack",
-    "is_reversed",
-    "object_in_camera",
-]
-PAIRS = ("closest_waypoints", "closest_objects")
-LISTS = {
-    "objects_distance": "f",
-    "objects_distance_from_center": "f",
-    "objects_heading": "f",
-    "objects_left_of_center": "b",
-    "objects_location": ("k", "f", "f"),
-    "objects_speed": "f",
-}
 PARAM_KINDS: dict[str, Kind] = (
     dict.fromkeys(FLOATS, "f")
     | dict.fromkeys(BOOLS, "b")
