@@ -66,7 +66,8 @@ lock: install ## resolve the lock file anew
 	echo "torch==2.13.0" > $(VENV)/constraints.txt
 	$(BIN)/pip-compile --quiet --strip-extras --no-emit-options --no-header --no-annotate \
 	    --constraint $(VENV)/constraints.txt --output-file requirements.lock \
-	    --extra train --extra video --extra limit --extra export --extra dev --extra docs pyproject.toml
+	    --extra train --extra video --extra limit --extra export --extra distributed --extra storage \
+	    --extra dev --extra docs pyproject.toml
 	sed -i 's/+cpu$$//' requirements.lock
 
 clean: ## remove what is built
