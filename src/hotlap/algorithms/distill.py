@@ -18,6 +18,7 @@ import numpy as np
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.experience import match
 from hotlap.algorithms.learner import Phase
+from hotlap.algorithms.peers import Peers
 from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
 from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.settings import DistillSettings
@@ -137,6 +138,13 @@ class Distill:
         self._practised = self._acts = self._frames = 0
         self._drove: Array | None = None
         self._calm = 0
+
+    def join(self, peers: Peers) -> None:
+        """Refuse: the frames that a student learns from are kept in one place."""
+        raise ConfigError(
+            "distributed.share: algorithm distill learns from frames in one place; choose "
+            "distributed.share=experience"
+        )
 
     @property
     def phase(self) -> Phase:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 from pydantic import Field
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.peers import Peers
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
@@ -83,6 +84,15 @@ class Learner(Protocol):
         Raises:
             SimulationError: rewards are not finite.
             DivergedError: gradients are not finite; this learner is of no use any more.
+        """
+
+    def join(self, peers: Peers) -> None:
+        """Learn together with others from now on, from rows that are part of all.
+
+        Each has the same weights and counters; all call `update` as often, each with its own batch.
+
+        Raises:
+            ConfigError: this algorithm cannot.
         """
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
