@@ -170,6 +170,27 @@ class ActorCritic:
         self._peers = self._experience.peers = peers
 
     @property
+    def scales(self) -> Scales:
+        """The running scales of what it sees and of its rewards."""
+        return self._scales
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what its gradient steps move, by name."""
+        found = {k: w for part in self._learned.values() for k, w in part.items()}
+        if self._log_temperature is not None:
+            found["log_temperature"] = self._log_temperature
+        return found
+
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts."""
+        return {**self._experience.save(), "adopted": self._adopted}
+
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
+        self._experience.restore(counted)
+        self._adopted = bool(counted["adopted"])
+
+    @property
     def replay(self) -> Replay:
         """What it remembers, which a training keeps apart from its checkpoints."""
         return self._experience.replay
@@ -439,9 +460,8 @@ class ActorCritic:
             "format": 1,
             "kind": self.settings.kind,
             "adam_steps": {part: adam.steps for part, adam in self._adams.items()},
-            "adopted": self._adopted,
             "plans": {"critic": self._judges().model_dump(mode="json")},
-            **self._experience.save(),
+            **self.counters(),
         }
         arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
         arrays |= {**self._scales.save(), "walk": self._walk.copy()}
@@ -458,9 +478,8 @@ class ActorCritic:
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         self._scales.restore(arrays)
-        self._experience.restore(meta)
+        self.count(meta)
         self._walk = np.array(arrays["walk"])
-        self._adopted = bool(meta["adopted"])
         for part, adam in self._adams.items():
             adam.steps = int(meta["adam_steps"][part])
 

@@ -18,7 +18,7 @@ from hotlap.algorithms.replay import Replay, Windows
 from hotlap.algorithms.settings import PPOSettings, PQNSettings, ReplaySettings
 from hotlap.draws import generator
 from hotlap.errors import RunError, SimulationError
-from hotlap.types import Array
+from hotlap.types import Array, Float64
 
 __all__ = ["Experience", "Minibatch", "Scales", "match"]
 
@@ -98,6 +98,23 @@ class Scales:
             if self._settings.normalize_rewards:
                 self._returns.merge(next(columns))
         return count
+
+    def since(self, before: Mapping[str, Array]) -> dict[str, Float64]:
+        """Return the `moments` of what was taken in since `save` returned `before`, by name."""
+        found = {"reward": self._returns.statistics.since(below(before, "reward."))}
+        for name, normalizer in self.normalizers.items():
+            found[name] = normalizer.since(below(before, f"normalizer.{name}."))
+        return found
+
+    def become(self, before: Mapping[str, Array], parts: Sequence[Mapping[str, Float64]]) -> None:
+        """Be what `save` returned, and what others have taken in since; our own cars drive on."""
+        self._returns.statistics.restore(below(before, "reward."))
+        for name, normalizer in self.normalizers.items():
+            normalizer.restore(below(before, f"normalizer.{name}."))
+        for part in parts:
+            self._returns.merge(part["reward"])
+            for name, normalizer in self.normalizers.items():
+                normalizer.merge(part[name])
 
     @property
     def reward(self) -> float:

@@ -57,6 +57,18 @@ class RunningNormalizer:
         self._squares = self._squares + squares + delta**2 * (self._count * count / total)
         self._count = total
 
+    def since(self, before: Mapping[str, Array]) -> Float64:
+        """Return the `moments` of the rows that were taken in since `save` returned `before`."""
+        first, count = float(before["count"]), self._count - float(before["count"])
+        found = np.zeros((3, len(self._mean)))
+        if count:
+            # Chan's merge, solved for the part that came later
+            mean = (self._count * self._mean - first * before["mean"]) / count
+            apart = (mean - before["mean"]) ** 2 * (first * count / self._count)
+            squares = np.maximum(self._squares - before["squares"] - apart, 0.0)
+            found[:] = np.stack([np.full_like(mean, count), mean, squares])
+        return found
+
     @property
     def mean(self) -> Float32:
         """(O,) mean; zero before anything was seen."""
@@ -96,7 +108,8 @@ class ReturnScaler:
     def __init__(self, gamma: float) -> None:
         self._gamma = gamma
         self._return: Float64 = np.zeros(0)
-        self._statistics = RunningNormalizer(1)
+        self.statistics = RunningNormalizer(1)
+        """Of the returns."""
 
     def follow(self, reward_TN: Float32, ended_TN: Array) -> Float64:
         """Return the `moments` of the returns that the rewards of N rows led to.
@@ -113,7 +126,7 @@ class ReturnScaler:
 
     def merge(self, moments_31: Float64) -> None:
         """Take in returns by their moments."""
-        self._statistics.merge(moments_31)
+        self.statistics.merge(moments_31)
 
     def update(self, reward_TN: Float32, ended_TN: Array) -> None:
         """Take in the rewards of N rows."""
@@ -122,13 +135,13 @@ class ReturnScaler:
     @property
     def scale(self) -> float:
         """What rewards are divided by; one while all returns were equal."""
-        return float(self._statistics.std[0])
+        return float(self.statistics.std[0])
 
     def save(self) -> dict[str, Array]:
         """Return everything it knows as arrays."""
-        return {"return": self._return, **self._statistics.save()}
+        return {"return": self._return, **self.statistics.save()}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Continue from what `save` returned."""
         self._return = np.array(arrays["return"], np.float64)
-        self._statistics.restore(arrays)
+        self.statistics.restore(arrays)

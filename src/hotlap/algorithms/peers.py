@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hotlap.types import Array, Float32
 
-Numbers = TypeVar("Numbers", bound=Array)
-
 __all__ = ["ALONE", "Layout", "Peers", "summed"]
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 class Peers:
@@ -32,7 +33,7 @@ class Peers:
     def __init__(self, first: int = 0, total: int | None = None) -> None:
         self.first, self.total = first, total
 
-    def spread(self, whole: Numbers, rows: int) -> Numbers:
+    def spread(self, whole: npt.NDArray[Number], rows: int) -> npt.NDArray[Number]:
         """Return our part of what has a number for each row of all, given how many are ours."""
         return whole[self.first : self.first + rows]
 

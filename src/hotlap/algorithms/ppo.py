@@ -132,6 +132,24 @@ class PPO:
         """Learn together with others from now on; see `Learner.join`."""
         self._peers = peers
 
+    @property
+    def scales(self) -> Scales:
+        """The running scales of what it sees and of its rewards."""
+        return self._scales
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what its gradient steps move, by name."""
+        return dict(self._learned)
+
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts."""
+        return {"updates": self._updates, "transitions": self._transitions}
+
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
+        self._updates = int(counted["updates"])
+        self._transitions = int(counted.get("transitions", 0))  # version 0.1 lacks it
+
     def act(
         self, observation: Mapping[str, Array], uniform: Array, fresh: Array | None = None
     ) -> tuple[Array, Float32]:
@@ -231,8 +249,7 @@ class PPO:
         meta = {
             "format": 1,
             "kind": "ppo",
-            "updates": self._updates,
-            "transitions": self._transitions,
+            **self.counters(),
             "learning_rate": self._learning_rate,
             "of_learning_rate": self.settings.learning_rate,
             "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
@@ -261,8 +278,7 @@ class PPO:
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         self._scales.restore(arrays)
-        self._updates = int(meta["updates"])
-        self._transitions = int(meta.get("transitions", 0))  # version 0.1 lacks it
+        self.count(meta)
         self._learning_rate, full = float(meta["learning_rate"]), self.settings.learning_rate
         if (before := meta.get("of_learning_rate", full)) != full:  # it was halved: see training
             self._learning_rate *= full / before

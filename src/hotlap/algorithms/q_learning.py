@@ -219,6 +219,15 @@ class _QLearner(ABC):
         """Learn together with others from now on; see `Learner.join`."""
         self._peers = peers
 
+    @property
+    def scales(self) -> Scales:
+        """The running scales of what it sees and of its rewards."""
+        return self._scales
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what its gradient steps move, by name."""
+        return dict(self._learned)
+
     def greedy(self, observation: Mapping[str, Array]) -> Array:
         """Return the best choice for N rows: (N,) int64."""
         return np.asarray(self.worth(observation).argmax(axis=1))
@@ -258,7 +267,7 @@ class _QLearner(ABC):
         """Return all of itself but a replay: a JSON-able dictionary, and arrays by name."""
         meta = {"format": 1, "kind": self._kind, "adam_steps": self._adam.steps}
         arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
-        return meta | self._counters(), arrays | self._scales.save()
+        return meta | self.counters(), arrays | self._scales.save()
 
     def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue exactly from what `save` returned, given the same settings and shapes.
@@ -272,7 +281,7 @@ class _QLearner(ABC):
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         self._scales.restore(arrays)
         self._adam.steps = int(meta["adam_steps"])
-        self._count(meta)
+        self.count(meta)
 
     def adopt(
         self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
@@ -286,12 +295,12 @@ class _QLearner(ABC):
         return begin_with(self, saved, weights=self._weights, frozen=frozen, driver=driver)
 
     @abstractmethod
-    def _counters(self) -> dict[str, Any]:
+    def counters(self) -> dict[str, Any]:
         """Return what it counts, beside weights and optimiser."""
 
     @abstractmethod
-    def _count(self, meta: Mapping[str, Any]) -> None:
-        """Go on counting from what `_counters` returned."""
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
 
 
 class DQN(_QLearner):
@@ -439,12 +448,14 @@ class DQN(_QLearner):
     def _tensors(self) -> dict[str, Tensor]:
         return super()._tensors() | {f"target.{k}": v for k, v in self._targets.items()}
 
-    def _counters(self) -> dict[str, Any]:
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts."""
         return {**self._experience.save(), "adopted": self._adopted}
 
-    def _count(self, meta: Mapping[str, Any]) -> None:
-        self._experience.restore(meta)
-        self._adopted = bool(meta["adopted"])
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
+        self._experience.restore(counted)
+        self._adopted = bool(counted["adopted"])
 
 
 class PQN(_QLearner):
@@ -562,10 +573,12 @@ class PQN(_QLearner):
             lam=self.settings.lam,
         )
 
-    def _counters(self) -> dict[str, Any]:
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts."""
         found = {"transitions": self._transitions, "updates": self._updates}
         return found | {"adopted": self._adopted}
 
-    def _count(self, meta: Mapping[str, Any]) -> None:
-        self._transitions, self._updates = int(meta["transitions"]), int(meta["updates"])
-        self._adopted = bool(meta["adopted"])
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
+        self._transitions, self._updates = int(counted["transitions"]), int(counted["updates"])
+        self._adopted = bool(counted["adopted"])
