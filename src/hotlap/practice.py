@@ -25,7 +25,16 @@ from hotlap.runs import Run
 from hotlap.simtrace import Simtrace, is_logged
 from hotlap.types import Array
 
-__all__ = ["Kept", "Practice", "Practising", "Round", "admit_itself", "learner_for", "next_phase"]
+__all__ = [
+    "Kept",
+    "Memory",
+    "Practice",
+    "Practising",
+    "Round",
+    "admit_itself",
+    "learner_for",
+    "next_phase",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +144,7 @@ class Practice:
         self.simtrace = Simtrace(config, self.env) if is_logged(config) else None
         recorder = None if self.simtrace is None else self.simtrace.recorder
         self.runner = Runner(self.env, seed=config.seed, recorder=recorder)
-        self._segments: list[int] = []
-        self._written = 0
+        self._memory = Memory()
 
     def open(self, run: Run) -> None:
         """Begin to write DeepRacer's logs into a new Run, where they are wanted."""
@@ -183,21 +191,9 @@ class Practice:
         if self.simtrace is not None:
             packed |= {f"simtrace.{k}": v for k, v in self.simtrace.arrays().items()}
         if self.learner.replay is not None:
-            state["replay"], arrays = self._write_replay(run, self.learner.replay)
+            state["replay"], arrays = self._memory.write(run, self.learner.replay)
             packed |= {f"replay.{k}": v for k, v in arrays.items()}
-        return Kept(state, packed, tuple(self._segments))
-
-    def _write_replay(self, run: Run, replay: Replay) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Write what the replay took in since the last time; return what else it consists of."""
-        first = max(self._written, replay.oldest)
-        if replay.head > first:
-            run.write_segment(first, replay.segment(first))
-            self._segments.append(first)
-            self._written = replay.head
-        ends = [*self._segments[1:], self._written]
-        pairs = zip(self._segments, ends, strict=True)
-        self._segments = [first for first, end in pairs if end > replay.oldest]
-        return replay.save()
+        return Kept(state, packed, tuple(self._memory.segments))
 
     def renew(self, config: TrainConfig) -> None:
         """Begin anew with other settings of the learner."""
@@ -206,22 +202,56 @@ class Practice:
         self.learner = learner_for(config, self.env, self.device)
 
     def restore(self, run: Run, state: Mapping[str, Any], arrays: Mapping[str, Array]) -> list[str]:
-        """Continue from what `keep` returned; nothing is to be said about it."""
+        """Continue from what `keep` returned, here or by several workers."""
         self.learner.restore(state["learner"], below(arrays, "learner."))
-        self.runner.restore(below(arrays, "runner."))
-        if self.learner.replay is not None:
-            self._segments, self._written = state.get("segments", []), state["replay"]["head"]
-            pieces = ((first, run.read_segment(first)) for first in self._segments)
-            own = below(arrays, "replay.")
-            self.learner.replay.restore(state["replay"], own, pieces)
+        notes = []
+        replay = self.learner.replay
+        if "members" in state:
+            notes.append(
+                "the checkpoint was written by several workers: the driver learns on here, and the "
+                "cars begin new episodes" + (", its replay anew" if replay is not None else "")
+            )
+        else:
+            self.runner.restore(below(arrays, "runner."))
+            if replay is not None:
+                self._memory.restore(run, state, below(arrays, "replay."), replay)
         if self.simtrace is not None and "simtrace" in state:
             self.simtrace.restore(run, state["simtrace"], below(arrays, "simtrace."))
         elif self.simtrace is not None:  # a run of a version that kept no such logs
             self.simtrace.open(run)
-        return []
+        return notes
 
     def close(self) -> None:
         """Do nothing: there is no other process."""
+
+
+class Memory:
+    """The pieces of a replay that a Run has."""
+
+    def __init__(self) -> None:
+        self.segments: list[int] = []
+        """By the number of their first step."""
+        self._written = 0
+
+    def write(self, run: Run, replay: Replay) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Write what the replay took in since the last time; return what else it consists of."""
+        first = max(self._written, replay.oldest)
+        if replay.head > first:
+            run.write_segment(first, replay.segment(first))
+            self.segments.append(first)
+            self._written = replay.head
+        ends = [*self.segments[1:], self._written]
+        pairs = zip(self.segments, ends, strict=True)
+        self.segments = [first for first, end in pairs if end > replay.oldest]
+        return replay.save()
+
+    def restore(
+        self, run: Run, state: Mapping[str, Any], own: Mapping[str, Array], replay: Replay
+    ) -> None:
+        """Let a replay hold what a Run has of it."""
+        self.segments, self._written = state.get("segments", []), state["replay"]["head"]
+        pieces = ((first, run.read_segment(first)) for first in self.segments)
+        replay.restore(state["replay"], own, pieces)
 
 
 def learner_for(config: TrainConfig, env: VectorEnv, device: str) -> Learner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from hotlap.runs import Run
 from hotlap.trials import Trial, Trials
 from hotlap.types import Array
 
-__all__ = ["Training", "has_reached"]
+__all__ = ["Training", "device_for", "has_reached"]
 
 _RECENT = 100
 """The metrics speak of so many episodes, the last that ended."""
@@ -47,13 +47,13 @@ class Training:
         began: float,
         progress: Progress,
         rivals: Mapping[str, Driver] | None = None,
-        practice: Callable[[TrainConfig, str, Mapping[str, Driver] | None], Practising] = Practice,
+        practice: Practising | None = None,
     ) -> None:
         self.config = config
         self.began = began
         self.progress = progress
-        self.device = _device(config.train.device)
-        self.practice = practice(config, self.device, rivals)
+        self.device = device_for(config)
+        self.practice = practice or Practice(config, self.device, rivals)
         recorded = self.practice.simtrace is not None
         self.trials = Trials(config, config.evaluation, recorded=recorded)
         self.iteration = self.steps = self.episodes = 0
@@ -395,7 +395,9 @@ def _mean(column: Array) -> float | None:
     return float(column.mean(dtype=np.float64)) if len(column) else None
 
 
-def _device(wanted: str) -> str:
+def device_for(config: TrainConfig) -> str:
+    """Return torch's name for where this process learns."""
+    wanted = config.train.device
     try:
         import torch
     except ImportError as error:

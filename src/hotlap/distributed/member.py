@@ -189,6 +189,7 @@ class Member:
         meet: how to meet the others.
         device: torch's name for where to learn.
         rivals: saved opponents by name.
+        chance: 0, or what lets the cars of one that begins anew drive otherwise than before.
     """
 
     def __init__(
@@ -199,19 +200,20 @@ class Member:
         *,
         device: str = "cpu",
         rivals: Mapping[str, Driver] | None = None,
+        chance: int = 0,
     ) -> None:
         self.part, self._device = part, device
         self.share = config.distributed.share
         self.env = VectorEnv(
             config,
             part.rows,
-            seed=config.seed,
+            seed=config.seed + (chance << 32),
             first_row=part.first,
             total_rows=part.total,
             desynchronize=True,
             rivals=rivals,
         )
-        self.runner = Runner(self.env, seed=config.seed)
+        self.runner = Runner(self.env, seed=config.seed + (chance << 32))
         self._link = _Linked(part, meet)
         self._batch: Batch | None = None
         self._version = 0
@@ -319,10 +321,18 @@ class Member:
         meta, arrays = self.learner.save()
         return meta, {name: array for name, array in arrays.items() if not _is_own(name)}
 
-    def become(self, meta: Mapping[str, Any], arrays: Mapping[str, Array], version: int) -> None:
+    def become(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Learn on as another member; what is of its own cars stays."""
         become(self.learner, meta, arrays)
+
+    def take(self, driver: Copy, version: int) -> None:
+        """Learn on as another, from this version of what the parameter server has."""
+        take(self.learner, driver)
         self._version = version
+
+    def copy(self) -> Copy:
+        """Return what makes another drive, and learn on, as this one."""
+        return copied(self.learner)
 
     def world(self) -> dict[str, Array]:
         """Return where the cars are, and what the learner remembers of each."""
