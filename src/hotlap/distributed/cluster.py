@@ -68,7 +68,7 @@ class Cluster:
     """Whether it was started here, and ends with us."""
 
     nodes: tuple[Node, ...]
-    """Its machines when we came, the head first."""
+    """Its machines that were alive when we came, the head first."""
 
     warnings: tuple[str, ...]
     """What a user should know before he waits: nodes that may give other bits, an open door."""
@@ -126,7 +126,7 @@ def _checked(
     """Raise what forbids the training; return the cluster with what the user should know."""
     found = nodes()
     places = room(found, threads)
-    alive = [node for node in found if node.alive]
+    alive = tuple(node for node in found if node.alive)
     if places < workers:
         has = ", ".join(f"{node.address}: {node.cpus:.0f}" for node in alive)
         raise ClusterError(
@@ -147,8 +147,8 @@ def _checked(
             )
     warnings: tuple[str, ...] = ()
     if not started:
-        warnings = (*_open_door(address), *differences(found))
-    return Cluster(address=address, started=started, nodes=found, warnings=warnings)
+        warnings = (*_open_door(address), *differences(alive))
+    return Cluster(address=address, started=started, nodes=alive, warnings=warnings)
 
 
 def _workers(workers: int, threads: int) -> str:
