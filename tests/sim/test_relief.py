@@ -190,20 +190,3 @@ def test_pictures_of_depth_are_bright_where_it_is_near():
     colours = segmentation_picture(np.arange(8, dtype=np.uint8)[None, :, None])
     assert colours.shape == (1, 8, 3)
     assert len(np.unique(colours[0], axis=0)) == 8
-
-
-@pytest.mark.parametrize(
-    "bent",
-    [
-        {"observation.camera.lens": "fisheye"},
-        {"observation.camera.distortion": [-0.1, 0.0]},
-        {"observation.camera.roll_deg": 3.0},
-        {"randomize.mounting.stock": 4, "randomize.mounting.roll_deg": 2.0},
-    ],
-)
-@pytest.mark.parametrize("name", ["depth", "segmentation"])
-def test_an_environment_with_a_bent_picture_is_refused_at_once(name, bent):
-    settings = resolve(EnvSettings, {"track": "oval", "observation.actor": name}, bent)
-
-    with pytest.raises(ConfigError, match="need a straight picture"):
-        VectorEnv(settings, 1)
