@@ -96,8 +96,17 @@ def test_depth_is_what_a_lidar_measures_in_the_same_directions(pitch):
     assert np.mean(close) > 0.99
 
 
+LENSES = {
+    "straight": {},
+    "rolled": {"roll_deg": 8.0},
+    "distorted": {"distortion": (-0.18, 0.02), "fov_deg": 90},
+    "fisheye": {"lens": "fisheye", "fov_deg": 170},
+}
+
+
+@pytest.mark.parametrize("lens", LENSES)
 @pytest.mark.parametrize("look", [Look(), WALLED, Look(wall_height=0.05, wall_offset=0.1)])
-def test_each_class_is_where_its_colour_is(look):
+def test_each_class_is_where_its_colour_is(look, lens):
     colours = {
         Class.SKY: (0, 0, 250), Class.GROUND: (0, 120, 0), Class.ROAD: (0, 0, 0),
         Class.BORDER: (250, 250, 250), Class.DASH: (250, 250, 0), Class.WALL: (250, 0, 250),
@@ -106,7 +115,7 @@ def test_each_class_is_where_its_colour_is(look):
     names = {Class.OBSTACLE: "obstacle", Class.CAR: "car", Class.SKY: "sky_top"}
     painted = {names.get(c, c.name.lower()): colour for c, colour in colours.items()}
     look = look.model_copy(update=painted | {"sky_horizon": (0, 0, 250)})
-    camera = Camera(CameraSettings(color="rgb"), [TRACK], (look,))
+    camera = Camera(CameraSettings(color="rgb", **LENSES[lens]), [TRACK], (look,))
     x, y, yaw, track, which = poses()
     call, boxes = (x, y, yaw, track, which), around(x, y, yaw)
 

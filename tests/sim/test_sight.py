@@ -101,18 +101,21 @@ def cast(settings, mounting, pose, look, boxes):
 
 
 def walls_met(rays, lens, look):
-    """How far along each ray the nearest wall is: all segments are asked, one after the other."""
-    away = np.full(rays.shape[:2], np.inf)
+    """How far along each ray the nearest wall is: all segments are asked, one after the other.
+
+    A camera sees no more than six walls behind each other, as docs/looks.md says.
+    """
+    away, up = [], rays[..., 2]
     for chain in track_walls(TRACK, look.wall_offset):
         for a, b in zip(chain[:-1] - lens[:2], chain[1:] - lens[:2], strict=True):
             e = b - a
             across = rays[..., 0] * e[1] - rays[..., 1] * e[0]
             t = (a[0] * e[1] - a[1] * e[0]) / across
             w = (a[0] * rays[..., 1] - a[1] * rays[..., 0]) / across
-            up = lens[2] + t * rays[..., 2]
-            hit = (t > 0) & (w >= 0) & (w <= 1) & (up >= 0) & (up <= look.wall_height)
-            away = np.where(hit, np.minimum(away, t), away)
-    return away
+            away.append(np.where((t > 0) & (w >= 0) & (w <= 1), t, np.inf))
+    away = np.partition(np.array(away), 5, axis=0)[:6]
+    height = lens[2] + np.where(np.isfinite(away), away, 0) * up
+    return np.where((height >= 0) & (height <= look.wall_height), away, np.inf).min(axis=0)
 
 
 def box_met(rays, lens, box):
@@ -176,7 +179,7 @@ def check(camera, mountings, look, which):
     assert {Class.GROUND, Class.WALL} <= set(np.unique(kinds))
     assert (kinds >= Class.OBSTACLE).mean() > 0.0005
     # Walls are met in columns half a pixel wide, so at their corners a ray may meet the next one.
-    assert (kind != kinds).mean() < 0.002
+    assert (kind != kinds).mean() < 0.0003
     error = abs(depth - depths)[kind == kinds] / np.maximum(depths, 0.01)[kind == kinds]
     assert np.median(error) < 1e-6
     assert np.quantile(error, 0.99) < 5e-6
@@ -188,7 +191,7 @@ def check(camera, mountings, look, which):
 def test_every_pixel_is_what_its_ray_meets(name, walls):
     camera = Camera(CameraSettings(**SIZE, **LENSES[name]), [TRACK], (WALLS[walls],))
 
-    check(camera, [Mounting()], WALLS[walls], [0, 0, 0, 0])
+    check(camera, [Mounting()], WALLS[walls], [0, 0, 0])
 
 
 @pytest.mark.parametrize("name", ["straight", "barrel", "fisheye, 160 degrees"])
