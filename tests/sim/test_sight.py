@@ -27,8 +27,8 @@ LENSES = {
     "fisheye, 120 degrees": {"lens": "fisheye", "fov_deg": 120.0, "pitch_deg": -5.0},
     "fisheye, 160 degrees": {"lens": "fisheye", "fov_deg": 160.0, "distortion": (-0.02, 0.001)},
     "fisheye, 200 degrees": {"lens": "fisheye", "fov_deg": 200.0, "roll_deg": 3.0},
-    "askew": {"lens": "fisheye", "fov_deg": 120.0, "pitch_deg": 30.0, "yaw_deg": 140.0,
-              "roll_deg": 60.0},
+    "askew": {"lens": "fisheye", "fov_deg": 200.0, "pitch_deg": 60.0, "yaw_deg": 140.0,
+              "roll_deg": 100.0},
 }  # fmt: skip
 WALLS = {"high": Look(wall_height=0.3), "low": Look(wall_height=0.05, wall_offset=0.1)}
 
@@ -186,8 +186,11 @@ def check(camera, mountings, look, which):
     assert (error > 1e-3).mean() < 0.001
 
 
-@pytest.mark.parametrize("walls", WALLS)
-@pytest.mark.parametrize("name", LENSES)
+@pytest.mark.parametrize(
+    ("name", "walls"),
+    [*((name, "high") for name in LENSES),
+     *((name, "low") for name in ("straight", "barrel", "fisheye, 160 degrees", "askew"))],
+)  # fmt: skip
 def test_every_pixel_is_what_its_ray_meets(name, walls):
     camera = Camera(CameraSettings(**SIZE, **LENSES[name]), [TRACK], (WALLS[walls],))
 

@@ -135,10 +135,11 @@ class Sight:
             boxes = np.empty((len(x), 0, len(BOX_FIELDS)), np.float32)
         faces = len(self._turns)
         turned = (yaw[:, None] + self._turns).reshape(-1)
-        there = [np.repeat(one, faces) for one in (x, y, track, look, mount)]
+        there = [np.repeat(one, faces) for one in (track, look, mount)]
+        through = self._lenses, self._spans
         met = self._walls.meet(
-            *there[:2], turned, *there[2:], through=(self._lenses, self._spans)
-        )  # fmt: skip
+            np.repeat(x, faces), np.repeat(y, faces), turned, *there, through=through
+        )
         spread(
             _look,
             len(x),
@@ -157,7 +158,8 @@ def _tiles(one: Float64) -> Float64:
     left = np.minimum(np.arange(0, width, _ACROSS), width - _ACROSS)
     row = (top[:, None] + np.arange(_DOWN))[:, None, :, None]
     column = (left[:, None] + np.arange(_ACROSS))[None, :, None, :]
-    return one[row, column].reshape(-1, _TILE, 3)[..., [2, 0, 1]].transpose(0, 2, 1)
+    tiles = one[row, column].reshape(-1, _TILE, 3)[..., [2, 0, 1]]
+    return np.asarray(tiles.transpose(0, 2, 1))
 
 
 def _cones(tiles: Float64) -> Float32:
