@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +18,11 @@ import numpy as np
 import pytest
 
 from hotlap.algorithms.settings import DQNSettings, NetworkSettings, PPOSettings, SACSettings
-from hotlap.distributed.cluster import STORE_MIN, connected
+from hotlap.config import to_toml
+from hotlap.distributed.cluster import connected
 from hotlap.plan import TrainConfig, read_config
 from hotlap.practice import Practice, Practising, Round
+from hotlap.runs import Run
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no kill -9")
@@ -29,7 +35,7 @@ SAC = SACSettings(horizon=4, minibatch=16, warmup=32, update_ratio=0.25, network
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with connected(workers=2, store=STORE_MIN):
+    with connected(workers=2):
         yield
 
 
@@ -37,7 +43,7 @@ def plan(algorithm: Any, share: str = "gradients", **more: Any) -> TrainConfig:
     """Return a training of two workers with four cars each."""
     given = {"train.cars": 8, "track": "reinvent_like", "distributed.workers": 2}
     if algorithm.kind == "dqn":
-        more["actions"] = {"kind": "grid"}
+        more["actions.kind"] = "grid"
     config = read_config(None, {**given, "distributed.share": share, **more}).config
     return config.model_copy(update={"algorithm": algorithm})
 
@@ -187,3 +193,134 @@ def test_a_server_that_is_killed_is_replaced(summing, monkeypatch):
     assert_all_alike(summing)
     after = learned(summing)
     assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_from_experience_it_learns_the_same_to_the_bit_whoever_is_killed(cluster):
+    config = plan(DQN, "experience", seed=3)
+    alone = Practice(config, "cpu")
+    wanted = rounds(alone, 8)
+
+    with team(config) as found:
+        got = within(process(found, 1), lambda: rounds(found, 1))  # before any round counted
+        got += rounds(found, 3, 32)
+        os.kill(process(found, 0), signal.SIGKILL)  # while nobody looks
+        got += rounds(found, 4, 128)
+        said, ours, theirs = found.said, learned(found), learned(alone)
+
+    assert sum("is lost" in line for line in said) == sum("is back" in line for line in said) == 2
+    assert [one.steps for one in got] == [32] * 8
+    for mine, one in zip(got, wanted, strict=True):
+        assert mine.metrics == one.metrics
+        np.testing.assert_array_equal(mine.episodes.reward, one.episodes.reward)
+        np.testing.assert_array_equal(mine.episodes.rows, one.episodes.rows)
+    assert wanted[-1].metrics["gradient_steps"] == (8 * 32 - 32) / 4
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_who_does_not_wait_goes_on_without_worker_and_server(cluster):
+    config = plan(PPO, "weights", **{"distributed.synchronous": False})
+    with team(config) as found:
+        rounds(found, 2)
+        os.kill(process(found, 0), signal.SIGKILL)
+        done = until_back(found) + rounds(found, 4)
+        os.kill(ray.get(found._server.process.remote()), signal.SIGKILL)
+        until = time.monotonic() + 60
+        while not any("the server was lost" in line for line in found.said):
+            assert time.monotonic() < until, found.said
+            done += rounds(found, 1)
+        done += rounds(found, 6)
+        news = ray.get(found._server.pull.remote(0))
+
+        assert {one.steps for one in done} == {4 * 8}
+        assert sum("is lost; Ray" in line for line in found.said) == 1  # not for the server's sake
+        assert news.version > 4
+        before = learned(found)
+        rounds(found, 4)
+        after = learned(found)
+        assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_all_workers_and_the_server_may_die_at_once(cluster):
+    config = plan(PPO, "weights", **{"distributed.synchronous": False})
+    with team(config) as found:
+        rounds(found, 2)
+        numbers = [process(found, place) for place in (0, 1)]
+        for number in (*numbers, ray.get(found._server.process.remote())):
+            os.kill(number, signal.SIGKILL)
+        until_back(found)
+
+        assert {one.steps for one in rounds(found, 4)} == {4 * 8}
+        assert len(found._present()) == 2
+
+
+RUN = {
+    "train.seconds": 0,
+    "train.checkpoint_seconds": 0.001,  # after every round
+    "evaluation.every": 3,
+    "evaluation.trials": 2,
+    "evaluation.laps": 1,
+}
+
+
+def rows(run: Run) -> list[dict[str, Any]]:
+    """Return the rows of a Run's metrics, without what the clock says."""
+    timed = re.compile("seconds|steps_per_second|time/.*|evaluation/.*")
+    return [{k: v for k, v in r.items() if not timed.fullmatch(k)} for r in run.metrics_rows()]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "share"),
+    [
+        pytest.param(PPO, "gradients", id="ppo"),
+        pytest.param(DQN, "gradients", id="dqn", marks=pytest.mark.slow),
+        pytest.param(SAC, "gradients", id="sac", marks=pytest.mark.slow),
+        pytest.param(DQN, "experience", id="experience", marks=pytest.mark.slow),
+        pytest.param(PPO, "weights", id="weights", marks=pytest.mark.slow),
+    ],
+)
+def test_a_driver_that_is_killed_resumes_to_the_bit(
+    cluster, algorithm, share, tmp_path, monkeypatch
+):
+    module = importlib.import_module("hotlap.train")
+    monkeypatch.setattr(module, "write_outcome", lambda run: {})
+    config = plan(algorithm, share, **RUN, **{"train.steps": 64 * 12})
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    words = ["train", str(tmp_path / "config.toml"), "--out", str(tmp_path / "killed"), "--plain"]
+    driver = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "HOTLAP_TEST_ROWS": "5"},
+    )
+    said = driver.communicate(timeout=120)[1].decode()
+    assert driver.returncode == -signal.SIGKILL, said
+    left = len(Run.open(tmp_path / "killed").metrics_rows())
+
+    resumed = module.train(resume=tmp_path / "killed")
+    whole = module.train(config, out=tmp_path / "whole")
+
+    assert left == 5
+    assert rows(resumed) == rows(whole)
+    assert [row["steps"] for row in rows(whole)][-1] == 64 * 12
+    (said_of_one, ours), (said_of_other, theirs) = (r.read_state("last") for r in (resumed, whole))
+    assert said_of_one["steps"] == said_of_other["steps"]
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert ours[name].tobytes() == theirs[name].tobytes(), name
+
+
+KILLED = """
+import os, signal, sys
+from hotlap.runs import Run
+log = Run.log_metrics
+def log_then_die(self, row):
+    log(self, row)
+    if row["iteration"] == int(os.environ["HOTLAP_TEST_ROWS"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+Run.log_metrics = log_then_die
+from hotlap.cli import main
+main()
+"""
+"""A training that is killed with its fifth row written, and that round in no checkpoint."""
