@@ -385,7 +385,7 @@ class Team:
         for place in places:
             seat = self._seats[place]
             with self._forgiving(seat):
-                ask = seat.actor.copy if weights else seat.actor.state
+                ask: Any = seat.actor.copy if weights else seat.actor.state
                 given: tuple[Any, ...] = (ray.put(self._get(ask.remote())),)
                 given = (*given, 0) if weights else given
                 self._tell_all("follow" if weights else "become", *given)
