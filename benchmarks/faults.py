@@ -68,6 +68,15 @@ class Training:
         self.out, self.log = out, out.with_suffix(".log")
         self.start(["configs/state.toml", "--out", str(out), *words])
 
+    def close(self) -> None:
+        """End its driver, if there is one."""
+        self.driver.kill()
+        self.driver.wait()
+
+    def said(self) -> str:
+        """Return what it wrote on the terminal."""
+        return self.log.read_text()
+
     def start(self, words: list[str]) -> None:
         """Start its driver."""
         program = [sys.executable, "-c", "from hotlap.cli import main; main()", "train"]
@@ -107,7 +116,9 @@ class Place:
 
     def add(self) -> Any:
         """Add a node of one CPU."""
-        return self.cluster.add_node(num_cpus=1, **NODE)
+        node = self.cluster.add_node(num_cpus=1, **NODE)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # Ray's waits for half a minute
+        return node
 
     def actors(self, kind: str) -> list[int]:
         """Return the processes of an actor's class, of this cluster alone."""
@@ -144,8 +155,7 @@ def kill(what: str, training: Training, there: Place, rng: random.Random) -> flo
         os.kill(rng.choice(actors), signal.SIGKILL)
         return time.monotonic()
     if what == "driver":
-        training.driver.kill()
-        training.driver.wait()
+        training.close()
         start = time.monotonic()
         training.resume()
         return start
@@ -185,8 +195,8 @@ def measure(way: str, kills: int, seed: int, pause: float, last: int) -> dict[st
     """Train in one way under kills; return what came of it."""
     rng = random.Random(seed)
     kinds = [kind for kind, weight in CHANCES.items() for _ in range(weight)]
+    rng.shuffle(kinds)
     plan = [kinds[i % len(kinds)] for i in range(kills)]
-    rng.shuffle(plan)
     recoveries: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, place() as there:
         budget = ["train.seconds=0", f"train.cars={CARS}", f"algorithm.horizon={HORIZON}"]
@@ -194,27 +204,26 @@ def measure(way: str, kills: int, seed: int, pause: float, last: int) -> dict[st
         address = there.cluster.address
         out = Path(folder, "run")
         training = Training(out, [f"distributed.address={address}", *budget, *WAYS[way]])
-        training.wait(5)
-        for what in plan:
-            time.sleep(rng.uniform(0.2, 2 * pause))
-            start = kill(what, training, there, rng)
-            if not start:
-                continue
-            recovered = training.wait(training.count + 2)  # the first may have been under way
-            took = recovered - start
-            recoveries.append({"what": what, "seconds": round(took, 2)})
-            print(f"{way:<26} {what:<8} {took:6.1f} s", flush=True)
-            if took == float("inf"):
-                training.driver.kill()
-                sys.exit(training.log.read_text()[-4000:])
-        training.driver.kill()
-        training.driver.wait()
-        steps = Run.open(out).metrics_rows()[-1]["steps"] + last
-        training.resume(f"train.steps={steps}")
-        training.driver.wait(600)
-        said = training.log.read_text()
-        if training.driver.returncode:
-            sys.exit(said[-4000:])
+        with explained(training):
+            training.wait(5)
+            for what in plan:
+                time.sleep(rng.uniform(0.2, 2 * pause))
+                start = kill(what, training, there, rng)
+                if not start:
+                    continue
+                recovered = training.wait(training.count + 2)  # the first may have been under way
+                took = recovered - start
+                recoveries.append({"what": what, "seconds": round(took, 2)})
+                print(f"{way:<26} {what:<8} {took:6.1f} s", flush=True)
+                if took == float("inf"):
+                    sys.exit("it did not go on")
+            training.close()
+            steps = Run.open(out).metrics_rows()[-1]["steps"] + last
+            training.resume(f"train.steps={steps}")
+            training.driver.wait(600)
+            if training.driver.returncode:
+                sys.exit("it did not end")
+        said = training.said()
         run = Run.open(out)
         report = evaluate(run, trials=10, seed=1000)
         wrong = accounted(run, CARS // 2 * HORIZON)
@@ -237,6 +246,18 @@ def measure(way: str, kills: int, seed: int, pause: float, last: int) -> dict[st
         }
 
 
+@contextmanager
+def explained(training: Training) -> Iterator[None]:
+    """End a training; where that is too soon, print what it said."""
+    try:
+        yield
+    except BaseException:
+        print(training.said()[-4000:], file=sys.stderr, flush=True)
+        raise
+    finally:
+        training.close()
+
+
 def main() -> None:
     """Measure every way that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -245,12 +266,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=3.0, help="mean seconds between two kills")
     parser.add_argument("--last", type=int, default=400_000, help="steps after the last kill")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
+    here = machine()  # compiles what is not yet compiled
     try:
         for way in given.ways:
             found = measure(way, given.kills, given.seed, given.pause, given.last)
             print(json.dumps(found))
-            append(RESULTS, {**stamp(), **machine(), **found})
+            append(given.out, {**stamp(), **here, **found})
     finally:
         shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
