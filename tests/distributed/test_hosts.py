@@ -12,11 +12,15 @@ from hosts import Host, Network, network
 
 import hotlap
 from hotlap.distributed.cluster import HEALTH
+from hotlap.plan import read_config
+from hotlap.runs import Run
 
 pytest.importorskip("ray")
 
+ROOT = Path(__file__).parents[2]
+HOTLAP = (sys.executable, "-c", "from hotlap.cli import main; main()")
 TOKEN = "5e" * 32
-STORE = 90_000_000
+STORE = 210_000_000
 FAST = {f"RAY_{name}": str(value) for name, value in HEALTH.items()}
 
 DRIVER = f"""
@@ -186,3 +190,20 @@ def test_a_host_that_loses_power_is_given_up_within_ten_seconds(lan):
     took = time.monotonic() - began
     assert said == "given up\n"
     assert took < 10  # 5 s by the settings; Ray's own take 16 s and more
+
+
+@pytest.mark.slow
+def test_hosts_train_a_driver_together(lan):
+    """The command of the handbook, and what it leaves: a Run like any other."""
+    out = lan.head.home / "run"
+    settings = ["train.steps=40000", "train.seconds=0", "train.cars=64", "evaluation.trials=1"]
+    command = f"train {ROOT / 'configs' / 'state.toml'} --workers 2 --address {lan.address} --plain"
+
+    said = lan.head.run(*HOTLAP, *command.split(), "--out", str(out), *settings, limit=200)
+
+    run = Run.open(out)
+    assert f"run: {out}" in said
+    assert f"on {lan.address}" in said
+    assert run.metrics_rows()[-1]["steps"] >= 40_000
+    assert run.report() is not None
+    assert read_config(out / "config.toml").config.distributed.workers == 2
