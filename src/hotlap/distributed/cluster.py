@@ -120,6 +120,7 @@ def connected(
         if address:
             where = _joined(address, stack)
             ray = importlib.import_module("ray")
+            _await_free(ray, workers, threads)
         else:
             where = _started(workers, threads, store, stack)
             ray = importlib.import_module("ray")
@@ -157,15 +158,15 @@ def _checked(
             )
     warnings: tuple[str, ...] = ()
     if not started:
-        _await_free(ray, workers * threads)
         warnings = (*_open_door(address), *differences(alive))
     elif workers * threads > available():
         warnings = (f"{_workers(workers, threads)} share the {available()} CPUs of this machine",)
     return Cluster(address=address, started=started, nodes=alive, warnings=warnings)
 
 
-def _await_free(ray: Any, wanted: int) -> None:
-    """Raise unless `wanted` CPUs are free; what has just ended gives back its own."""
+def _await_free(ray: Any, workers: int, threads: int) -> None:
+    """Raise if others have the CPUs; a training that has just ended gives back its own."""
+    wanted = min(workers, room(nodes(), threads)) * threads
     limit = time.monotonic() + FREE
     while True:
         free = int(ray.available_resources().get("CPU", 0))
@@ -173,8 +174,8 @@ def _await_free(ray: Any, wanted: int) -> None:
             return
         if time.monotonic() > limit:
             raise ClusterError(
-                f"the training needs {wanted} CPUs, and others of the cluster leave {free} free. "
-                "Wait for them (ray status), take fewer workers, or add a node."
+                f"{_workers(workers, threads)} need {wanted} CPUs, and others of the cluster "
+                f"leave {free} free. Wait for them (ray status), take fewer, or add a node."
             )
         time.sleep(0.2)
 
@@ -377,9 +378,10 @@ def _reach(where: str) -> None:
             "number, which `ray start --head` printed there."
         ) from error
     except OSError as error:
-        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        silent = isinstance(error, TimeoutError)
+        why = f"no answer for {REACH:.0f} s" if silent else error.strerror or str(error)
         raise ClusterError(
-            f"the head of the cluster at {where} is out of reach ({why}, waited {REACH:.0f} s). "
+            f"the head of the cluster at {where} is out of reach ({why}). "
             f"Is it running there (ray status), is {port} its port, and does the firewall let "
             "this machine in?"
         ) from error
