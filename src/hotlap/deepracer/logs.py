@@ -30,6 +30,7 @@ __all__ = [
     "checkpoint_note",
     "csv_rows",
     "evaluation_entry",
+    "evaluation_log",
     "evaluation_paths",
     "header_lines",
     "label",
@@ -277,6 +278,11 @@ def evaluation_paths(name: str) -> tuple[str, str]:
         f"evaluation-{name}/evaluation-simtrace/0-iteration.csv",
         f"metrics/evaluation/evaluation-{name}.json",
     )
+
+
+def evaluation_log(name: str) -> str:
+    """Return where the lines of the evaluation called `name` (14 digits) go."""
+    return f"logs/evaluation/evaluation-{name}-robomaker.log"
 
 
 def nearer(waypoints: Float64, closest: Array, x: Array, y: Array) -> Array:
