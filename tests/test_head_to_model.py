@@ -89,7 +89,7 @@ def test_one_race_is_run_and_in_further_ones_the_drivers_change_places():
             [5.00, 5.02],
             [0.1, -0.05],
             [0],
-        ),  # side by side: DeepRacer asks who is behind, not how far
+        ),  # side by side: DeepRacer asks who, not how far
         ([5.02, 5.00], [0.1, -0.05], [1]),
         ([0.1, -0.1], [0, 0], [1]),  # over the line: the one behind has the greater progress
         ([5.00, 5.25], [0.15, -0.15], []),  # 0.3 m apart, and they are 0.2 m wide

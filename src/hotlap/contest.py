@@ -93,7 +93,8 @@ class Standings:
     """Whose: "hotlap", or "deepracer"."""
     traces: tuple[Mapping[str, Array], ...] = field(default=(), repr=False, compare=False)
     """What each race looked like: (T,) t, and (T, K) x, y, yaw, speed, steering, distance, present
-    and lap of the racers in the order of `racers`."""
+    and lap of the racers in the order of `racers`; by DeepRacer's rules also waiting: on the road,
+    for a penalty."""
 
     course: Track | None = field(default=None, repr=False, compare=False)
     """The track in the direction in which it was driven."""

@@ -79,6 +79,7 @@ class HeadToModel(Contest):
         self._recorder = Recorder(self._world.tracks, rows, dt=self._dt, late=False)
         self._recorder.begin(self._world.state, on_line=True)
         self._episodes: list[Episode] = []
+        self._waited: list[Array] = []
         sizes = [(car.body_length / 2, car.body_width / 2) for car in self._cars]
         self._half: Float64 = np.array(sizes)
 
@@ -177,6 +178,18 @@ class HeadToModel(Contest):
             for racer in found.racers
         )
         return replace(found, episodes=episodes)
+
+    def _remember(self, state: State) -> None:
+        super()._remember(state)
+        self._waited.append(self._fines.waiting)
+
+    def _traces(self, ranking: Sequence[int]) -> tuple[dict[str, Array], ...]:
+        waited, count = np.stack(self._waited), self._shape[1]
+        found = super()._traces(ranking)
+        for world, trace in enumerate(found):
+            rows = world * count + np.array(ranking)
+            trace["waiting"] = waited[: len(trace["t"]), rows]
+        return found
 
     def _racer(self, d: int, places: Array, time: Float64, gaps: Float64) -> Racer:
         mine = np.arange(d, self._world.rows, self._shape[1])

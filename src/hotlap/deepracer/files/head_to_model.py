@@ -8,13 +8,14 @@ and defaults.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hotlap.deepracer.files.documents import near
 from hotlap.deepracer.files.environment import Variable, read_environment
-from hotlap.deepracer.files.findings import Findings
+from hotlap.deepracer.files.findings import Check, Findings
 from hotlap.deepracer.files.folder import find_run
 from hotlap.deepracer.files.values import choice, integer, truth, within
 from hotlap.deepracer.files.variables import find_world
@@ -29,7 +30,6 @@ _PENALTIES = {
     "OFF_TRACK_PENALTY": "off_track",
     "COLLISION_PENALTY": "collision",
 }
-_RESETS = within(0, 2**31)
 _SECONDS = within(0, 1000)
 _WHY = (
     ("START_POS_OFFSET", "the second car starts 0.75 m behind the first, as DeepRacer assumes"),
@@ -89,7 +89,8 @@ def read_head_to_model(path: str | Path, *, track: str | None = None) -> HeadToM
     runs = reading.runs(str(path))
     laps, trials = reading.length()
     penalties = reading.penalties()
-    which = reading.take("CHECKPOINT", choice({"best": "best", "last": "last"}), "last")
+    known = {"best": "best", "last": "last"}
+    which = reading.take("CHECKPOINT", choice(known), "last", lambda word: f"--checkpoint {word}")
     world = found.pop("WORLD_NAME", None)
     if world is not None and world.text:
         if track is None:
@@ -109,19 +110,23 @@ def read_head_to_model(path: str | Path, *, track: str | None = None) -> HeadToM
     )
 
 
+def _resets(at: str, value: Any) -> int:
+    return 0 if within(0, 2**31)(at, value) == 0 else integer(at, value)
+
+
 class _Reading:
     """Takes variables out of `found`, and notes what became of each."""
 
     def __init__(self, folder: Path, found: dict[str, Variable], findings: Findings) -> None:
         self._folder, self._found, self._findings = folder, found, findings
 
-    def take(self, name: str, check: Any, default: Any) -> Any:
-        """Return what a variable says, or the default where it says nothing."""
+    def take(self, name: str, check: Check, default: Any, means: Callable[[Any], str] = str) -> Any:
+        """Return what a variable says, or the default where it says nothing; note what it means."""
         variable = self._found.pop(name, None)
         if variable is None or not variable.text:
             return default
         value = check(variable.at, variable.text)
-        self._findings.note(f"{variable.said}: {name.lower().replace('_', ' ')} = {value}")
+        self._findings.note(f"{variable.said}: {means(value)}")
         return value
 
     def runs(self, path: str) -> tuple[Path, Path]:
@@ -154,18 +159,23 @@ class _Reading:
 
     def length(self) -> tuple[int, int]:
         """Return laps and races: a race of N laps, or N races of a lap that go on one by one."""
-        count = self.take("NUMBER_OF_TRIALS", integer, 3)
-        whole = self.take("IS_CONTINUOUS", truth, True)
+        at_once = {True: "one race of all laps", False: "races of one lap each"}
+        whole = self.take("IS_CONTINUOUS", truth, True, at_once.__getitem__)
+        count = self.take(
+            "NUMBER_OF_TRIALS", integer, 3, lambda n: f"--{'laps' if whole else 'trials'} {n}"
+        )
         return (count, 1) if whole else (1, count)
 
     def penalties(self) -> dict[str, float]:
         """Return what a stumble costs: what is given, and DeepRacer's defaults."""
         costs: dict[str, float] = {"resets": 100, "off_track": 5.0, "collision": 5.0}
         for name, ours in _PENALTIES.items():
-            if ours == "resets":
-                costs[ours] = int(self.take(name, _RESETS, costs[ours]))
-            else:
-                costs[ours] = self.take(name, _SECONDS, costs[ours])
+
+            def means(value: float, ours: str = ours) -> str:
+                return f"penalties.{ours} = {value:g}"
+
+            check = _resets if ours == "resets" else _SECONDS
+            costs[ours] = self.take(name, check, costs[ours], means)
         return costs
 
     def rest(self) -> None:

@@ -81,13 +81,13 @@ VARIABLES: Mapping[str, Meaning] = {
 
 _GROUPS = (
     ("EVAL_RTF|RTF_OVERRIDE", VARIABLES["RTF"].why),
+    ("EVAL_OPP_.*", "it is of a race of two models: hotlap race FOLDER"),
     (".*PRETRAINED.*", "DR_LOCAL_S3_PRETRAINED is not True"),
     (
         "LOCAL_S3_.*|UPLOAD_.*|AWS_.*|ROS_AWS_.*|S3_.*|.*_S3_.*|METRICS_.*|SIMTRACE_.*|MINIO_.*"
         "|REMOTE_MINIO_.*|MODEL_METADATA_FILE_.*|REWARD_FILE_.*",
         "everything stays in files on this machine",
     ),
-    ("EVAL_OPP_.*", "it is of a race of two models: hotlap race FOLDER"),
     ("EVAL_.*", "it is of evaluations: hotlap evaluate RUN --help"),
     (
         "CAR_.*|BODY_SHELL_TYPE|DISPLAY_NAME|RACER_NAME|CAMERA_.*|VIDEO_.*",
