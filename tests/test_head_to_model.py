@@ -1,5 +1,7 @@
 """Races by DeepRacer's rules: who pays for a stumble, where it waits, and what is logged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,8 +16,12 @@ from hotlap.head_to_model import HeadToModel
 from hotlap.penalties import PenaltySettings
 from hotlap.plan import TrainConfig
 from hotlap.race import race_drivers
+from hotlap.sim.native import NativeSimulator
+from hotlap.sim.traffic import TrafficSettings
+from hotlap.simulator import Command, Start
 from hotlap.tasks.rules import Status
 from hotlap.track import load_track
+from hotlap.vehicle import load_vehicle
 
 OVAL = load_track("oval")
 AT = {name: k for k, name in enumerate(FIELDS)}
@@ -157,6 +163,25 @@ def test_after_a_contact_it_waits_exactly_where_it_is_and_is_seen():
     assert moved[:, 2].max() < 0.2
     assert contest.heights
     assert min(contest.heights) > 0
+
+
+def test_a_faded_car_is_seen_and_nobody_touches_it():
+    traffic = TrafficSettings(cars=2, gap=0.1)
+    world = NativeSimulator((OVAL,), load_vehicle("deepracer"), rows=2, traffic=traffic)
+    rows, zero = np.arange(2), np.zeros(2)
+    world.reset(rows, replace(Start.on_line(2), s=np.array([5, 6], np.float32)))
+    world.put(rows, np.array([5.0, 5.2]), zero, zero)
+    assert world.state.around.contact.tolist() == [0, 0]
+
+    world.fade(np.array([1]), True)
+    around, x = world.state.around, world.state.x.copy()
+    world.step(Command(np.zeros(2, np.float32), np.zeros(2, np.float32)))
+
+    assert around.contact.tolist() == [-1, -1]
+    assert (around.boxes[:, 0, 6] > 0).all()
+    assert abs(world.state.x - x).max() < 0.02  # 12 cm of overlap would push them apart
+    world.fade(rows, False)
+    assert world.state.around.contact.tolist() == [0, 0]
 
 
 # --- other stumbles ---

@@ -385,7 +385,7 @@ def _write_episodes(
         said = [_document(folder / name) for name in _TRAINED]
         head = logs.header_lines(said[0], said[1], world) if all(said) else ""
         text = head + "".join(logs.trace_lines(one.rows, k) for k, one in numbered)
-        contents[logs.evaluation_log(logs.stamp(moment))] = text.encode()
+        contents[logs.race_log(logs.stamp(moment))] = text.encode()
     for name, content in contents.items():
         file = folder / name
         with explained(file):

@@ -30,11 +30,11 @@ __all__ = [
     "checkpoint_note",
     "csv_rows",
     "evaluation_entry",
-    "evaluation_log",
     "evaluation_paths",
     "header_lines",
     "label",
     "metrics_document",
+    "race_log",
     "simtrace_path",
     "stamp",
     "summary_line",
@@ -280,9 +280,9 @@ def evaluation_paths(name: str) -> tuple[str, str]:
     )
 
 
-def evaluation_log(name: str) -> str:
-    """Return where the lines of the evaluation called `name` (14 digits) go."""
-    return f"logs/evaluation/evaluation-{name}-robomaker.log"
+def race_log(name: str) -> str:
+    """Return where the lines of the race called `name` (14 digits) go; readers want four parts."""
+    return f"logs/evaluation/evaluation-{name}-race-robomaker.log"
 
 
 def nearer(waypoints: Float64, closest: Array, x: Array, y: Array) -> Array:
