@@ -234,6 +234,19 @@ def test_who_stands_still_is_put_back_and_then_out():
     assert entry["immobilized_count"] == entry["reset_count"] == 4
 
 
+def test_a_stumble_that_costs_nothing_is_still_counted_once():
+    still = driver("still", 0.0, settings={"actions.speed_low": 0.0, "vehicle": "f1tenth"})
+    free = PenaltySettings(resets=3, stuck=0.0)
+
+    found = race([still, driver("mid", 1.5, lane=0.3)], free)
+
+    rows = rows_of(found, "still")[0]
+    # it counts as standing after 15 steps, and each time anew
+    stuck = np.flatnonzero(rows[:, AT["episode_status"]] == Status.IMMOBILIZED)
+    assert len(stuck) == 4
+    assert np.diff(stuck).min() >= 15
+
+
 def test_the_clock_ends_what_nobody_finishes():
     # 30 s, or 2 s a metre: at 0.3 m/s nobody drives 15 m in it
     slowest = {"actions.speed_low": 0.0}
