@@ -20,7 +20,7 @@ from hotlap.sim.native import NativeSimulator
 from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Command, Start
 from hotlap.tasks.rules import Status
-from hotlap.track import load_track
+from hotlap.track import Track, load_track
 from hotlap.vehicle import load_vehicle
 
 OVAL = load_track("oval")
@@ -82,6 +82,25 @@ def test_one_race_is_run_and_in_further_ones_the_drivers_change_places():
     ahead = [trace["distance"][0] for trace in found.traces]
     first = [found.racers[int(np.argmax(row))].name for row in ahead]
     assert first == ["blind", "slow", "blind"]
+
+
+def test_on_an_open_track_both_stand_on_the_road_and_drive_to_its_end():
+    x = np.linspace(0, 12, 61)
+    centre = np.stack([x, 0 * x], axis=1)
+    across = np.array([0, 0.55])
+    straight = Track.from_waypoints(
+        np.concatenate([centre, centre - across, centre + across], axis=1), name="drag"
+    )
+
+    state = contest([SLOW, BLIND], track=straight)._world.state
+    found = race([SLOW, BLIND], track=straight, laps=3)
+
+    np.testing.assert_allclose(state.s, [0.75, 0], atol=1e-4)
+    assert found.laps == 1
+    for racer in found.racers:
+        (rows,) = rows_of(found, racer.name)
+        entry = logs.evaluation_entry(rows, 1)
+        assert (entry["episode_status"], entry["completion_percentage"]) == ("Lap complete", 100)
 
 
 # --- who pays for a contact ---
