@@ -279,7 +279,7 @@ class Examined(training.Training):
         self.trials.due = self._is_due  # type: ignore[method-assign]
         if self.mode != "none":
             kind = 0 if self.mode == "always" else 10
-            recorded = self.simtrace is not None
+            recorded = self.practice.simtrace is not None
             self._examiner = Examiner(self.config, recorded=recorded, kind=kind)
         try:
             super().loop(run)
@@ -294,6 +294,7 @@ class Examined(training.Training):
         self._said = examiner.take() if examiner.busy else None
         if not examiner.busy and self._said is None:
             if self._due(iteration, seconds, lapped=lapped):
+                self.practice.catch_up()
                 examiner.ask(self.learner.policy_state(), self.steps, self.trials.save())
             return False
         return self._said is not None
@@ -310,8 +311,8 @@ class Examined(training.Training):
         self._took(0.0 if self.mode == "always" else said.seconds, time.perf_counter())
         self.trials.restore(said.decided)
         trial = said.trial
-        if self.simtrace is not None:
-            self.simtrace.evaluated(trial.report)
+        if self.practice.simtrace is not None:
+            self.practice.simtrace.evaluated(trial.report)
         self.run.log_event("evaluation", steps=said.steps, best=trial.best, seconds=said.seconds)
         return trial
 
@@ -343,14 +344,16 @@ def measure(task: str, mode: str, seed: int, seconds: float) -> dict[str, Any]:
         words = [TASKS[task], f"train.seconds={seconds:g}", "--seed", str(seed), "--out", str(out)]
         busy, mine = _used()
         began = time.monotonic()
-        subprocess.run(
+        said = subprocess.run(
             [sys.executable, __file__, "train", mode, *words, "--quiet"],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
+        ).stderr  # fmt: skip
         later, own = _used()
         others = (later - busy - (own - mine)) / (time.monotonic() - began)
         run = Run.open(out)
         rows, events = run.metrics_rows(), run.events()
+    if len(rows) < 2:
+        sys.exit(f"{task}, {mode}: no two updates in {seconds:g} s: {said.decode()[-300:]}")
     first, last = rows[0], rows[-1]
     window = last["seconds"] - first["seconds"]
     tried = [event for event in events if event["kind"] == "evaluation"]
