@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from hotlap import deepracer_commands, model_commands, track_commands, vehicle_commands
+from hotlap import (
+    deepracer_commands,
+    model_commands,
+    race_commands,
+    track_commands,
+    vehicle_commands,
+)
 from hotlap.console import (
     Json,
     print_league,
@@ -331,7 +337,11 @@ def race(
     context: typer.Context,
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN...", help="Directories of the runs whose drivers race."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Directories of the runs whose drivers race, or a DeepRacer folder whose run.env "
+            "names two models.",
+        ),
     ] = None,
     track: Annotated[
         str | None, typer.Option(help="Track by name or file; the first run's if not given.")
@@ -340,10 +350,21 @@ def race(
     trials: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1000, help="Races; a multiple of the drivers, twice them if not given."
+            min=1,
+            max=1000,
+            help="Races; a multiple of the drivers, twice them if not given. With --deepracer any "
+            "number, 1 if not given.",
         ),
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="Which drivers: best or last.")] = "best",
+    deepracer: Annotated[
+        bool,
+        typer.Option(
+            "--deepracer",
+            help="DeepRacer's rules of head-to-model, with the first run's evaluation.penalties; "
+            "a DeepRacer folder always races by them.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
     league: Annotated[
         Path | None,
@@ -360,7 +381,8 @@ def race(
         raise ConfigError(f"--film: end its name in .mp4 or .gif (got {film})")
     if film is not None and not film.parent.is_dir():
         raise ConfigError(f"--film: {film.parent} is no folder; make it first")
-    asked = [name for name in ("film", "track", "laps", "trials", "checkpoint", "seed")
+    words = ("film", "track", "laps", "trials", "checkpoint", "seed", "deepracer")
+    asked = [name for name in words
              if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]  # fmt: skip
     if asked and league is not None and not runs:
         raise ConfigError(f"--{asked[0]}: speaks of a race; name the runs that race")
@@ -370,9 +392,10 @@ def race(
     if runs or board is None:
         from hotlap.race import race as verb
 
-        standings = verb(
-            runs or [], track=track, laps=laps, trials=trials, checkpoint=which, seed=seed
-        )
+        how: dict[str, Any] = {"track": track, "laps": laps, "trials": trials}
+        how |= {"checkpoint": which, "penalties": None}
+        runs = race_commands.by_deepracers_rules(runs or [], how, asked, deepracer=deepracer)
+        standings = verb(runs, **how, seed=seed)
         facts = standings.as_dict()
         # What was driven is printed, whatever becomes of the files.
         with _later(failures):
@@ -383,6 +406,9 @@ def race(
                 from hotlap.race_film import film_race
 
                 facts["film"] = str(film_race(film, standings))
+        if how["penalties"] is not None:
+            with _later(failures):
+                race_commands.write_logs(runs, standings)
     if board is not None and not failures:
         facts["league"] = board.as_dicts()
     _print_race(facts, as_json)

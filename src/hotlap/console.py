@@ -113,6 +113,7 @@ def print_standings(facts: dict[str, Any]) -> None:
     show(
         f"{'':>2}  {'driver':<24} {'place':>5} {'wins':>4} {'finished':>8} {'best lap s':>10} "
         f"{'gap s':>6} {'passed':>6} {'contacts':>8} {'ran into':>8} {'off track':>9} {'stuck':>5}"
+        + (f" {'penalties s':>11}" if facts.get("rules") == "deepracer" else "")
     )
     for place, racer in enumerate(facts["racers"], 1):
         gaps = [gap for gap in racer["gaps_s"] if gap is not None]
@@ -123,6 +124,7 @@ def print_standings(facts: dict[str, Any]) -> None:
             f"{racer['finished']:>8} {best:>10} {gap:>6} {racer['overtakes']:>6} "
             f"{racer['contacts']:>8} {racer['ran_into']:>8} {racer['off_tracks']:>9} "
             f"{racer['stuck']:>5}"
+            + (f" {racer['penalties_s']:>11.1f}" if facts.get("rules") == "deepracer" else "")
         )
 
 

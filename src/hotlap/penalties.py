@@ -53,13 +53,16 @@ class Penalties:
     Args:
         settings: the penalties.
         world: the cars.
+        hidden: whether nobody sees those who wait; else it is for the owner to say who is seen.
     """
 
     status: Int32
     """(N,) how each row stands after the last step: a Status, or PAUSED while it waits."""
 
-    def __init__(self, settings: PenaltySettings, world: NativeSimulator) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: PenaltySettings, world: NativeSimulator, *, hidden: bool = True
+    ) -> None:
+        self.settings, self._hidden = settings, hidden
         self._world = world
         kinds = {
             Status.OFF_TRACK: settings.off_track,
@@ -74,7 +77,7 @@ class Penalties:
         self._closed = np.array([track.closed for track in world.tracks])
         rows = world.rows
         self._left = np.zeros(rows, int)
-        self._spot: Float64 = np.zeros((3, rows))
+        self._spot: Float64 = np.zeros((4, rows))
         self.status = np.zeros(rows, np.int32)
         self.resets = np.zeros(rows, int)
         self.paid: Float64 = np.zeros(rows)
@@ -108,10 +111,11 @@ class Penalties:
         zero = np.float32(0)
         return Command(np.where(held, zero, command.steering), np.where(held, zero, command.speed))
 
-    def judge(self, judged: Ended, after: State) -> Ended:
+    def judge(self, judged: Ended, after: State, stay: Array | None = None) -> Ended:
         """Let those wait who stumbled and may go on; return how the episodes stand then.
 
-        The world puts them where they will drive on.
+        The world puts them where they will drive on. Of those who stumble, who `stay` (N,) wait
+        exactly where they are.
         """
         waiting = self.waiting
         status = np.where(waiting, 0, judged.status)
@@ -122,12 +126,18 @@ class Penalties:
         rows = np.flatnonzero(fallen)
         if len(rows):
             self._fell(rows, status[rows], after)
+            if stay is not None:
+                kept = rows[stay[rows]]
+                self._spot[:2, kept] = after.s[kept], after.n[kept]
+                self._spot[3, kept] = after.heading_error[kept]
         held = np.flatnonzero(self.waiting)
         put = np.unique(np.concatenate([rows, held, back]))
         if len(put):
-            self._world.put(put, self._spot[0, put], self._spot[1, put], after.travelled[put])
-            self._world.withdraw(held, True)
-            self._world.withdraw(back, False)
+            s, n, _, heading_error = self._spot[:, put]
+            self._world.put(put, s, n, after.travelled[put], heading_error)
+            if self._hidden:
+                self._world.withdraw(held, True)
+                self._world.withdraw(back, False)
         return Ended(np.where(fallen, 0, status).astype(np.int32))
 
     def _fell(self, rows: Array, status: Array, after: State) -> None:
@@ -147,4 +157,4 @@ class Penalties:
         length = self._lengths[after.track[rows]]
         s = np.where(self._closed[after.track[rows]], s % length, np.clip(s, 0, length))
         half = np.where(side > 0, after.left[rows], after.right[rows])
-        self._spot[:, rows] = s, _LANE * side * half, seconds
+        self._spot[:, rows] = s, _LANE * side * half, seconds, np.zeros(len(rows))
