@@ -402,11 +402,17 @@ def film(
         str | None,
         typer.Option(help="Who drives along, seen through: limit, or another run."),
     ] = None,
+    attention: Annotated[
+        bool,
+        typer.Option(
+            "--attention", help="Show what a camera driver looks at, and what it is minded to do."
+        ),
+    ] = False,
 ) -> None:
     """Let a run's driver lap, and film its best trial."""
     from hotlap.outcome import film_run
 
-    show(f"film: {film_run(run, ghost)}")
+    show(f"film: {film_run(run, ghost, attention=attention)}")
 
 
 @app.command()

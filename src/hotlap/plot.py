@@ -10,6 +10,7 @@ import numpy as np
 
 from hotlap.errors import RunError
 from hotlap.files import explained, whole
+from hotlap.gaze import HEAT, Gaze, sided
 from hotlap.runs import lap_times
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # loaded when the first figure is made: half a second
 
 __all__ = [
     "actions_picture",
+    "attention_picture",
     "episodes_picture",
     "learning_curves",
     "line_and_speed",
@@ -37,6 +39,8 @@ _BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#6B7280"
 _CYCLE = (_BLUE, _VERMILION, _GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 _INK, _PAPER, _ROAD, _GRID = "#1F2430", "#FFFFFF", "#E4E6EA", "#E5E7EB"
 _OBSTACLE = "#C49A62"
+_ACROSS = 4
+"""Moments beside each other in a picture of attention."""
 
 
 def reward_and_completion(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -380,6 +384,82 @@ def actions_picture(
     _tidy(axes)
     axes.legend(loc="lower center", frameon=False, ncols=3)
     return figure
+
+
+def attention_picture(gaze: Gaze, trace: Mapping[str, Array], title: str = "") -> Figure:
+    """Draw what a driver looked at and was minded to do, at eight moments of its last lap.
+
+    Args:
+        gaze: what it looked at, one for each row of the trace, as far as it goes.
+        trace: (T,) arrays t, s, steering, speed and lap.
+        title: what stands above.
+
+    Raises:
+        RunError: nothing was watched.
+    """
+    if not len(gaze):
+        raise RunError("nothing was watched, so there is no attention to draw")
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    lap = trace["lap"][: len(gaze)]
+    whole_laps = np.flatnonzero(lap < lap[-1])  # the last one may be cut off
+    last = lap[whole_laps[-1]] if len(whole_laps) else lap[-1]
+    rows = np.flatnonzero(lap == last)
+    shown = rows[np.linspace(0, len(rows) - 1, 2 * _ACROSS + 1).astype(int)[:-1]]
+    figure = _figure(title)
+    height, width = gaze.picture(0).shape[:2]
+    tall = 2.9 * height / width
+    figure.set_size_inches(_SIZE[0], 1.0 + 2 * (tall + 1.3))
+    grid = figure.subplots(4, _ACROSS, height_ratios=(tall, 0.8) * 2, squeeze=False)
+    for k, step in enumerate(shown):
+        above, below = (grid[2 * (k // _ACROSS) + i, k % _ACROSS] for i in (0, 1))
+        above.imshow(gaze.painted(int(step)), interpolation="nearest")
+        above.set_xticks([])
+        above.set_yticks([])
+        side = sided(float(np.degrees(trace["steering"][step])))
+        said = f"{trace['s'][step]:.1f} m · {trace['speed'][step]:.1f} m/s · {side}"
+        above.set_title(said, fontsize=10.5, color=_INK)
+        _draw_mind(below, gaze, int(step))
+    names = LinearSegmentedColormap.from_list("heat", HEAT / 255)
+    mappable = ScalarMappable(Normalize(0, 1), names)
+    bar = figure.colorbar(mappable, ax=list(grid[::2].flat), shrink=0.8, aspect=30, pad=0.01)
+    bar.set_label("speaks for what is done", fontsize=11)
+    bar.set_ticks([0, 1], labels=["not", "most"])
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _draw_mind(axes: Axes, gaze: Gaze, step: int) -> None:
+    """Draw how likely each choice was, or which steering and speed were."""
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_GREY)
+    axes.tick_params(colors=_INK, labelsize=9, length=0)
+    axes.set_yticks([])
+    if gaze.discrete:
+        shares, chosen = gaze.shares(step)
+        colours = [_VERMILION if k == chosen else _GREY for k in range(len(shares))]
+        axes.bar(range(len(shares)), shares, color=colours, width=0.85)
+        axes.set_ylim(0, 1)
+        axes.set_xticks([chosen], [gaze.label(gaze.order[chosen])])
+        axes.set_xlim(-0.6, len(shares) - 0.4)
+        return
+    axes.spines["bottom"].set_visible(False)
+    for row, (low, middle, high) in enumerate(gaze.spans(step)):
+        least, most = gaze.ranges[row]
+        ends = (np.array([low, middle, high]) - least) / (most - least)
+        ends = 1 - ends if row == 0 else ends  # left is left
+        y = 1 - row
+        axes.barh(y, 1, 0.42, color=_ROAD)
+        axes.barh(y, abs(ends[2] - ends[0]), 0.42, min(ends[0], ends[2]), color=_GREY)
+        axes.plot([ends[1]] * 2, [y - 0.32, y + 0.32], color=_VERMILION, lw=4, clip_on=False)
+        words = [sided(most), sided(least)] if row == 0 else [f"{x:.3g} m/s" for x in (least, most)]
+        for x, word in enumerate(words):
+            axes.text(x, y - 0.36, word, ha=("left", "right")[x], va="top", fontsize=8.5,
+                      color=_GREY)  # fmt: skip
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.75, 1.25)
+    axes.set_xticks([])
 
 
 def save(figure: Figure, path: Path | str) -> Path:

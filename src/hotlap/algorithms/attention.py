@@ -130,10 +130,11 @@ def _gradient(
         if plan.layer_norm:
             gradient = _through_norm(tape[f"{layer}.before"], gradient * weights[f"{layer}.scale"])
         gradient = gradient @ weights[f"{layer}.weight"]
-    found, begin = {}, 0
+    found: dict[str, Array] = {}
+    begin = 0
     for name, image in plan.images.items():  # in the order in which they were joined
         width = image.dense[-1] if image.dense else int(np.prod(image.grid()))
-        part = gradient[:, begin : begin + width]
+        part: Array = gradient[:, begin : begin + width]
         begin += width
         for i in reversed(range(len(image.dense))):
             layer = f"{name}.dense{i}"
