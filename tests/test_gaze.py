@@ -231,7 +231,7 @@ def test_the_film_s_orange_bar_is_the_choice(best):
 
 
 def test_a_film_with_attention_is_another_file(run):
-    plain, looking = film_run(run), film_run(run, attention=True)
+    plain, looking = film_run(run), film_run(run, attention="hirescam")
 
     assert (plain.stem, looking.stem) == ("evaluation", "attention")
     assert plain.parent == looking.parent
@@ -245,19 +245,37 @@ def test_the_plots_of_a_camera_driver_show_its_attention(run, tmp_path):
     assert "attention" not in plot_run(state)
 
 
-def test_the_picture_shows_eight_moments_of_the_last_whole_lap(run):
+def test_the_picture_shows_five_moments_of_the_last_whole_lap(run):
     gaze = Gaze(0, 40, Actions(ContinuousActions()))
     report = evaluate(run, trials=1, laps=1, witness=gaze)
     trace = report.traces[0] | {"lap": (np.arange(len(report.traces[0]["t"])) // 16).astype(int)}
 
-    figure = attention_picture(gaze, trace, "sees")
+    figure = attention_picture({"a": gaze, "b": gaze}, trace, "sees")
 
     # rows 0 to 39 are laps of 16: the last whole one is rows 16 to 31
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     moments = [float(title.split(" m")[0]) for title in titles]
-    assert len(moments) == 8
+    assert len(moments) == 5
     assert moments[0] == pytest.approx(trace["s"][16], abs=0.051)
-    assert trace["s"][27] < moments[-1] < trace["s"][31]
+    assert moments[-1] == pytest.approx(trace["s"][16 + 12], abs=0.051)  # four fifths of 15
+    assert [axes.get_ylabel() for axes in figure.axes if axes.images] == [
+        *("a", "", "", "", ""),
+        *("b", "", "", "", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--heat", "hirescam"), "--heat: says how --attention finds what is looked at; give that"),
+        (("--attention", "--heat", "jet"), "--heat: choose gradcam or hirescam (got jet)"),
+    ],
+)
+def test_a_wrong_heat_is_one_sentence(run, words, said):
+    status, _, error = command("film", run, *words)
+
+    assert status == 2
+    assert error.startswith(f"hotlap: {said}")
 
 
 def test_a_driver_without_a_picture_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
@@ -408,11 +408,22 @@ def film(
             "--attention", help="Show what a camera driver looks at, and what it is minded to do."
         ),
     ] = False,
+    heat: Annotated[
+        str | None,
+        typer.Option(
+            metavar="gradcam|hirescam", help="How --attention finds it; gradcam if not given."
+        ),
+    ] = None,
 ) -> None:
     """Let a run's driver lap, and film its best trial."""
     from hotlap.outcome import film_run
 
-    show(f"film: {film_run(run, ghost, attention=attention)}")
+    if heat is not None and not attention:
+        raise ConfigError("--heat: says how --attention finds what is looked at; give that too")
+    if heat not in (None, "gradcam", "hirescam"):
+        raise ConfigError(f"--heat: choose gradcam or hirescam (got {heat})")
+    how = cast(Literal["gradcam", "hirescam"], heat or "gradcam") if attention else None
+    show(f"film: {film_run(run, ghost, attention=how)}")
 
 
 @app.command()

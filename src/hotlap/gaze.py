@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hotlap.algorithms.attention import Attention, attend, over_pixels
+from hotlap.algorithms.attention import Attention, Heat, attend, over_pixels
 from hotlap.algorithms.policy import ImagePlan, NumpyPolicy
 from hotlap.sim.relief import depth_picture, segmentation_picture
 from hotlap.tasks.actions import Actions
@@ -35,9 +35,18 @@ class Gaze:
         steps: how many of its steps to keep.
         actions: what the driver's answers mean.
         range_max: how far its depth camera reaches [m].
+        heat: how its heat is computed.
     """
 
-    def __init__(self, row: int, steps: int, actions: Actions, range_max: float = 10.0) -> None:
+    def __init__(
+        self,
+        row: int,
+        steps: int,
+        actions: Actions,
+        range_max: float = 10.0,
+        heat: Heat = "gradcam",
+    ) -> None:
+        self._how: Heat = heat
         self._row, self._most, self._actions, self._far = row, steps, actions, range_max
         self._pictures: list[Array] = []
         self._found: list[Attention] = []
@@ -56,7 +65,7 @@ class Gaze:
         memory = policy.carried(len(observation[self._name]))[own]
         alone = {name: observation[name][own] for name in policy.names}
         self._pictures.append(self._shown(alone[self._name][0]))
-        self._found.append(attend(policy, alone, memory))
+        self._found.append(attend(policy, alone, memory, self._how))
 
     def __len__(self) -> int:
         """Steps so far."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hotlap import plot
+from hotlap.algorithms.attention import Heat
+from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import read_toml, resolve
 from hotlap.env import EnvSettings, driver_task
 from hotlap.errors import ConfigError, RunError
@@ -67,15 +69,17 @@ def write_outcome(run: Run) -> dict[str, Path]:
     return written | _plots(run, trace) | {"film": _film(run, trace)}
 
 
-def film_run(path: str | Path, ghost: str | Path | None = None, *, attention: bool = False) -> Path:
+def film_run(
+    path: str | Path, ghost: str | Path | None = None, *, attention: Heat | None = None
+) -> Path:
     """Let a run's best driver lap, and film its best trial; the rest of the run stays as it is.
 
     Args:
         path: the Run.
         ghost: who drives along, seen through: `limit` for the fastest lap that physics allows its
             car, or another Run, whose driver laps the same track in its own car.
-        attention: whether to show what the driver looks at and what it is minded to do, in
-            films/attention.mp4; only of one that sees a camera.
+        attention: shows what the driver looks at, by this kind of heat, and what it is minded to
+            do, in films/attention.mp4; only of one that sees a camera.
 
     Raises:
         RunError: this is not a Run, it has no checkpoint yet, its ghost does not lap, or the film
@@ -84,15 +88,15 @@ def film_run(path: str | Path, ghost: str | Path | None = None, *, attention: bo
         MissingExtraError: the limit was asked for, and CasADi is not installed.
     """
     run = Run.open(path)
-    if attention:
+    if attention is not None:
         _check_camera(run)
     beside = None if ghost is None else _ghost(run, ghost)
     report = _drive(run)
     trace = report.traces[report.best_trial]
-    if not attention:
+    if attention is None:
         return _film(run, trace, beside)
     settings, frames = env_settings(run), _frames(run, trace)
-    gaze = _watch(run, report.best_trial, frames)
+    gaze = _watch(run, report.best_trial, frames, attention)[attention]
     scene = {name: column[:frames] for name, column in trace.items()}
     path = run.folder("films") / "attention.mp4"
     rate = round(settings.control_rate)
@@ -110,8 +114,10 @@ def plot_run(path: str | Path) -> dict[str, Path]:
     trace = report.traces[report.best_trial]
     written = _plots(run, trace)
     if set(CAMERAS) & set(env_settings(run).observation.actor):
-        gaze = _watch(run, report.best_trial, _frames(run, trace))
-        figure = plot.attention_picture(gaze, trace, title=run.name)
+        steps = _frames(run, trace)
+        gazes = _watch(run, report.best_trial, steps, "gradcam", "hirescam")
+        named = {"Grad-CAM": gazes["gradcam"], "HiResCAM": gazes["hirescam"]}
+        figure = plot.attention_picture(named, trace, title=run.name)
         written["attention"] = plot.save(figure, run.folder("plots") / "attention.png")
     return written
 
@@ -186,14 +192,20 @@ def _check_camera(run: Run) -> None:
         )
 
 
-def _watch(run: Run, trial: int, steps: int) -> Gaze:
+def _watch(run: Run, trial: int, steps: int, *heats: Heat) -> dict[Heat, Gaze]:
     """Let the driver lap once more, the same to the byte, and watch one trial."""
     settings, asked = env_settings(run), _asked(run)
     plain = resolve(EnvSettings, driver_task(settings)).actions
     assert not isinstance(plain, MetadataActions)  # a driver's task has what the file says
-    gaze = Gaze(trial, steps, Actions(plain), settings.observation.depth.range_max)
-    evaluate(run, trials=asked.trials, laps=asked.laps, witness=gaze)
-    return gaze
+    far = settings.observation.depth.range_max
+    gazes = {heat: Gaze(trial, steps, Actions(plain), far, heat) for heat in heats}
+
+    def witness(policy: NumpyPolicy, observation: Mapping[str, Array]) -> None:
+        for gaze in gazes.values():
+            gaze(policy, observation)
+
+    evaluate(run, trials=asked.trials, laps=asked.laps, witness=witness)
+    return gazes
 
 
 def _asked(run: Run) -> EvaluationSettings:

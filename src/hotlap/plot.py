@@ -39,7 +39,7 @@ _BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#6B7280"
 _CYCLE = (_BLUE, _VERMILION, _GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 _INK, _PAPER, _ROAD, _GRID = "#1F2430", "#FFFFFF", "#E4E6EA", "#E5E7EB"
 _OBSTACLE = "#C49A62"
-_ACROSS = 4
+_ACROSS = 5
 """Moments beside each other in a picture of attention."""
 
 
@@ -386,44 +386,51 @@ def actions_picture(
     return figure
 
 
-def attention_picture(gaze: Gaze, trace: Mapping[str, Array], title: str = "") -> Figure:
-    """Draw what a driver looked at and was minded to do, at eight moments of its last lap.
+def attention_picture(
+    gazes: Mapping[str, Gaze], trace: Mapping[str, Array], title: str = ""
+) -> Figure:
+    """Draw what a driver looked at and was minded to do, at five moments of its last whole lap.
 
     Args:
-        gaze: what it looked at, one for each row of the trace, as far as it goes.
+        gazes: by the name of the heat, one for each row of the trace, as far as they go; each has a
+            row of pictures.
         trace: (T,) arrays t, s, steering, speed and lap.
         title: what stands above.
 
     Raises:
         RunError: nothing was watched.
     """
-    if not len(gaze):
+    gaze = next(iter(gazes.values()), None)
+    if gaze is None or not len(gaze):
         raise RunError("nothing was watched, so there is no attention to draw")
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     lap = trace["lap"][: len(gaze)]
-    whole_laps = np.flatnonzero(lap < lap[-1])  # the last one may be cut off
-    last = lap[whole_laps[-1]] if len(whole_laps) else lap[-1]
+    complete = np.flatnonzero(lap < lap[-1])  # the last one may be cut off
+    last = lap[complete[-1]] if len(complete) else lap[-1]
     rows = np.flatnonzero(lap == last)
-    shown = rows[np.linspace(0, len(rows) - 1, 2 * _ACROSS + 1).astype(int)[:-1]]
+    shown = rows[np.linspace(0, len(rows) - 1, _ACROSS + 1).astype(int)[:-1]]
     figure = _figure(title)
     height, width = gaze.picture(0).shape[:2]
-    tall = 2.9 * height / width
-    figure.set_size_inches(_SIZE[0], 1.0 + 2 * (tall + 1.3))
-    grid = figure.subplots(4, _ACROSS, height_ratios=(tall, 0.8) * 2, squeeze=False)
-    for k, step in enumerate(shown):
-        above, below = (grid[2 * (k // _ACROSS) + i, k % _ACROSS] for i in (0, 1))
-        above.imshow(gaze.painted(int(step)), interpolation="nearest")
-        above.set_xticks([])
-        above.set_yticks([])
+    tall = 2.2 * height / width
+    figure.set_size_inches(_SIZE[0], 1.6 + len(gazes) * (tall + 0.15) + 1.0)
+    ratios = [tall] * len(gazes) + [0.9]
+    grid = figure.subplots(len(ratios), _ACROSS, height_ratios=ratios, squeeze=False)
+    for k, step in enumerate(map(int, shown)):
+        for axes, one in zip(grid[:, k], gazes.values(), strict=False):
+            axes.imshow(one.painted(step), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
         side = sided(float(np.degrees(trace["steering"][step])))
         said = f"{trace['s'][step]:.1f} m · {trace['speed'][step]:.1f} m/s · {side}"
-        above.set_title(said, fontsize=10.5, color=_INK)
-        _draw_mind(below, gaze, int(step))
-    names = LinearSegmentedColormap.from_list("heat", HEAT / 255)
-    mappable = ScalarMappable(Normalize(0, 1), names)
-    bar = figure.colorbar(mappable, ax=list(grid[::2].flat), shrink=0.8, aspect=30, pad=0.01)
+        grid[0, k].set_title(said, fontsize=10, color=_INK)
+        _draw_mind(grid[-1, k], gaze, step)
+    for axes, name in zip(grid[:, 0], gazes, strict=False):
+        axes.set_ylabel(name, fontsize=12, color=_INK)
+    colours = LinearSegmentedColormap.from_list("heat", HEAT / 255)
+    mappable = ScalarMappable(Normalize(0, 1), colours)
+    bar = figure.colorbar(mappable, ax=list(grid[:-1].flat), shrink=0.8, aspect=30, pad=0.01)
     bar.set_label("speaks for what is done", fontsize=11)
     bar.set_ticks([0, 1], labels=["not", "most"])
     bar.outline.set_visible(False)

@@ -76,8 +76,8 @@ def seen(plan, rows=3, seed=4):
     return found | {name: x.astype(np.float32) for name, x in vectors.items()}
 
 
-def torch_heat(description, arrays, observation, memory):
-    """Grad-CAM as the paper has it, with torch's layers, cells and gradients, in float64."""
+def torch_heat(description, arrays, observation, memory, how):
+    """Heat as the papers have it, with torch's layers, cells and gradients, in float64."""
     plan = Plan.model_validate(description["plan"])
     w = {name: torch.tensor(array, dtype=torch.float64) for name, array in arrays.items()}
     act = torch.tanh if plan.activation == "tanh" else torch.relu
@@ -125,14 +125,17 @@ def torch_heat(description, arrays, observation, memory):
     else:
         value = head.amax(dim=1)
     value.sum().backward()
+    by_place = {name: x.grad for name, x in maps.items()}
+    if how == "gradcam":
+        by_place = {name: grad.mean((2, 3), keepdim=True) for name, grad in by_place.items()}
     return {
-        name: torch.relu((x.grad.mean((2, 3), keepdim=True) * x).sum(1)).detach().numpy()
-        for name, x in maps.items()
+        name: torch.relu((by_place[name] * x).sum(1)).detach().numpy() for name, x in maps.items()
     }
 
 
+@pytest.mark.parametrize("how", ["gradcam", "hirescam"])
 @pytest.mark.parametrize("case", CASES)
-def test_heat_is_what_torch_s_gradients_make_it(case):
+def test_heat_is_what_torch_s_gradients_make_it(case, how):
     description = CASES[case]
     arrays = weights(description)
     policy = NumpyPolicy(description, arrays)
@@ -140,9 +143,9 @@ def test_heat_is_what_torch_s_gradients_make_it(case):
     observation = seen(plan)
     memory = np.random.default_rng(9).uniform(-1, 1, (3, policy.memory)).astype(np.float32)
 
-    found = attend(policy, observation, memory)
+    found = attend(policy, observation, memory, how)
 
-    wanted = torch_heat(description, arrays, observation, memory)
+    wanted = torch_heat(description, arrays, observation, memory, how)
     assert list(found.heat) == list(wanted)
     for name, heat in wanted.items():
         assert heat.max() > 1e-3
@@ -228,6 +231,23 @@ def test_covering_up_what_is_hot_takes_the_most_away():
         hot.append(heat[part].sum())
     assert np.ptp(lost) > 0.1
     assert spearmanr(hot, lost).statistic > 0.95
+
+
+def test_hirescam_knows_on_which_side_of_the_picture_a_spot_speaks_for_it():
+    """Choice 0 is for bright spots on the left alone; one on the right speaks against it."""
+    policy = detector(bias=(100, 0))
+    _, height, width = attend(policy, spotted()).heat["camera"].shape
+    arrays = dict(policy.weights)
+    head = arrays["head.weight"].reshape(2, height, width, 2).copy()
+    head[0, :, width // 2 :] *= -1
+    description = policy.description.model_dump(mode="json")
+    sided = NumpyPolicy(description, arrays | {"head.weight": head.reshape(2, -1)})
+    two = spotted((60, 30, 8, 255), (60, 130, 8, 255))
+
+    heat = attend(sided, two, heat="hirescam").heat["camera"][0]
+
+    assert heat[:, : width // 2].max() > 0.1
+    assert heat[:, width // 2 :].max() == 0
 
 
 def test_nothing_is_hot_where_nothing_speaks_for_the_choice():
