@@ -72,6 +72,8 @@ class Report:
     """Of an episode, where the reward was computed."""
     resets: int = 0
     """How often a car was put back on the road."""
+    trial_resets: tuple[int, ...] = ()
+    """The same for each trial."""
     penalties_s: float = 0.0
     """What the cars waited for that, in all; it is part of the lap times."""
     limit_s: float | None = None
@@ -353,6 +355,7 @@ def evaluate_policy(
         timed_out=int(counts[Status.TIME_UP]),
         mean_reward=float(reward.mean()) if rewarded else None,
         resets=int(resets.sum()),
+        trial_resets=tuple(int(count) for count in resets),
         penalties_s=round(float(paid.sum()), 6),
         traces=traces,
         episodes=tuple(sorted(episodes, key=lambda one: one.car)),
