@@ -9,9 +9,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
@@ -24,6 +24,7 @@ from hotlap import (
 )
 from hotlap.console import (
     Json,
+    print_boards,
     print_league,
     print_population,
     print_report,
@@ -32,6 +33,11 @@ from hotlap.console import (
     show,
 )
 from hotlap.errors import ConfigError, HotlapError
+
+if TYPE_CHECKING:
+    from hotlap.evaluate import Report
+    from hotlap.league import League
+    from hotlap.penalties import PenaltySettings
 
 __all__ = ["app", "main"]
 
@@ -294,6 +300,9 @@ def evaluate(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
+    league: Annotated[
+        Path | None, typer.Option(help="File whose leaderboard the trials enter.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Let a run's driver lap, alone and greedy, and report how it did."""
@@ -305,7 +314,14 @@ def evaluate(
 
     how: dict[str, Any] = {"track": track, "trials": trials, "laps": laps, "checkpoint": which}
     how |= {"randomized": randomized, "seed": seed}
+    if league is not None and randomized:
+        raise ConfigError(
+            "--league: cars that differ from trial to trial cannot be compared; leave --randomized "
+            "away"
+        )
     if Population.is_at(run):
+        if league is not None:
+            raise ConfigError(f"--league: {run} holds several runs; name one, {run}/seed0 say")
         population = Population.open(run)
         drivers = {number: one for number, one in population.runs().items() if one.checkpoints()}
         if not drivers:
@@ -321,15 +337,52 @@ def evaluate(
     from hotlap.runs import Run
     from hotlap.simtrace import write_evaluation
 
+    board = None
+    if league is not None:  # a mistake in it shows before the drive
+        from hotlap.league import League
+
+        board = League(league)
     how["penalties"] = penalties_of(Run.open(run)) if deepracer else None
     report = verb(run, **how, recorded=None)
-    _warn(report.as_dict())
+    said = report.as_dict()
+    _warn(said)
+    failures: list[HotlapError] = []
+    if board is not None:
+        with _later(failures):
+            _enter(board, run, which, report, how["penalties"])
+            found = board.boards(laps=min(3, report.laps_per_trial))
+            said["boards"] = [asdict(one) for one in found if one.track in report.tracks]
     if as_json:
-        show(json.dumps(report.as_dict(), indent=2))
+        show(json.dumps(said, indent=2))
     else:
-        print_report(report.as_dict())
+        print_report(said)
+        print_boards(said.get("boards", []))
     for file in write_evaluation(Run.open(run), report):
         say(f"DeepRacer's log: {file}")
+    if failures:
+        raise failures[0]
+
+
+def _enter(
+    board: League,
+    run: Path,
+    checkpoint: Literal["best", "last"],
+    report: Report,
+    penalties: PenaltySettings | None,
+) -> None:
+    """Put the trials of a run's driver into a league."""
+    from hotlap.env import env_settings, load_driver
+    from hotlap.runs import Run
+
+    driver = load_driver(run, checkpoint)
+    way = env_settings(Run.open(run)).start.direction
+    board.add_trials(
+        report.as_dict(),
+        name=driver.name,
+        fingerprint=driver.fingerprint,
+        direction="reversed" if way == "reversed" else "forward",
+        penalties=None if penalties is None else penalties.model_dump(),
+    )
 
 
 @app.command()
@@ -370,6 +423,16 @@ def race(
         Path | None,
         typer.Option(help="File that keeps the leaderboard; without runs it is only shown."),
     ] = None,
+    score: Annotated[
+        str,
+        typer.Option(
+            metavar="total|average|best", help="What the league's time trials are ranked by,"
+        ),
+    ] = "total",
+    over: Annotated[int, typer.Option(min=1, max=100, help="of how many laps,")] = 3,
+    resets: Annotated[
+        int | None, typer.Option(min=0, help="and with how many resets at most; any if not given.")
+    ] = None,
     film: Annotated[Path | None, typer.Option(help="Film of the first race to write.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -381,6 +444,12 @@ def race(
         raise ConfigError(f"--film: end its name in .mp4 or .gif (got {film})")
     if film is not None and not film.parent.is_dir():
         raise ConfigError(f"--film: {film.parent} is no folder; make it first")
+    if score not in ("total", "average", "best"):
+        raise ConfigError(f"--score: choose total, average or best (got {score})")
+    ranked = [name for name in ("score", "over", "resets")
+              if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]  # fmt: skip
+    if ranked and league is None:
+        raise ConfigError(f"--{ranked[0]}: ranks the time trials of a league; give --league FILE")
     words = ("film", "track", "laps", "trials", "checkpoint", "seed", "deepracer")
     asked = [name for name in words
              if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]  # fmt: skip
@@ -411,6 +480,8 @@ def race(
                 race_commands.write_logs(runs, standings)
     if board is not None and not failures:
         facts["league"] = board.as_dicts()
+        by = cast(Literal["total", "average", "best"], score)
+        facts["boards"] = [asdict(one) for one in board.boards(by, over, resets)]
     _print_race(facts, as_json)
     if failures:
         for error in failures[1:]:
@@ -435,7 +506,9 @@ def _print_race(facts: dict[str, Any], as_json: bool) -> None:
     if "film" in facts:
         show(f"film: {facts['film']}")
     if "league" in facts:
-        print_league(facts["league"], facts.get("track"))
+        if facts["league"] or not facts["boards"]:
+            print_league(facts["league"], facts.get("track"))
+        print_boards(facts["boards"])
 
 
 @app.command()
@@ -445,11 +518,28 @@ def film(
         str | None,
         typer.Option(help="Who drives along, seen through: limit, or another run."),
     ] = None,
+    attention: Annotated[
+        bool,
+        typer.Option(
+            "--attention", help="Show what a camera driver looks at, and what it is minded to do."
+        ),
+    ] = False,
+    heat: Annotated[
+        str | None,
+        typer.Option(
+            metavar="gradcam|hirescam", help="How --attention finds it; gradcam if not given."
+        ),
+    ] = None,
 ) -> None:
     """Let a run's driver lap, and film its best trial."""
     from hotlap.outcome import film_run
 
-    show(f"film: {film_run(run, ghost)}")
+    if heat is not None and not attention:
+        raise ConfigError("--heat: says how --attention finds what is looked at; give that too")
+    if heat not in (None, "gradcam", "hirescam"):
+        raise ConfigError(f"--heat: choose gradcam or hirescam (got {heat})")
+    how = cast(Literal["gradcam", "hirescam"], heat or "gradcam") if attention else None
+    show(f"film: {film_run(run, ghost, attention=how)}")
 
 
 @app.command()

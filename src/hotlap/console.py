@@ -10,6 +10,7 @@ import typer
 
 __all__ = [
     "Json",
+    "print_boards",
     "print_league",
     "print_population",
     "print_report",
@@ -126,6 +127,37 @@ def print_standings(facts: dict[str, Any]) -> None:
             f"{racer['stuck']:>5}"
             + (f" {racer['penalties_s']:>11.1f}" if facts.get("rules") == "deepracer" else "")
         )
+
+
+def print_boards(boards: list[dict[str, Any]]) -> None:
+    """Print the leaderboards of time trials."""
+    for board in boards:
+        way = " reversed" if board["direction"] == "reversed" else ""
+        laps = "" if board["score"] == "best" else f" of {board['laps']} laps"
+        if board["score"] == "best":
+            laps = " lap" + (f", trials of {board['laps']} or more" if board["laps"] > 1 else "")
+        most = board["resets"]
+        allowed = "" if most is None else f", at most {most} reset{'' if most == 1 else 's'}"
+        fines = board["penalties"]
+        rules = "a stumble ends a trial"
+        if fines is not None:
+            rules = (
+                f"penalties {fines['off_track']:g} s off track, {fines['collision']:g} s crash, "
+                f"{fines['stuck']:g} s stuck"
+            )
+        show(f"{board['track']}{way}: {board['score']}{laps}{allowed}; {rules}")
+        head = f"{'policy':<8} {'car':<14} {'seconds':>8} {'resets':>6} {'trials':>7}"
+        show(f"{'':>2}  {'driver':<24} {head}")
+        for place, entry in enumerate(board["entries"], 1):
+            missing = entry["seconds"] is None
+            seconds = "-" if missing else f"{entry['seconds']:.3f}"
+            resets = "-" if missing else str(entry["resets"])
+            trials = f"{entry['trials']}/{entry['tried']}"
+            show(
+                f"{'' if missing else place:>2}  {entry['name'][:24]:<24} "
+                f"{entry['fingerprint']:<8} {entry['vehicle'][:14]:<14} {seconds:>8} {resets:>6} "
+                f"{trials:>7}"
+            )
 
 
 def print_league(entries: list[dict[str, Any]], track: str | None) -> None:

@@ -73,6 +73,9 @@ VARIABLES: Mapping[str, Meaning] = {
     "EVAL_OFF_TRACK_PENALTY": Meaning(("evaluation.penalties.off_track",), _SECONDS),
     "EVAL_COLLISION_PENALTY": Meaning(("evaluation.penalties.collision",), _SECONDS),
     "EVAL_RESET_BEHIND_DIST": Meaning(("evaluation.penalties.behind",), _METRES),
+    "ENABLE_MERCY_RESET": Meaning(("evaluation.penalties.mercy",), truth),
+    "MAX_RESETS_AFTER_CRASH": Meaning(("evaluation.penalties.mercy_after",), integer),
+    "RESET_AHEAD_DIST": Meaning(("evaluation.penalties.ahead",), _METRES),
     "EVAL_CHECKPOINT": Meaning.nothing(
         "say it when you evaluate: `hotlap evaluate RUN --checkpoint best`"
     ),
