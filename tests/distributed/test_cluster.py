@@ -120,17 +120,12 @@ def test_a_token_that_should_be_there_is_missed(listener, tmp_path, monkeypatch)
     assert "chmod 600" in said
 
 
-def test_more_workers_than_cores_are_refused_with_the_number_of_cores():
+def test_many_more_workers_than_cores_are_refused_with_the_number_of_cores():
     cores = available()
 
-    said = refused("", workers=cores + 1)
+    said = refused("", workers=8 * cores + 1)
 
-    assert f"need {cores + 1} CPUs, and this machine has {cores}" in said
-    assert f"--workers {cores}" in said
-
-
-def test_a_worker_larger_than_the_machine_is_refused():
-    assert f"distributed.threads is {available() + 1}" in refused("", threads=available() + 1)
+    assert f"need {8 * cores + 1} CPUs, and this machine has {cores}" in said
 
 
 def test_without_ray_the_line_that_installs_it_is_given(monkeypatch):

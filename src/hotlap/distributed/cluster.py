@@ -44,6 +44,9 @@ STORE = 200 * MiB
 STORE_MIN = 80 * MiB
 """Ray takes no less than 75 MiB."""
 
+_MOST = 8
+"""Workers that may share a CPU of this machine: more only wait for each other."""
+
 REACH = 5.0
 """Seconds until a head that does not answer counts as out of reach."""
 
@@ -148,6 +151,8 @@ def _checked(
     warnings: tuple[str, ...] = ()
     if not started:
         warnings = (*_open_door(address), *differences(found))
+    elif workers * threads > available():
+        warnings = (f"{_workers(workers, threads)} share the {available()} CPUs of this machine",)
     return Cluster(address=address, started=started, nodes=found, warnings=warnings)
 
 
@@ -161,13 +166,10 @@ def _workers(workers: int, threads: int) -> str:
 
 def _started(workers: int, threads: int, store: int, stack: contextlib.ExitStack) -> str:
     """Start Ray for this process alone; `stack` ends it."""
-    cores = available()
-    if workers * threads > cores:
+    if workers * threads > _MOST * available():
         raise ClusterError(
             f"{_workers(workers, threads)} need {workers * threads} CPUs, and this machine has "
-            f"{cores}. Take --workers {cores // threads}, or join a cluster: --address HOST:PORT."
-            if cores >= threads
-            else f"distributed.threads is {threads}, and this machine has {cores} CPUs."
+            f"{available()}. Take fewer, or join a cluster: --address HOST:PORT."
         )
     # Ray's folder holds Unix sockets, whose paths may have 107 characters: not in a long TMPDIR.
     parent = "/tmp" if len(tempfile.gettempdir()) > 20 and Path("/tmp").is_dir() else None
