@@ -283,7 +283,7 @@ def _together(work: Work, link: Link, layout: Layout) -> Rates:
     n, slow = work.workers, layout.slowed()
     factor_RN = _factors(n, layout.spread) * slow
     trip = link.call / 2 + layout.network.ping / 2
-    start_N = trip + link.routing * np.arange(1, n + 1)
+    start_N = trip + link.routing * np.arange(1.0, n + 1)
     back = queue(start_N + work.collecting * factor_RN + trip, link.routing).max(axis=1)
     began = back + link.call + layout.network.ping  # the server is told who is there
     pieces = sum(e.count for e in work.exchanges) + 1
@@ -374,7 +374,7 @@ def _experience(work: Work, link: Link, layout: Layout, *, ahead: bool) -> Rates
     trip = link.call / 2 + network.ping / 2
     asked = network.ping * (work.weights > INLINE)
     nodes = math.ceil(n / layout.per_node) / n
-    sent_N = queue(link.routing * np.arange(1, n + 1), work.weights * nodes / network.bandwidth)
+    sent_N = queue(link.routing * np.arange(1.0, n + 1), work.weights * nodes / network.bandwidth)
     there_N = sent_N + trip + asked
     copied = max(0.0, link.seconds(work.batch) - link.service(work.batch)) / 2
     back = trip + copied + network.ping * (work.batch > INLINE)
@@ -411,7 +411,7 @@ def queue(arrival: Float64, service: float) -> Float64:
     place = np.arange(arrival.shape[-1])
     sorted_ = np.take_along_axis(arrival, order, axis=-1)
     served = np.maximum.accumulate(sorted_ - service * place, axis=-1) + service * (place + 1)
-    found = np.empty_like(served)
+    found: Float64 = np.empty_like(served)
     np.put_along_axis(found, order, served, axis=-1)
     return found
 
@@ -425,7 +425,8 @@ def _factors(workers: int, spread: float) -> Float64:
         return np.ones((ROUNDS, workers))
     sigma = math.sqrt(math.log1p(spread**2))
     drawn = np.exp(sigma * generator(0).standard_normal((workers, ROUNDS)))
-    return (drawn / drawn.mean(axis=1, keepdims=True)).T
+    found: Float64 = (drawn / drawn.mean(axis=1, keepdims=True)).T
+    return found
 
 
 def _along(size: float, sizes: Sequence[int], seconds: Sequence[float]) -> float:

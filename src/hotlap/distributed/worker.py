@@ -102,6 +102,9 @@ class _Meeting:
     async def process(self) -> int:
         return os.getpid()
 
+    async def spent(self) -> float:
+        return time.process_time()
+
 
 def _hand_out(array: Array) -> Any:
     """Put a large array into shared memory; what is given to each is where it lies."""
