@@ -90,9 +90,8 @@ def plan_command(
         raise ConfigError("--per-node: with --network local all workers are on this machine")
     if share not in ("all", *_SHARES):
         raise ConfigError(f"--share: choose from {', '.join(_SHARES)}, all (got {share})")
-    for name, value in (("stragglers", stragglers), ("price", price)):
-        if value is not None and not math.isfinite(value):
-            raise ConfigError(f"--{name}: give a number (got {value})")
+    if price is not None and not math.isfinite(price):
+        raise ConfigError(f"--price: give a number (got {price})")
     given = list(words or [])
     sources = [word for word in given if "=" not in word or Path(word).exists()]
     if len(sources) > 1:
@@ -236,7 +235,7 @@ def _print(
     priced = rows[0]["cost_per_million_steps"] is not None
     title = (
         f"{'share':<11}{'workers':>7}{'cars':>6}{'steps/s':>11}{'times 1':>9}  {'goes most to':<16}"
-        f"{'exchange':>9}{'a round':>8}{'server MB/s':>13}{'each MB/s':>10}{'memory GB':>17}"
+        f"{'exchange':>9}{'a round':>8}{'server MB/s':>12}{'each MB/s':>10}{'memory GB':>13}"
     )
     if timed:
         title += f"{'time':>10}"
@@ -255,8 +254,8 @@ def _print(
             f"{row['share']:<11}{row['workers']:>7}{row['cars_each']:>6}"
             f"{row['steps_per_second']:>11,.0f}{row['speed_up']:>9.2f}  {most:<16}"
             f"{_size(row['exchange_bytes']):>9}{row['exchanges_per_round']:>8}"
-            f"{both / 1e6:>13,.1f}{row['worker_bytes_per_s'] / 1e6:>10,.2f}"
-            f"{f'{worker / 1e9:.2f} + {head / 1e9:.2f}':>17}"
+            f"{both / 1e6:>12,.1f}{row['worker_bytes_per_s'] / 1e6:>10,.2f}"
+            f"{f'{worker / 1e9:.1f} + {head / 1e9:.1f}':>13}"
         )
         if timed:
             text += f"{_time(row['seconds']):>10}"

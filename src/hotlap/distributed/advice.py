@@ -85,17 +85,30 @@ def advice(rows: Sequence[Forecast]) -> str:
     mine = [one for one in rows if one.share == best.share]
     paid = [one for one in mine if speed_up(one, rows) >= _WORTH * one.workers]
     knee = max((one.workers for one in paid), default=mine[0].workers)
-    part = best.bottleneck
+    # What keeps the next larger team from being faster.
+    larger = next((one for one in sorted(mine, key=_size) if one.workers > best.workers), best)
+    part = larger.bottleneck
     remedies = _REMEDIES
     if best.share != "gradients":
         remedies = remedies | (_OF_WEIGHTS if best.share == "weights" else _OF_EXPERIENCE)
-    workers = f"{best.workers} worker{'s' if best.workers > 1 else ''}"
-    said = f"Fastest: {best.share} by {workers}, {best.steps_per_second:,.0f} steps/s"
+    said = f"Fastest: {best.share} by {_workers(best)}, {best.steps_per_second:,.0f} steps/s"
     if best.late >= 0.05:
         said += f", of whose changes {best.late:.0%} come too late to count"
     if knee < best.workers:
         said += f"; beyond {knee} each further one does less than half of what one alone does"
-    return f"{said}; most time goes to {PARTS[part]} ({best.saved[part]:.0%}): {remedies[part]}."
+    where = "" if larger is best else f" by {_workers(larger)}"
+    return (
+        f"{said}; most of the time{where} goes to {PARTS[part]} ({larger.saved[part]:.0%}): "
+        f"{remedies[part]}."
+    )
+
+
+def _size(row: Forecast) -> int:
+    return row.workers
+
+
+def _workers(row: Forecast) -> str:
+    return f"{row.workers} worker{'s' if row.workers > 1 else ''}"
 
 
 def _counted(row: Forecast) -> float:
