@@ -96,9 +96,9 @@ def advice(rows: Sequence[Forecast]) -> str:
         said += f", of whose changes {best.late:.0%} come too late to count"
     if knee < best.workers:
         said += f"; beyond {knee} each further one does less than half of what one alone does"
-    where = "" if larger is best else f" by {_workers(larger)}"
+    where = "" if larger is best else f"with {_workers(larger)} "
     return (
-        f"{said}; most of the time{where} goes to {PARTS[part]} ({larger.saved[part]:.0%}): "
+        f"{said}; {where}most time goes to {PARTS[part]} ({larger.saved[part]:.0%}): "
         f"{remedies[part]}."
     )
 
