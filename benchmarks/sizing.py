@@ -85,7 +85,7 @@ def main() -> None:
         compile_for(config)
         before = stamp()
         with connected(workers=available()):
-            found = calibrated(config, asked.shares, SIZES, seconds=0.5)
+            found = calibrated(config, asked.shares, SIZES, seconds=0.4)
             said = predicted(found, config, wait=not asked.apart)
             for share in asked.shares:
                 for workers in SIZES:

@@ -97,6 +97,14 @@ def test_a_gathering_sends_everything_to_everyone():
     assert found == pytest.approx(1.5 + 0.020)
 
 
+def test_the_server_has_one_processor():
+    busy = Link((0, 1000), (0.01, 0.01), (0.01, 0.01), call=0.0, routing=0.0, joining=0.0)
+    given = work(8, collecting=0.0, learning=0.0, exchanges=(Exchange("sum", 1000, 10),))
+
+    # Ten times eight messages of 10 ms: who is answered early cannot give anything earlier.
+    assert seconds("gradients", given, busy) == pytest.approx(0.8)
+
+
 def test_workers_that_do_not_wait_queue_at_the_server_once():
     link = Link((0, 1000), (0.1, 0.1), (0.1, 0.1), call=0.0, routing=0.0, joining=0.0)
     given = work(2, collecting=0.6, learning=0.4, exchanges=(Exchange("sum", 1000, 1),))

@@ -288,23 +288,43 @@ def _together(work: Work, link: Link, layout: Layout) -> Rates:
     began = back + link.call + layout.network.ping  # the server is told who is there
     pieces = sum(e.count for e in work.exchanges) + 1
     now_RN = began[:, None] + start_N + work.learning / pieces * factor_RN
+    free: dict[int, Float64] = {}
     for exchange in work.exchanges:
         for _ in range(exchange.count):
-            now_RN = _met(now_RN, exchange, link, layout) + work.learning / pieces * factor_RN
+            now_RN = _met(now_RN, exchange, link, layout, free) + work.learning / pieces * factor_RN
     end = queue(now_RN + trip, link.routing).max(axis=1)
     return Rates(float(end.mean()))
 
 
-def _met(arrival_RN: Float64, exchange: Exchange, link: Link, layout: Layout) -> Float64:
-    """Return when each worker of each round has what a meeting found."""
+def _met(
+    arrival_RN: Float64,
+    exchange: Exchange,
+    link: Link,
+    layout: Layout,
+    free: dict[int, Float64],
+    which: int = 0,
+) -> Float64:
+    """Return when each worker of each round has what a meeting found.
+
+    Args:
+        arrival_RN: when each of them gives its part.
+        exchange: what.
+        link: what messages cost.
+        layout: of the cluster.
+        free: by server, since when its processor has nothing to do; changed here.
+        which: server of these.
+    """
     n = arrival_RN.shape[1]
     if layout.branches and exchange.what == "sum" and n > layout.branches:
         flat = replace(layout, branches=0)
-        edges = range(0, n, layout.branches)
         # What a branch needs to hand out the sum is counted before the root's, instead of after.
-        groups = [arrival_RN[:, at : at + layout.branches] for at in edges]
-        below = np.stack([_met(group, exchange, link, flat).max(axis=1) for group in groups], 1)
-        return np.repeat(_met(below, exchange, link, flat), layout.branches, axis=1)[:, :n]
+        groups = [
+            _met(arrival_RN[:, at : at + layout.branches], exchange, link, flat, free, at + 1)
+            for at in range(0, n, layout.branches)
+        ]
+        below = np.stack([group.max(axis=1) for group in groups], axis=1)
+        above = _met(below, exchange, link, flat, free)
+        return np.repeat(above, layout.branches, axis=1)[:, :n]
     # Several servers work at once, each on its piece; a worker sends one piece after the other.
     pieces = layout.servers if exchange.what == "sum" else 1
     given = exchange.size / pieces
@@ -316,8 +336,11 @@ def _met(arrival_RN: Float64, exchange: Exchange, link: Link, layout: Layout) ->
     by_reference = exchange.what == "sum" and given >= SHARED
     back = network.ping * (0.5 + (by_reference or taken > INLINE))
     came = queue(arrival_RN + own + there, given / network.bandwidth)
-    all_came = queue(came, busy / 2).max(axis=1)
+    # It has one processor, which hands out what was asked for before.
+    waiting = np.maximum(came, free.get(which, 0.0))
+    all_came = queue(waiting, busy / 2).max(axis=1)
     ready = all_came[:, None] + busy / 2 * np.arange(1, n + 1)
+    free[which] = ready[:, -1:]
     # What lies in shared memory travels to a node once.
     fetched = math.ceil(n / layout.per_node) / n if by_reference else 1.0
     return queue(ready, taken * fetched / network.bandwidth) + back + own
