@@ -91,7 +91,7 @@ def advice(rows: Sequence[Forecast]) -> str:
     remedies = _REMEDIES
     if best.share != "gradients":
         remedies = remedies | (_OF_WEIGHTS if best.share == "weights" else _OF_EXPERIENCE)
-    if larger is not best and best.share != "experience":
+    if (larger is not best or knee < best.workers) and best.share != "experience":
         few = "few cars take a worker hardly less time than many: more train.cars, or --cars-each"
         remedies = remedies | {"collecting": few, "learning": few}
     said = f"Fastest: {best.share} by {_workers(best)}, {best.steps_per_second:,.0f} steps/s"
