@@ -30,7 +30,6 @@ from hotlap.threads import available
 from hotlap.training import device_for
 
 RESULTS = Path(__file__).parent / "results" / "sizing.jsonl"
-SIZES = (1, 2)
 
 
 def trained(config: TrainConfig, share: Share, workers: int, wait: bool, seconds: float) -> float:
@@ -40,7 +39,7 @@ def trained(config: TrainConfig, share: Share, workers: int, wait: bool, seconds
     team = Team(given, device_for(given))
     try:
         steps = 0
-        for _ in range(4 * workers):  # the first rounds warm everything up
+        for _ in range(3 * workers):  # the first rounds warm everything up
             steps += team.round(steps, 0.0).steps
         done, start = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
@@ -72,6 +71,7 @@ def main() -> None:
     ways = ("gradients", "weights", "experience")
     parser.add_argument("configs", nargs="*", default=["configs/state.toml"])
     parser.add_argument("--shares", nargs="+", default=list(ways), choices=ways)
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2], help="how many")
     parser.add_argument("--apart", action="store_true", help="workers do not wait for each other")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each training")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON lines file to append to")
@@ -85,10 +85,10 @@ def main() -> None:
         compile_for(config)
         before = stamp()
         with connected(workers=available()):
-            found = calibrated(config, asked.shares, SIZES, seconds=0.4)
+            found = calibrated(config, asked.shares, asked.workers, seconds=0.4)
             said = predicted(found, config, wait=not asked.apart)
             for share in asked.shares:
-                for workers in SIZES:
+                for workers in asked.workers:
                     measured = trained(config, share, workers, not asked.apart, asked.seconds)
                     expected = said[share, workers]
                     row = {
