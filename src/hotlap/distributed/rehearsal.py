@@ -233,7 +233,7 @@ class _Rounds:
         middle = time.perf_counter()
         metrics: Mapping[str, float] = {"learned": 1.0}
         if self._share != "experience":
-            metrics, _ = self._member.learn(self._number, 0.0)
+            metrics = self._member.learn(self._number, 0.0)[0]
         self.last = middle - start, time.perf_counter() - middle
         self.steps = collected.steps
         if collected.batch is not None:
