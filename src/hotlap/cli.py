@@ -19,6 +19,7 @@ from hotlap import (
     deepracer_commands,
     model_commands,
     race_commands,
+    sizing_commands,
     track_commands,
     vehicle_commands,
 )
@@ -69,6 +70,7 @@ app.add_typer(vehicle_commands.app, name="vehicle")
 app.add_typer(deepracer_commands.app, name="deepracer")
 app.command("export")(model_commands.export_command)
 app.command("import")(model_commands.import_command)
+app.command("plan")(sizing_commands.plan_command)
 
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")

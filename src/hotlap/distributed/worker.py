@@ -116,6 +116,9 @@ class _Meeting:
     async def process(self) -> int:
         return os.getpid()
 
+    async def spent(self) -> float:
+        return time.process_time()
+
 
 def _hand_out(array: Array) -> Any:
     """Put a large array into shared memory; what is given to each is where it lies."""
@@ -252,7 +255,7 @@ class Worker:
             return self._asked(
                 lambda: fetched(ray.get(self._server.meet.remote(what, number, step, place, own)))
             )
-        meet = self._server.meet.options(num_returns=count)
+        meet: Any = self._server.meet.options(num_returns=count)
         pieces = _pieces(own, count)
         found = self._asked(lambda: ray.get(meet.remote(what, number, step, place, *pieces)))
         return None if found[0] is None else np.concatenate(found)
