@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from hotlap import deepracer_commands, model_commands, track_commands, vehicle_commands
+from hotlap import (
+    deepracer_commands,
+    model_commands,
+    sweep_commands,
+    track_commands,
+    vehicle_commands,
+)
 from hotlap.console import (
     Json,
     print_league,
@@ -57,6 +63,7 @@ app.add_typer(vehicle_commands.app, name="vehicle")
 app.add_typer(deepracer_commands.app, name="deepracer")
 app.command("export")(model_commands.export_command)
 app.command("import")(model_commands.import_command)
+app.command("sweep")(sweep_commands.sweep_command)
 
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")
