@@ -121,21 +121,8 @@ class Attempt(tune.Trainable):
 
     def _begin(self) -> None:
         """Go on with the present Run, or begin another one if settings or driver are others."""
-        values = values_of(self.sweep, self.config)
-        trial, past = self.trial, self.inherited
-        foreign = bool(past) and past["trial"] != trial.name
-        now = trial.generations[-1] if trial.generations else None
-        taken = foreign and now is not None and now.snapshot == past["snapshot"]
-        if now is None or now.values != values or (foreign and not taken):
-            number = len(trial.generations) + 1
-            run = trial.name if number == 1 else f"{trial.name}-{number}"
-            fresh = Generation(run, values)
-            if past.get("snapshot"):
-                fresh = Generation(
-                    run, values, past["before"], past["run"], past["steps"], past["snapshot"]
-                )
-            self.trial = replace(trial, generations=(*trial.generations, fresh))
-            self.sweep.write_trial(self.trial)
+        self.trial = self.trial.taking(values_of(self.sweep, self.config), self.inherited)
+        self.sweep.write_trial(self.trial)
         place, said = self.place, self._words()
         self.tails = Tail(place / "metrics.jsonl"), Tail(place / "events.jsonl")
         if not said:

@@ -316,12 +316,11 @@ def _check(
         except HotlapError as mistake:
             mistakes |= dict.fromkeys(str(mistake).splitlines())
     notes = list(plan.notes)
-    if not mistakes:
-        for config in configs.values():
-            try:
-                notes += check_reward(config)
-            except HotlapError as mistake:
-                mistakes |= dict.fromkeys(str(mistake).splitlines())
+    for config in configs.values():
+        try:
+            notes += check_reward(config)
+        except HotlapError as mistake:
+            mistakes |= dict.fromkeys(str(mistake).splitlines())
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     _compile(base, fixed, some)

@@ -23,6 +23,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -118,6 +119,31 @@ class Trial:
     def values(self) -> Mapping[str, Any]:
         """Its settings by dotted name."""
         return self.generations[-1].values if self.generations else {}
+
+    def taking(self, values: Mapping[str, Any], inherited: Mapping[str, Any]) -> Trial:
+        """Return this trial as it is to go on: with its present Run, or with another one.
+
+        Args:
+            values: the settings that it shall have.
+            inherited: whose driver Ray Tune handed to it: `trial`, `run`, `steps`, `before` and
+                `snapshot`; empty if no one's.
+        """
+        now = self.generations[-1] if self.generations else None
+        foreign = bool(inherited) and inherited["trial"] != self.name
+        taken = foreign and now is not None and now.snapshot == inherited["snapshot"]
+        if now is not None and now.values == values and (taken or not foreign):
+            return self
+        number = len(self.generations) + 1
+        fresh = Generation(self.name if number == 1 else f"{self.name}-{number}", values)
+        if inherited.get("snapshot"):
+            fresh = replace_fields(
+                fresh,
+                before=inherited["before"],
+                parent=inherited["run"],
+                steps=inherited["steps"],
+                snapshot=inherited["snapshot"],
+            )
+        return replace_fields(self, generations=(*self.generations, fresh))
 
 
 class Facts:

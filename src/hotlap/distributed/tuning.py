@@ -79,6 +79,7 @@ def run_sweep(sweep: Sweep, watch: Watch, *, resume: bool, address: str = "") ->
         finally:
             _watch = None
             _settle(sweep)
+            watch.stopped()
     return signals[0] if signals else 0
 
 

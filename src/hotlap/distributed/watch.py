@@ -72,6 +72,13 @@ class Watch:
         """Note that a trial is at work."""
         self.state(name, "running")
 
+    def stopped(self) -> None:
+        """Note that the sweep is over before its trials are."""
+        for name, said in self._book.items():
+            if said["state"] == "running":
+                self.show(name)
+                self.state(name, "stopped")
+
     def ended(self, name: str, *, failed: bool = False) -> None:
         """Note that a trial is over, and write down what all came to so far."""
         self.show(name)
