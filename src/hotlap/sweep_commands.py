@@ -118,7 +118,7 @@ def sweep_command(
         # What a reward function prints is no result of ours.
         with contextlib.redirect_stdout(sys.stderr):
             if resume is not None:
-                made = verbs.resume_sweep(resume, address=address, plain=plain, quiet=quiet)
+                made = verbs.sweep(resume=resume, address=address, plain=plain, quiet=quiet)
             else:
                 made = verbs.sweep(
                     source,

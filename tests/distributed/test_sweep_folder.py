@@ -128,6 +128,17 @@ def test_score_ranks_completion_before_lap_times():
     assert score(0, 0.1) < score(0, 0.9) < score(0.8, 0.9, 3.0) < score(1, 1, 9.0) < score(1, 1, 8)
 
 
+def test_the_cars_on_the_road_tell_of_a_driver_that_was_not_tried_lately():
+    facts = Facts()
+    assert facts.value("score") is None
+    facts.log({"completion": 0.3})
+    assert facts.value("score") == 0.15
+    facts.note({"kind": "evaluation", "best": True, "completion": 0.4, "progress": 0.6})
+    assert facts.value("score") == 0.5
+    facts.report({"completion": 0.0, "progress": 0.1})
+    assert facts.value("score") == 0.05  # at the end the last word is the evaluation's
+
+
 def test_evaluations_go_before_what_was_logged_while_training():
     facts = Facts()
     facts.log({"completion": 0.3, "reward": 5.0, "lap_time": None})

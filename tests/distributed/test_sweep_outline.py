@@ -4,7 +4,7 @@ import pytest
 
 from hotlap.distributed import sweep as verbs
 from hotlap.distributed.axes import Choices
-from hotlap.distributed.sweep import outline, resume_sweep
+from hotlap.distributed.sweep import outline, sweep
 from hotlap.distributed.sweep_folder import Search, Sweep
 from hotlap.errors import ConfigError, MissingExtraError, RunError
 
@@ -132,7 +132,7 @@ def test_a_sweep_that_is_done_or_moved_is_not_resumed(tmp_path):
     made.write_book({"trial0": {"key": "a", "state": "done"}})
 
     with pytest.raises(RunError, match="all 1 trials came to their end"):
-        resume_sweep(tmp_path / "s")
+        sweep(resume=tmp_path / "s")
     made.path.rename(tmp_path / "t")
     with pytest.raises(RunError, match=r"t was .*/s when it was made; put it back"):
-        resume_sweep(tmp_path / "t")
+        sweep(resume=tmp_path / "t")

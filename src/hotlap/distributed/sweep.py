@@ -31,7 +31,7 @@ from hotlap.progress import Board
 from hotlap.runs import Run, default_directory
 from hotlap.threads import available
 
-__all__ = ["Outline", "SweepStopped", "outline", "resume_sweep", "sweep"]
+__all__ = ["Outline", "SweepStopped", "outline", "sweep"]
 
 _TRIALS_MAX = 1000
 _CHECKED_MAX = 2000
@@ -84,6 +84,7 @@ def sweep(
     seed: int = 0,
     weights_from: str | Path | None = None,
     out: str | Path | None = None,
+    resume: str | Path | None = None,
     address: str = "",
     plain: bool = False,
     quiet: bool = True,
@@ -106,6 +107,7 @@ def sweep(
         seed: of what the search draws.
         weights_from: a Run whose driver all trials start from.
         out: directory of the new sweep; the next free one under runs/ if None.
+        resume: a sweep to go on with, as it is: what failed is tried again too.
         address: of a Ray cluster, or `auto`; a Ray of our own on this machine if empty.
         plain: print plain lines in place of the live table.
         quiet: print nothing.
@@ -115,8 +117,15 @@ def sweep(
 
     Raises:
         HotlapError: a setting, a file or the sweep itself is wrong; the message says what to do.
-        SweepStopped: by Ctrl-C, in the main thread; it goes on with `resume_sweep`.
+        SweepStopped: by Ctrl-C, in the main thread; it goes on with `resume`.
     """
+    if resume is not None:
+        if source is not None or axes or out is not None:
+            raise ConfigError(
+                "--resume goes on with a sweep as it is and where it is: leave file, settings and "
+                "--out away"
+            )
+        return _resume(Path(resume), address=address, plain=plain, quiet=quiet)
     planned = outline(
         source,
         axes,
@@ -141,14 +150,8 @@ def sweep(
     return _run(made, planned.count, resume=False, address=address, plain=plain, quiet=quiet)
 
 
-def resume_sweep(
-    path: str | Path, *, address: str = "", plain: bool = False, quiet: bool = True
-) -> Sweep:
-    """Go on with a sweep that was stopped or killed, and try again what failed; see `sweep`.
-
-    Raises:
-        RunError: it is none, or there is nothing left of it to do.
-    """
+def _resume(path: Path, *, address: str, plain: bool, quiet: bool) -> Sweep:
+    """Go on with a sweep that was stopped or killed, and try again what failed."""
     found = Sweep.open(path)
     if found.made != found.path and not (found.made.exists() and found.made.samefile(path)):
         raise RunError(

@@ -150,12 +150,14 @@ class Facts:
     """What a training came to, by name: of its evaluations first, else of its metrics.
 
     `score` is 1 + 1 / mean lap [1/s] of a driver that finished every trial, and below 1 of another:
-    half the share of trials that it finished and half the share of the way that it came.
+    half the share of trials that it finished and half the share of the way that it came. While it
+    learns, evaluations are seldom, so that it is no less than half the way that the cars come.
     """
 
     def __init__(self) -> None:
         self._logged: dict[str, float] = {}
         self._tried: dict[str, float] = {}
+        self._ended = False
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -178,10 +180,14 @@ class Facts:
         if event.get("kind") == "clean_laps":
             self._tried.setdefault("first_clean_s", float(event["seconds"]))
         elif event.get("kind") == "evaluation" and event.get("best"):
-            self.report(event)
+            self._try(event)
 
     def report(self, facts: Mapping[str, Any]) -> None:
-        """Take in what an evaluation of the best driver said."""
+        """Take in the evaluation at the end."""
+        self._try(facts)
+        self._ended = True
+
+    def _try(self, facts: Mapping[str, Any]) -> None:
         kept = {k: v for k, v in self._tried.items() if k == "first_clean_s"}
         self._tried = _numbers(facts) | kept
         lap, share = self._tried.get("mean_lap_s"), self._tried.get("completion", 0.0)
@@ -190,7 +196,10 @@ class Facts:
 
     def value(self, name: str) -> float | None:
         """Return one of them; None if nothing was said of it."""
-        return self._tried.get(name, self._logged.get(name))
+        found = self._tried.get(name, self._logged.get(name))
+        if name == "score" and not self._ended and "completion" in self._logged:
+            return max(found or 0.0, self._logged["completion"] / 2)
+        return found
 
     def names(self) -> list[str]:
         """List what was said."""

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -67,7 +68,8 @@ def run_sweep(sweep: Sweep, watch: Watch, *, resume: bool, address: str = "") ->
     """
     global _watch
     os.environ.update({name: os.environ.get(name, value) for name, value in _NO_ASH.items()})
-    with _ray(address), _signals(watch) as signals:
+    with _ray(address), _signals(watch) as signals, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="ray")  # advice on what we do on purpose
         _watch = watch
         try:
             again = resume and tune.Tuner.can_restore(str(sweep.path / "tune"))
