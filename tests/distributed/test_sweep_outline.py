@@ -67,6 +67,7 @@ def test_laps_of_different_tracks_are_told_to_be_different():
         (["algorithm=ppo,sack"], r'algorithm\.kind: choose from .*\(got "sack"\)'),
         ([], "nothing to sweep: each setting has one value"),
         (["seed=1"], "nothing to sweep"),
+        (["seed=1,2", "distributed.workers=2"], "a trial of a sweep trains in one process"),
         (["seed=1,2", "train.seconds=0"], "without a budget no trial ever ends"),
         (["seed=0..99", "train.cars=1..99"], "9,900 trials: a sweep has 1000 at most"),
     ],

@@ -348,6 +348,11 @@ def _compile(
 
 def _check_budget(config: TrainConfig, scheduler: str, axes: Sequence[Axis]) -> None:
     budget = config.train
+    if config.distributed.workers or any(axis.name.startswith("distributed.") for axis in axes):
+        raise ConfigError(
+            "distributed.workers: a trial of a sweep trains in one process; leave it 0, and say "
+            "with --together how many trials train at once"
+        )
     if not (budget.seconds or budget.steps or budget.episodes):
         raise ConfigError(
             "train: without a budget no trial ever ends; set train.seconds or train.steps"

@@ -21,9 +21,10 @@ from ray import tune
 
 from hotlap.distributed.attempt import Attempt
 from hotlap.distributed.axes import Axis, Choices, label
+from hotlap.distributed.cluster import STORE_MIN, connected
 from hotlap.distributed.sweep_folder import Search, Sweep
 from hotlap.distributed.watch import Watch
-from hotlap.errors import MissingExtraError, RunError
+from hotlap.errors import HotlapError, MissingExtraError, RunError
 from hotlap.runs import Run
 from hotlap.threads import available
 
@@ -34,10 +35,7 @@ _CUT = 3
 """Of so many trials one goes on at each cut of ASHA."""
 _PATIENCE = 45.0
 """Seconds for the trainings to stop, each after its update."""
-_MEMORY = 150 * 2**20
-"""Of Ray's own store [bytes]; a sweep sends nothing through it."""
 _NO_ASH = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the Runs hold all of it
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours is the one; see _signals
@@ -63,12 +61,24 @@ def run_sweep(sweep: Sweep, watch: Watch, *, resume: bool, address: str = "") ->
         The number of the signal that ended it, or 0.
 
     Raises:
-        RunError: Ray does not answer, or what it wrote is damaged.
+        ClusterError: the cluster does not answer, or there is no room for so many trials.
+        RunError: what Tune wrote is damaged.
         MissingExtraError: Optuna was asked for and is not installed.
     """
     global _watch
     os.environ.update({name: os.environ.get(name, value) for name, value in _NO_ASH.items()})
-    with _ray(address), _signals(watch) as signals, warnings.catch_warnings():
+    # A Ray of our own is as large as the trials need; a cluster has what it has.
+    together = sweep.search.together or available()
+    size = (1, 1) if address else (together, max(1, available() // together))
+    with (
+        connected(address, workers=size[0], threads=size[1], store=STORE_MIN) as cluster,
+        _signals(watch) as signals,
+        warnings.catch_warnings(),
+    ):
+        for warning in () if cluster.started else cluster.warnings:
+            watch.board.event(warning)
+        for name in ("ray", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module="ray")  # advice on what we do on purpose
         _watch = watch
         try:
@@ -76,6 +86,8 @@ def run_sweep(sweep: Sweep, watch: Watch, *, resume: bool, address: str = "") ->
             if not again:
                 watch.forget()
             _tuner(sweep, again).fit()
+        except HotlapError:
+            raise
         except (tune.TuneError, RuntimeError, ValueError, OSError) as problem:
             raise RunError(f"{sweep.path}: Ray Tune gave up ({problem})") from problem
         finally:
@@ -233,35 +245,6 @@ class _Bell(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if _watch is not None:
             _watch.ended(str(trial), failed=True)
-
-
-@contextmanager
-def _ray(address: str) -> Iterator[None]:
-    """Start a Ray here, or join one; what was joined or was there before stays."""
-    if ray.is_initialized():
-        yield
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=available(),
-                include_dashboard=False,
-                object_store_memory=_MEMORY,
-                **quiet,
-            )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as problem:
-        where = f"at {address} " if address else ""
-        raise RunError(f"no Ray {where}answers ({problem})") from None
-    for name in ("ray", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class Watch:
         failures = self.sweep.trial(name).failures
         fresh = failures[self._told.get(name, 0) :] or ("its process or its machine was lost",)
         self._told[name] = len(failures)
-        self.board.event(f"{name} failed: {fresh[-1]} {then}".replace("..", "."))
+        self.board.event(f"{name} failed: {fresh[-1].rstrip('.')}. {then}")
 
     def tick(self) -> None:
         """Show what is new, a few times a second at most."""
