@@ -296,9 +296,6 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             first_row=first_row // settings.traffic.cars * cars if opposing else first_row,
             threads=threads,
         )
-        if names & {"depth", "segmentation"} and isinstance(native, NativeSimulator):
-            assert native.camera is not None
-            native.camera.check_straight()
         self.opponents: Opponents | None = None
         self.simulator: Simulator = native
         if opposing and isinstance(native, NativeSimulator):

@@ -111,6 +111,9 @@ class Practising(Protocol):
     def restore(self, run: Run, state: Mapping[str, Any], arrays: Mapping[str, Array]) -> list[str]:
         """Continue from what `keep` returned; return what is to be said about it."""
 
+    def traffic(self) -> Mapping[str, int]:
+        """Return what has passed between processes so far; empty if there is but one."""
+
     def close(self) -> None:
         """Let go of every process."""
 
@@ -220,6 +223,10 @@ class Practice:
         elif self.simtrace is not None:  # a run of a version that kept no such logs
             self.simtrace.open(run)
         return notes
+
+    def traffic(self) -> Mapping[str, int]:
+        """Return nothing: there is no other process."""
+        return {}
 
     def close(self) -> None:
         """Do nothing: there is no other process."""

@@ -139,6 +139,8 @@ class Training:
                     f"the last {_RECENT} episodes have a mean reward of {mean:g}, as "
                     f"train.target_reward asks, after {self.steps:,} steps"
                 )
+            if traffic := self.practice.traffic():
+                self.run.log_event("traffic", steps=self.steps, **traffic)
             self._checkpoint(best=not self.stopped_by and self._try().best)
 
     def _count(self, done: Round) -> None:

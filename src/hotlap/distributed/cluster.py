@@ -71,7 +71,7 @@ class Cluster:
     """Whether it was started here, and ends with us."""
 
     nodes: tuple[Node, ...]
-    """Its machines when we came, the head first."""
+    """Its machines that were alive when we came, the head first."""
 
     warnings: tuple[str, ...]
     """What a user should know before he waits: nodes that may give other bits, an open door."""
@@ -129,7 +129,7 @@ def _checked(
     """Raise what forbids the training; return the cluster with what the user should know."""
     found = nodes()
     places = room(found, threads)
-    alive = [node for node in found if node.alive]
+    alive = tuple(node for node in found if node.alive)
     if places < workers:
         has = ", ".join(f"{node.address}: {node.cpus:.0f}" for node in alive)
         raise ClusterError(
@@ -150,10 +150,10 @@ def _checked(
             )
     warnings: tuple[str, ...] = ()
     if not started:
-        warnings = (*_open_door(address), *differences(found))
+        warnings = (*_open_door(address), *differences(alive))
     elif workers * threads > available():
         warnings = (f"{_workers(workers, threads)} share the {available()} CPUs of this machine",)
-    return Cluster(address=address, started=started, nodes=found, warnings=warnings)
+    return Cluster(address=address, started=started, nodes=alive, warnings=warnings)
 
 
 def _workers(workers: int, threads: int) -> str:
@@ -246,6 +246,10 @@ def _refresh(ray: Any, on_network: bool) -> None:
         inside.AuthenticationTokenLoader.instance().reset_cache()
     constants: Any = importlib.import_module("ray._private.ray_constants")
     constants.ENABLE_RAY_CLUSTER = on_network
+    # What befalls a node Ray prints on standard output, where --json puts one document; whom it
+    # concerns hears of it by an exception.
+    driver: Any = importlib.import_module("ray._private.worker")
+    driver.print_to_stdstream = lambda *_, **__: None
 
 
 @contextlib.contextmanager

@@ -26,6 +26,10 @@ class Traffic:
     """Bytes of arrays."""
     sent: int = 0
     """Bytes of arrays; what lies in shared memory counts once."""
+    exchanges: int = 0
+    """Gradients, or changes of weights, that were given,"""
+    exchanged: int = 0
+    """and their bytes."""
     dropped: int = 0
     """Changes that came too late to count."""
 
@@ -100,8 +104,7 @@ class Server:
             return None
         meeting = self._meetings.setdefault((number, step), _Meeting())
         meeting.laid[place] = own
-        self.traffic.messages += 1
-        self.traffic.received += own.nbytes
+        self._note(own, exchange=what == "sum")
         self._close(meeting)
         await meeting.over.wait()
         if not meeting.laid:
@@ -122,6 +125,13 @@ class Server:
     def _close(self, meeting: _Meeting) -> None:
         if self._members <= meeting.laid.keys():
             meeting.over.set()
+
+    def _note(self, array: Array, *, exchange: bool) -> None:
+        self.traffic.messages += 1
+        self.traffic.received += array.nbytes
+        if exchange:
+            self.traffic.exchanges += 1
+            self.traffic.exchanged += array.nbytes
 
     def _shared(self, array: Array) -> Any:
         self.traffic.sent += array.nbytes
@@ -171,8 +181,7 @@ class Server:
         """
         if self._weights is None:
             raise LookupError("the server has no weights: it began anew")
-        self.traffic.messages += 1
-        self.traffic.received += change.nbytes
+        self._note(change, exchange=True)
         self._seen.append((place, seen))
         if self._version - version <= staleness:
             self._weights += np.float32(share) * change

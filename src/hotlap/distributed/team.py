@@ -269,12 +269,14 @@ class Team:
     def restore(self, run: Run, state: Mapping[str, Any], arrays: Mapping[str, Array]) -> list[str]:
         """Continue from what `keep` returned, here or where there was one process alone."""
         common = state["learner"], below(arrays, "learner.")
-        become(self.learner, *common)
         members, share = state.get("members", []), self.config.distributed.share
         alike = len(members) == len(self._seats) and state.get("share") == share
+        if share != "experience" or not alike:
+            become(self.learner, *common)
         if share == "experience":
             replay = self.learner.replay
             if alike:
+                self.learner.restore(*common)
                 if replay is not None:
                     self._memory.restore(run, state, below(arrays, "replay."), replay)
                 self._land()
@@ -318,8 +320,11 @@ class Team:
         self._stack.close()
 
     def traffic(self) -> dict[str, int]:
-        """Return what has passed through the server: messages, and bytes of arrays."""
-        found: dict[str, int] = self._get(self._server.seen.remote())
+        """Return what has passed through the server since it began; of a lost one nothing."""
+        try:
+            found: dict[str, int] = self._get(self._server.seen.remote())
+        except RayActorError:
+            return {}
         return found
 
     # --- rounds in which all wait for all ---
