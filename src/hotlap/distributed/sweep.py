@@ -29,7 +29,6 @@ from hotlap.kernels import compile_for, parts_of
 from hotlap.plan import TrainConfig, anchored, check_reward, read_config
 from hotlap.progress import Board
 from hotlap.runs import Run, default_directory
-from hotlap.threads import available
 
 __all__ = ["Outline", "SweepStopped", "outline", "sweep"]
 
@@ -147,7 +146,12 @@ def sweep(
     if not quiet:
         for note in planned.notes:
             sys.stderr.write(f"{note}\n")
-    return _run(made, planned.count, resume=False, address=address, plain=plain, quiet=quiet)
+    try:
+        return _run(made, planned.count, resume=False, address=address, plain=plain, quiet=quiet)
+    except HotlapError:
+        if not made.book():  # nothing began: Ray was out of reach, or the like
+            shutil.rmtree(made.path, ignore_errors=True)
+        raise
 
 
 def _resume(path: Path, *, address: str, plain: bool, quiet: bool) -> Sweep:
@@ -175,7 +179,7 @@ def _resume(path: Path, *, address: str, plain: bool, quiet: bool) -> Sweep:
 def _run(made: Sweep, count: int, *, resume: bool, address: str, plain: bool, quiet: bool) -> Sweep:
     from hotlap.distributed.tuning import run_sweep
 
-    names = [f"trial{number}" for number in range(count)]
+    names = list(dict.fromkeys([*(f"trial{number}" for number in range(count)), *made.book()]))
     limits = made.limits
     board = Board(
         names, limits["seconds"] or None, int(limits["steps"]) or None, plain=plain, quiet=quiet
@@ -384,7 +388,7 @@ def _notes(search: Search, axes: Sequence[Axis]) -> list[str]:
         else f"{axis.name} {axis.low:g} to {axis.high:g}{' (log)' if axis.log else ''}"
         for axis in axes
     )
-    together = search.together or available()
+    together = f"{search.together}" if search.together else "one a core"
     found = [f"{search.trials} trials, {together} at once, {search.search}: {sized}"]
     if search.scheduler == "asha":
         found.append(

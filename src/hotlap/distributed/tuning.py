@@ -35,7 +35,7 @@ _CUT = 3
 """Of so many trials one goes on at each cut of ASHA."""
 _PATIENCE = 45.0
 """Seconds for the trainings to stop, each after its update."""
-_NO_ASH = {
+_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the Runs hold all of it
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours is the one; see _signals
@@ -66,7 +66,7 @@ def run_sweep(sweep: Sweep, watch: Watch, *, resume: bool, address: str = "") ->
         MissingExtraError: Optuna was asked for and is not installed.
     """
     global _watch
-    os.environ.update({name: os.environ.get(name, value) for name, value in _NO_ASH.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in _TUNE.items()})
     # A Ray of our own is as large as the trials need; a cluster has what it has.
     together = sweep.search.together or available()
     size = (1, 1) if address else (together, max(1, available() // together))

@@ -40,6 +40,10 @@ class Watch:
         self._clean = set[str]()
         self._due = 0.0
         self._lost: list[str] | None = None
+        for name, said in self._book.items():
+            board.note(name, shown(sweep.trial(name).values))
+            if said["state"] in ("done", "cut", "failed"):
+                board.state(name, said["state"])
 
     def forget(self) -> None:
         """Begin the book anew, where Ray Tune remembers nothing."""
