@@ -130,7 +130,8 @@ def learning_curves(
         axes.set_ylabel(label)
         _tidy(axes)
     panels[1].set_ylim(-4, 104)
-    panels[0].legend(loc="best", frameon=False)
+    many: dict[str, Any] = {"fontsize": 8.5, "ncols": 3} if len(tables) > 6 else {}
+    panels[0].legend(loc="best", frameon=False, **many)
     panels[2].set_xlabel(f"environment steps [{word}]")
     panels[2].set_xlim(0, max(highest, 1.0) / unit)
     return figure
@@ -204,7 +205,7 @@ def _draw_axis(axes: Axes, values: Sequence[Any], heights: Float64) -> None:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if numbers:
         x = np.array(values, np.float64)
-        if x.min() > 0 and x.max() / x.min() >= 20:
+        if x.min() > 0 and x.max() / x.min() >= 10:
             axes.set_xscale("log")
     else:
         labels = [str(v).replace(",", ",\n") for v in values]
