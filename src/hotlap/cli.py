@@ -20,6 +20,7 @@ from hotlap import (
     model_commands,
     race_commands,
     sizing_commands,
+    sweep_commands,
     track_commands,
     vehicle_commands,
 )
@@ -71,6 +72,7 @@ app.add_typer(deepracer_commands.app, name="deepracer")
 app.command("export")(model_commands.export_command)
 app.command("import")(model_commands.import_command)
 app.command("plan")(sizing_commands.plan_command)
+app.command("sweep")(sweep_commands.sweep_command)
 
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")

@@ -15,6 +15,7 @@ __all__ = [
     "print_population",
     "print_report",
     "print_standings",
+    "print_sweep",
     "say",
     "show",
 ]
@@ -100,6 +101,47 @@ def print_population(facts: dict[str, Any], as_json: bool) -> None:
     for seed, said in facts["failures"].items():
         say(f"hotlap: seed{seed} failed, and is in no figure: {said}")
     show(f"population: {facts['population']}")
+    if facts["run"] is not None:
+        show(f"run: {facts['run']}")
+
+
+def print_sweep(facts: dict[str, Any], as_json: bool) -> None:
+    """Print what each trial of a sweep came to, the best one first."""
+    if as_json:
+        show(json.dumps(facts, indent=2))
+        return
+    metric, axes = facts["metric"], facts["axes"]
+    digits = {"best_lap_s": ".3f", "mean_lap_s": ".3f", "first_clean_s": ".1f", "completion": ".0%"}
+    figures = {"best_lap_s": "best lap s", "mean_lap_s": "mean lap s", "completion": "completion",
+               "first_clean_s": "first clean s"}  # fmt: skip
+    figures = {name: title for name, title in figures.items() if name != metric}
+
+    def cell(value: Any, form: str = ".4g") -> str:
+        if value is None:
+            return "-"
+        return f"{value:{form}}" if isinstance(value, float) else str(value)
+
+    rows = [["", "", *(name.rpartition(".")[2] for name in axes), metric, *figures.values()]]
+    for row in facts["trials"]:
+        star = " *" if row["run"] is not None and row["run"] == facts["run"] else ""
+        values = [cell(row["values"].get(name)) for name in axes]
+        said = [cell(row[name], digits[name]) for name in figures]
+        score = cell(row["value"], digits.get(metric, ".4g"))
+        rows.append([row["trial"] + star, row["state"], *values, score, *said])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for one in rows:
+        first = [f"{text:<{width}}" for text, width in zip(one[:2], widths, strict=False)]
+        rest = [f"{text:>{width}}" for text, width in zip(one[2:], widths[2:], strict=True)]
+        show("  ".join([*first, *rest]).rstrip())
+    for row in facts["trials"]:
+        if row["lineage"]:
+            chain = " < ".join(reversed(row["lineage"]))
+            show(f"{row['trial']} began with the driver of {chain}")
+        if row["failures"]:
+            end = "and was given up" if row["state"] == "failed" else "and went on"
+            say(f"hotlap: {row['trial']} failed {len(row['failures'])} times {end}: "
+                f"{row['failures'][-1]}")  # fmt: skip
+    show(f"sweep: {facts['sweep']}")
     if facts["run"] is not None:
         show(f"run: {facts['run']}")
 

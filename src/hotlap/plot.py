@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # loaded when the first figure is made: half a second
 __all__ = [
     "actions_picture",
     "attention_picture",
+    "axes_picture",
     "episodes_picture",
     "learning_curves",
     "line_and_speed",
@@ -133,7 +134,8 @@ def learning_curves(
         axes.set_ylabel(label)
         _tidy(axes)
     panels[1].set_ylim(-4, 104)
-    panels[0].legend(loc="best", frameon=False)
+    many: dict[str, Any] = {"fontsize": 8.5, "ncols": 3} if len(tables) > 6 else {}
+    panels[0].legend(loc="best", frameon=False, **many)
     panels[2].set_xlabel(f"environment steps [{word}]")
     panels[2].set_xlim(0, max(highest, 1.0) / unit)
     return figure
@@ -171,6 +173,57 @@ def episodes_picture(groups: Mapping[str, Sequence[Mapping[str, Any]]], title: s
     panels[1].set_ylim(-4, 104)
     panels[0].legend(loc="best", frameon=False, fontsize=10)
     return figure
+
+
+def axes_picture(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], metric: str, title: str = ""
+) -> Figure:
+    """Draw what trainings came to over each setting in which they differ, a dot for each.
+
+    Args:
+        rows: a training each, the best one first, with its `values` by name and its `value`.
+        names: of the settings.
+        metric: what `value` is.
+        title: what stands above.
+    """
+    figure = _figure(title)
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure.set_size_inches(_SIZE[0], max(4.8, 3.6 * lines))
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    heights = np.array([row["value"] for row in rows], np.float64)
+    for i, axes in enumerate(grid.flat):
+        if i >= len(names):
+            axes.set_visible(False)
+            continue
+        _draw_axis(axes, [row["values"].get(names[i]) for row in rows], heights)
+        axes.set_xlabel(names[i])
+        _tidy(axes)
+        if i % columns == 0:
+            axes.set_ylabel(metric)
+    return figure
+
+
+def _draw_axis(axes: Axes, values: Sequence[Any], heights: Float64) -> None:
+    """Draw dots over the values of one setting: along its scale, or side by side."""
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if numbers:
+        x = np.array(values, np.float64)
+        if x.min() > 0 and x.max() / x.min() >= 10:
+            axes.set_xscale("log")
+    else:
+        labels = [str(v).replace(",", ",\n") for v in values]
+        order = sorted(set(labels))
+        x = np.array([order.index(v) for v in labels], np.float64)
+        axes.set_xticks(range(len(order)), order)
+        axes.set_xlim(-0.5, len(order) - 0.5)
+    places = np.unique(x)
+    if 1 < len(places) < len(x):
+        middle = [float(np.median(heights[x == place])) for place in places]
+        axes.plot(places, middle, color=_BLUE, lw=1.5, alpha=0.5, label="median")
+    axes.plot(x[1:], heights[1:], "o", ms=8, mfc=_BLUE, mec=_PAPER, alpha=0.75, zorder=3)
+    axes.plot(x[:1], heights[:1], "o", ms=11, mfc=_VERMILION, mec=_PAPER, zorder=4, label="best")
+    axes.legend(loc="best", frameon=False, fontsize=10)
 
 
 def _band(
