@@ -221,7 +221,7 @@ def train(
         if isinstance(stop.run, Population):
             print_population(stop.run.as_dict(), as_json)
         else:
-            facts = {"run": str(stop.run.path), "report": None}
+            facts = {"run": stop.run.place, "report": None}
             show(json.dumps(facts, indent=2) if as_json else f"run: {facts['run']}")
         raise typer.Exit(stop.exit_code) from None
     if isinstance(run, Population):
@@ -232,13 +232,13 @@ def train(
     report = run.report() or {}
     _warn(report)
     if as_json:
-        show(json.dumps({"run": str(run.path), "report": report}, indent=2))
+        show(json.dumps({"run": run.place, "report": report}, indent=2))
         return
     print_report(report)
     for folder, what in (("plots", "plots"), ("films", "film"), ("traces", "trace")):
         for file in sorted((run.path / folder).glob("*")):
-            show(f"{what}: {file}")
-    show(f"run: {run.path}")
+            show(f"{what}: {run.place_of(file)}")
+    show(f"run: {run.place}")
 
 
 @app.command()
@@ -298,15 +298,18 @@ def evaluate(
     from hotlap.runs import Run
     from hotlap.simtrace import write_evaluation
 
-    how["penalties"] = penalties_of(Run.open(run)) if deepracer else None
-    report = verb(run, **how, recorded=None)
+    opened = Run.open(run)
+    how["penalties"] = penalties_of(opened) if deepracer else None
+    report = verb(opened, **how, recorded=None)
     _warn(report.as_dict())
     if as_json:
         show(json.dumps(report.as_dict(), indent=2))
     else:
         print_report(report.as_dict())
-    for file in write_evaluation(Run.open(run), report):
-        say(f"DeepRacer's log: {file}")
+    written = write_evaluation(opened, report)
+    opened.send(*written)
+    for file in written:
+        say(f"DeepRacer's log: {opened.place_of(file)}")
 
 
 @app.command()
@@ -427,8 +430,13 @@ def plot(
     if len(runs) > 1 or Population.is_at(runs[0]):
         if out is not None and out.suffix.lower() != ".png":
             raise ConfigError(f"--out: end its name in .png (got {out})")
-        home = runs[0] if len(runs) == 1 else Path()
-        show(f"plot: {plot_learning(runs, out or home / 'learning.png')}")
+        if out is None and len(runs) == 1:
+            population = Population.open(runs[0])
+            file = plot_learning(runs, population.path / "learning.png")
+            population.send(file)
+        else:
+            file = plot_learning(runs, out or Path("learning.png"))
+        show(f"plot: {file}")
         return
     if out is not None:
         raise ConfigError("--out: the plots of one run are in it; name several, or a population")
@@ -444,19 +452,21 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List runs with their best laps."""
-    from hotlap.runs import list_runs
+    from hotlap.runs import list_runs, names_in
+    from hotlap.storage import url_of
 
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; name one that holds runs, such as runs")
-    if folder is not None and (folder / "meta.json").is_file():
-        raise ConfigError(f"{folder} is a run itself: hotlap evaluate {folder}, or name its folder")
-    folder = folder or Path("runs")
-    found = [{"run": str(run.path), **_brief(run.report() or {})} for run in list_runs(folder)]
+    place = url_of(folder or "runs")
+    there = names_in(place)
+    if folder is not None and there is None:
+        raise ConfigError(f"{place}: no such folder; name one that holds runs, such as runs")
+    if folder is not None and "meta.json" in (there or ()):
+        raise ConfigError(f"{place} is a run itself: hotlap evaluate {place}, or name its folder")
+    found = [{"run": run.place, **_brief(run.report() or {})} for run in list_runs(place)]
     if as_json:
         show(json.dumps(found, indent=2))
         return
     if not found:
-        show(f"no runs in {folder}; start one with: hotlap train")
+        show(f"no runs in {place}; start one with: hotlap train")
         return
     show(f"{'run':<40} {'track':<20} {'completion':>10} {'best lap s':>10}")
     for row in found:

@@ -74,5 +74,5 @@ def import_command(
     for event in run.events():
         for note in event.get("notes", ()):
             say(note)
-    say(f"to train on with your own reward: hotlap train FOLDER --from {run.path}")
-    show(f"run: {run.path}")
+    say(f"to train on with your own reward: hotlap train FOLDER --from {run.place}")
+    show(f"run: {run.place}")

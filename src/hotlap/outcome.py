@@ -80,7 +80,9 @@ def film_run(path: str | Path, ghost: str | Path | None = None) -> Path:
     run = Run.open(path)
     beside = None if ghost is None else _ghost(run, ghost)
     report = _drive(run)
-    return _film(run, report.traces[report.best_trial], beside)
+    film = _film(run, report.traces[report.best_trial], beside)
+    run.send(film)
+    return film
 
 
 def plot_run(path: str | Path) -> dict[str, Path]:
@@ -91,7 +93,9 @@ def plot_run(path: str | Path) -> dict[str, Path]:
     """
     run = Run.open(path)
     report = _drive(run)
-    return _plots(run, report.traces[report.best_trial])
+    written = _plots(run, report.traces[report.best_trial])
+    run.send(*written.values())
+    return written
 
 
 def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
@@ -107,9 +111,8 @@ def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
     groups: dict[str, list[tuple[str, Run]]] = {}
     for path in paths:
         if Population.is_at(path):
-            found = [
-                (Path(path).absolute().name, run) for run in Population.open(path).runs().values()
-            ]
+            population = Population.open(path)
+            found = [(population.path.absolute().name, run) for run in population.runs().values()]
         else:
             run = Run.open(path)
             found = [(run.name, run)]
@@ -124,7 +127,7 @@ def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         label += f" ({len(members)} seeds)" if len(members) > 1 else ""
         if label in curves:  # of another folder
-            label = str(members[0][1].path)
+            label = members[0][1].place
         curves[label] = [run.metrics_rows() for _, run in members]
     return plot.save(plot.learning_curves(curves), Path(out))
 
@@ -141,7 +144,7 @@ def _ghost(run: Run, who: str | Path) -> Trace:
     if ways[0] != ways[1]:
         way = ["forward", "reversed"]
         raise ConfigError(
-            f"--ghost {who}: its driver learned to drive {way[ways[1]]}, and that of {run.path} "
+            f"--ghost {who}: its driver learned to drive {way[ways[1]]}, and that of {run.place} "
             f"{way[ways[0]]}; choose one of the same direction"
         )
     report = evaluate(other, track=settings.track_names()[0], trials=1, laps=2)
