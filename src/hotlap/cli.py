@@ -176,11 +176,13 @@ def train(
         from hotlap.kernels import compile_for
         from hotlap.plan import read_config
         from hotlap.population import Population, read_seeds
-        from hotlap.runs import Run
+        from hotlap.runs import Run, check_vacant
         from hotlap.train import Stopped
         from hotlap.train import train as verb
 
     # A mistake shows before the kernels compile.
+    if out is not None:
+        check_vacant(out)
     before = resume or (from_ if source is None else None)
     if resume is not None and Population.is_at(resume):
         seeds = seeds or "all"

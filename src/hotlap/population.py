@@ -163,7 +163,7 @@ class Population:
     def is_at(path: Path | str) -> bool:
         """Say whether a path is the folder of a population."""
         if is_url(path):
-            return Storage(path).exists(_FILE)
+            return _FILE in Storage(path).infos(deep=False)
         return (Path(url_of(path)) / _FILE).is_file()
 
     @property

@@ -52,7 +52,15 @@ try:
 except ImportError:  # Windows: two writers are then not kept apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FORMAT", "Run", "default_directory", "lap_times", "list_runs", "names_in"]
+__all__ = [
+    "FORMAT",
+    "Run",
+    "check_vacant",
+    "default_directory",
+    "lap_times",
+    "list_runs",
+    "names_in",
+]
 
 FORMAT = 1
 """The version of the layout; a reader refuses a newer one."""
@@ -101,7 +109,7 @@ class Run:
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file: choose another directory with --out")
         if storage is not None and not storage.is_written():
-            _refuse_content(storage.url, sorted(storage.infos(deep=False)))
+            check_vacant(storage.url)
             storage.clear()
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -259,6 +267,8 @@ class Run:
         """
         if self._storage is not None and self._mirror is None and files:
             self._storage.send(files)
+            for file in files:
+                self.listener(f"{file.name} is now {self.place_of(file)}")
 
     def __enter__(self) -> Self:
         return self
@@ -603,6 +613,17 @@ class Run:
         if self._mirror is not None:
             self._tell(self._mirror)
             self._mirror.check()
+
+
+def check_vacant(url: Path | str) -> None:
+    """Refuse a URL at which something lies already; a directory is looked at when it is made.
+
+    Raises:
+        RunError: something does, or it cannot be looked at.
+    """
+    if is_url(url):
+        storage = Storage(url)
+        _refuse_content(storage.url, sorted(storage.infos(deep=False)))
 
 
 def _refuse_content(place: str, found: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +50,7 @@ Depth: TypeAlias = Literal["facts", "drivers", "states", "all"]
 """How much of a Run is fetched: what lists it, what drives, what others start from, all of it."""
 
 INDEX, CLAIMS = ".storage.json", "claims"
-_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+(.*)$", re.DOTALL)
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(?:/+(.*))?$", re.DOTALL)
 _LOCAL = ("file", "local")
 _FACTS = re.compile(r"(config\.toml|meta\.json|report\.json|population\.json)")
 _DRIVERS = re.compile(r"(metrics|events)\.jsonl|checkpoints/(last|best|\d+/policy\.\w+)")
@@ -73,7 +74,7 @@ def url_of(path: Path | str) -> str:
     found = _URL.match(str(path))
     if found is None:
         return str(path)
-    protocol, rest = found[1].lower(), found[2].rstrip("/")
+    protocol, rest = found[1].lower(), (found[2] or "").rstrip("/")
     return f"/{rest}" if protocol in _LOCAL else f"{protocol}://{rest}"
 
 
@@ -133,7 +134,7 @@ class Storage:
         protocol, _, rest = self.url.partition("://")
         parts = [part for part in rest.split("/") if part]
         if not parts:
-            raise RunError(f"{self.url}//: name a folder, such as {protocol}://bucket/runs/a")
+            raise RunError(f"{self.url}: name a folder, such as {protocol}://bucket/runs/a")
         if any(part in (".", "..") or part.startswith(TEMPORARY) for part in parts):
             raise RunError(f"{self.url}: a folder at a URL has no part . or .. in its name")
         self.local = user_folder("storage", "data").joinpath(protocol, *parts)
@@ -272,18 +273,20 @@ class Storage:
     def _fetch(self, index: Index, depth: Depth) -> bool:
         """Fetch once; False if what was listed is no longer there."""
         wanted = _wanted(depth)
-        # Pointers first: whatever they name is complete before they do.
-        pointers = {} if depth == "facts" else {name: self.read(name) for name in _POINTERS}
-        infos = self.infos(deep=depth != "facts")
+        infos = self.infos(deep=False)
         if not infos:
             raise RunError(
-                f"{self.url}: there is nothing{self._nearest()} (hotlap runs "
-                f"{self.url.rpartition('/')[0]} lists the Runs there are)"
+                f"{self.url}: there is nothing of that name{self._nearest()} (hotlap runs lists "
+                "the Runs of a folder)"
             )
         if "config.toml" not in infos:
             raise RunError(
                 f"{self.url} is not a Run: it has no config.toml (hotlap runs lists them)"
             )
+        pointers: dict[str, bytes | None] = {}
+        if depth != "facts":  # pointers first: whatever they name is complete before they are
+            pointers = {name: self.read(name) for name in _POINTERS}
+            infos = self.infos()
         there = {name: info for name, info in infos.items() if wanted(name)}
         for content in pointers.values():
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -301,8 +304,12 @@ class Storage:
             or not index.same(name, self.local / name)
         ]
         try:
-            for name in sorted(fresh, key=lambda name: name in _POINTERS):
-                self._get(name, pointers.get(name), there[name])
+            with ThreadPoolExecutor(8) as pool:
+                got = [name for name in fresh if name not in _POINTERS]
+                list(pool.map(lambda name: self._get(name, None, there[name]), got))
+            for name in (name for name in _POINTERS if name in fresh):
+                self._get(name, pointers[name], there[name])
+            for name in fresh:
                 index.note(name, self.local / name, identity(there[name]))
         except _GoneError:
             return False
@@ -436,7 +443,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     from fsspec.registry import known_implementations
 
     if protocol not in fsspec.available_protocols():
-        near = difflib.get_close_matches(protocol, fsspec.available_protocols(), n=1)
+        near = difflib.get_close_matches(protocol, fsspec.available_protocols(), n=1, cutoff=0.5)
         raise RunError(
             f"{url}: {protocol}:// is no kind of place that fsspec knows"
             f"{f'; did you mean {near[0]}://?' if near else ''}"
