@@ -8,9 +8,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
+
 from buckets import BUCKET, Bucket, point_to, s3_server
 from drivers import command, saved
-
 from hotlap import storage as module
 from hotlap.errors import MissingExtraError, RunError
 from hotlap.evaluate import load_policy
@@ -353,7 +353,7 @@ def test_words_for_an_answer_of_the_server():
 @pytest.mark.parametrize("missing", ["fsspec", "s3fs"])
 def test_words_for_what_is_not_installed(monkeypatch, folder, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
 
     with pytest.raises(MissingExtraError, match=rf"needs {missing}.*'hotlap\[storage\]'"):
         Run.open(f"s3://{BUCKET}/{folder}")

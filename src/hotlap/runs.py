@@ -197,8 +197,9 @@ class Run:
         claim = None
         if self._storage is not None:
             if self._storage.is_written():
+                owner = _read(self.path / _LOCK).decode(errors="replace").strip() or "unknown"
                 raise RunError(
-                    f"{self.place} is being written by another process of this machine: wait "
+                    f"{self.place} is being written by process {owner} on this machine: wait "
                     "until it ends, or stop it, or choose another place with --out"
                 )
             claim = Claim(self._storage, self.listener)
