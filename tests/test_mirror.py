@@ -19,7 +19,7 @@ from drivers import follower
 from hotlap import mirror
 from hotlap.errors import RunError
 from hotlap.runs import Run
-from hotlap.storage import Storage
+from hotlap.storage import Index, Storage
 from test_resume import same_training
 
 module = importlib.import_module("hotlap.train")  # `hotlap.train` itself is the verb
@@ -29,9 +29,8 @@ SETTINGS = {
     "algorithm.network.mlp": [8],
     "train.cars": 16,
     "train.seconds": 0,
-    "train.checkpoint_seconds": 0.2,
-    "train.steps": 38_400,  # 150 iterations
-    "evaluation.every": 50,
+    "train.checkpoint_seconds": 0.05,
+    "evaluation.every": 40,
     "evaluation.trials": 2,
     "evaluation.laps": 1,
 }
@@ -329,11 +328,12 @@ def test_what_could_not_be_sent_is_sent_by_the_next_writer(bucket, name, network
     assert all(claim["released"] for claim in bucket.claims(name).values())
 
 
-def test_a_bucket_that_is_gone_is_not_waited_for_at_the_end(bucket, name):
+def test_a_bucket_that_is_gone_is_not_waited_for_at_the_end(bucket, name, monkeypatch):
+    monkeypatch.setattr(mirror, "BEAT", 1000.0)
     other = f"gone-{uuid.uuid4().hex[:8]}"
     bucket.client.create_bucket(Bucket=other)
     run = Run.create(f"s3://{other}/a", "", {})
-    wait_for(lambda: run._mirror._index.files)
+    wait_for(lambda: Index.read(run.path).files)  # after a whole round
     for key in bucket.client.list_objects_v2(Bucket=other)["Contents"]:
         bucket.client.delete_object(Bucket=other, Key=key["Key"])
     bucket.client.delete_bucket(Bucket=other)
@@ -357,15 +357,15 @@ def test_what_ends_a_training_is_not_hidden_by_what_ends_its_mirror(name, networ
     assert "not all of the Run could be sent" in problem.value.__notes__[0]
 
 
-def start(name, **environment):
+def start(name, settings):
     """Start a training by the command line, in a process of its own."""
-    words = [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
+    words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     program = "from hotlap.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", program, "train", "--out", url(name), "--plain", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,
     )
 
@@ -373,20 +373,20 @@ def start(name, **environment):
 def test_killed_and_resumed_on_another_machine_is_as_if_never_killed(
     bucket, name, elsewhere, tmp_path
 ):
-    process = start(name)
-    steps = wait_for(lambda: process.poll() is not None or last(bucket, name) > 2000, 120)
+    process = start(name, SETTINGS | {"train.steps": 10_000_000})
+    steps = wait_for(lambda: process.poll() is not None or last(bucket, name) > 500, 120)
     process.send_signal(signal.SIGKILL)
     said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, said
     assert steps
     reached = last(bucket, name)
-    assert reached < SETTINGS["train.steps"]
+    budget = {"train.steps": reached + 2560}  # ten iterations more
     elsewhere()
 
-    resumed = module.train(resume=url(name))
+    resumed = module.train(None, budget, resume=url(name))
 
-    once = module.train(None, SETTINGS, out=tmp_path / "once")
-    assert once.checkpoints()[-1] == resumed.checkpoints()[-1] == SETTINGS["train.steps"]
+    once = module.train(None, SETTINGS | budget, out=tmp_path / "once")
+    assert once.checkpoints()[-1] == resumed.checkpoints()[-1] == reached + 2560
     (event,) = [event for event in resumed.events() if event["kind"] == "resumed"]
     assert event["steps"] == reached
     same_training(resumed, once)
@@ -396,11 +396,13 @@ def test_killed_and_resumed_on_another_machine_is_as_if_never_killed(
 
 @pytest.mark.slow
 def test_a_training_through_an_outage_and_a_rival_ends_as_one_alone(
-    bucket, name, network, elsewhere, tmp_path
+    bucket, name, network, tmp_path, monkeypatch
 ):
-    process = start(name)
-    wait_for(lambda: process.poll() is not None or last(bucket, name) > 2000, 120)
-    elsewhere()
+    longer = SETTINGS | {"train.steps": 51_200}
+    process = start(name, longer)
+    wait_for(lambda: process.poll() is not None or last(bucket, name) > 500, 120)
+    monkeypatch.setattr(mirror, "LEASE", 45.0)  # that process shows life every ten seconds
+    monkeypatch.setenv("HOTLAP_HOME", str(tmp_path / "other"))
     with pytest.raises(RunError, match=f"is being written by process {process.pid} on"):
         Run.open(url(name)).claim()
     network.cut()
@@ -410,5 +412,5 @@ def test_a_training_through_an_outage_and_a_rival_ends_as_one_alone(
 
     assert process.returncode == 0, said
     assert f"run: {url(name)}" in said
-    once = module.train(None, SETTINGS, out=tmp_path / "once")
+    once = module.train(None, longer, out=tmp_path / "once")
     same_training(Run.open(url(name)), once)
