@@ -35,6 +35,7 @@ Examples:
   hotlap train examples/deepracer        a DeepRacer folder, as it is
   hotlap train configs/camera.toml track=hard train.seconds=120
   hotlap evaluate runs/latest --track oval --json
+  hotlap train --out s3://bucket/runs/a  anywhere else: hotlap evaluate s3://bucket/runs/a
   hotlap race runs/a runs/b --track oval --film race.mp4
   hotlap tracks show reinvent_like
 
@@ -61,7 +62,7 @@ app.command("import")(model_commands.import_command)
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory or URL of a run.")]
 
 
 def main() -> NoReturn:
@@ -133,7 +134,10 @@ def train(
             "or 3-6.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the new run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the new run, or its URL, such as s3://bucket/runs/a."),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Continue a run, or all seeds of a population, exactly."),
@@ -185,7 +189,7 @@ def train(
         check_vacant(out)
     before = resume or (from_ if source is None else None)
     if resume is not None and Population.is_at(resume):
-        seeds = seeds or "all"
+        seeds, before = seeds or "all", Population.open(resume).path
     elif before is not None:
         before = Run.open(before).path
     plan = read_config(source if before is None else before / "config.toml", changes)
@@ -246,7 +250,7 @@ def train(
 @app.command()
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Directory of a run, or of a population of seeds.")
+        Path, typer.Argument(metavar="RUN", help="Directory or URL of a run, or of a population.")
     ],
     track: Annotated[
         str | None,
@@ -319,7 +323,9 @@ def race(
     context: typer.Context,
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN...", help="Directories of the runs whose drivers race."),
+        typer.Argument(
+            metavar="RUN...", help="Directories or URLs of the runs whose drivers race."
+        ),
     ] = None,
     track: Annotated[
         str | None, typer.Option(help="Track by name or file; the first run's if not given.")
@@ -418,7 +424,9 @@ def film(
 def plot(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Directory of a run; or several, or populations."),
+        typer.Argument(
+            metavar="RUN...", help="Directory or URL of a run; or several, or populations."
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -449,7 +457,7 @@ def plot(
 @app.command()
 def runs(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder that holds runs; runs/ if not given.")
+        Path | None, typer.Argument(help="Folder or URL that holds runs; runs/ if not given.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -34,8 +34,9 @@ __all__ = ["Claim", "Mirror"]
 BEAT, LEASE, LONG_AGO = 10.0, 45.0, 900.0
 """Seconds between signs of life; how long none makes a claim void to who watches it; and the age at
 which nobody needs to watch. S3 refuses clocks that are further apart."""
-PERIOD, PATIENCE = 10.0, 600.0
-"""Seconds between two rounds at most, and how long the end of a training waits for an outage."""
+PERIOD, PATIENCE, SILENCE = 10.0, 600.0, 3.0
+"""Seconds between two rounds at most; how long the end of a training waits for an outage; and for
+how long it says nothing while it sends."""
 
 _STAGE = f"{TEMPORARY}mirror"
 _POINTERS = ("best", "last")
@@ -218,9 +219,13 @@ class Mirror:
         """
         self._closing.set()
         self._changed.set()
+        start, said = time.monotonic(), False
         try:
             while not self._ended.wait(0.05):
                 tell()
+                if not said and time.monotonic() - start > SILENCE:
+                    self.words.append(f"sending what is left to {self._storage.url}")
+                    said = True
         except KeyboardInterrupt:
             self._failure = self._failure or self._not_sent("you stopped it")
             self._failure.exit_code = 130

@@ -208,13 +208,14 @@ class Run:
             if self._storage is not None and not fresh:
                 self._storage.fetch("all", lambda: before)
             self._take_lock()
+            if self._storage is not None and claim is not None:
+                self._mirror = Mirror(self._storage, claim)
         except BaseException:
+            self.close()
             if claim is not None:
                 with contextlib.suppress(Exception):
                     claim.release()
             raise
-        if self._storage is not None and claim is not None:
-            self._mirror = Mirror(self._storage, claim)
 
     def _take_lock(self) -> None:
         with explained(self.path / _LOCK):
@@ -285,7 +286,8 @@ class Run:
         except RunError as unsent:
             if error is None:
                 raise
-            error.add_note(str(unsent))
+            if unsent is not error:
+                error.add_note(str(unsent))
 
     @property
     def place(self) -> str:
