@@ -185,6 +185,20 @@ def test_a_film_made_elsewhere_comes_to_the_url(bucket, folder, elsewhere, capsy
     assert f"evaluation.gif is now {url}/films/evaluation.gif" in capsys.readouterr().err
 
 
+def test_no_name_leads_out_of_the_copy(bucket, folder, elsewhere, tmp_path):
+    url = saved(f"s3://{BUCKET}/{folder}/a", 2.0)
+    for name in ("../../evil", "traces/../../../evil", "traces//evil", "fine"):
+        bucket.write(f"{folder}/a/{name}", b"x")
+    elsewhere()
+
+    with Run.open(url) as run:
+        run.claim()
+
+    found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert "fine" in found
+    assert "evil" not in found
+
+
 def test_large_files_come_whole(folder, elsewhere, monkeypatch):
     monkeypatch.setattr(module, "_LARGE", 1000)
     url = f"s3://{BUCKET}/{folder}/a"

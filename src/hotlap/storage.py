@@ -188,7 +188,7 @@ class Storage:
                 found = {entry["name"].rstrip("/"): entry for entry in listed}
         base = self.root.rstrip("/") + "/"
         names = {path[len(base) :]: info for path, info in found.items() if path.startswith(base)}
-        return {name: info for name, info in names.items() if name.split("/")[0] != CLAIMS}
+        return {name: info for name, info in names.items() if _is_inside(name)}
 
     def exists(self, name: str) -> bool:
         """Say whether there is such a file in the folder."""
@@ -402,6 +402,15 @@ class Storage:
 
 class _GoneError(Exception):
     """What was listed is not there any more."""
+
+
+def _is_inside(name: str) -> bool:
+    """Say whether a name stays inside the copy; an object may be called ../anything."""
+    parts = name.split("/")
+    strange = "\\:" if os.name == "nt" else ""
+    return parts[0] != CLAIMS and not any(
+        part in ("", ".", "..") or any(letter in part for letter in strange) for part in parts
+    )
 
 
 def _wanted(depth: Depth) -> Callable[[str], bool]:

@@ -259,7 +259,11 @@ def _anew(population: Population, seed: int) -> list[str]:
     """Return the words that train a seed from its start; what may be there of it is deleted."""
     where = population.place(seed)
     if population.storage is not None:
-        Storage(population.address_of(seed)).delete()
+        place = Storage(population.address_of(seed))
+        if place.exists("meta.json"):
+            with Run.open(place.url) as run:
+                run.claim()
+        place.delete()
     elif where.exists():  # it was killed before its first checkpoint
         if (where / "meta.json").exists():
             with Run.open(where) as run:
