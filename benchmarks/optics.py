@@ -83,6 +83,11 @@ def main() -> None:
             for name, given in LENSES.items():
                 camera = Camera(size(*shape, **given), [track], threads=threads)
                 note(f"{label}, {name}", threads, cost(partial(camera.render, *place)))
+                if shape[2] == "grey":
+                    call = partial(camera.depth, *place, range_max=10.0)
+                    note(f"{label}, {name}, depth", threads, cost(call))
+                    call = partial(camera.segmentation, *place)
+                    note(f"{label}, {name}, segmentation", threads, cost(call))
             pictures = Camera(size(*shape), [track]).render(*place)
             for name, given in FLAWS.items():
                 optics = Optics(OpticsSettings(**given), OpticsRanges(), ROWS, pictures.shape[1:],

@@ -10,6 +10,7 @@ from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.lens import Mounting
 from hotlap.sim.look import Look
 from hotlap.sim.optics import Optics, OpticsRanges, OpticsSettings
+from hotlap.sim.relief import depth_picture, segmentation_picture
 from hotlap.track import load_track
 
 matplotlib.use("Agg")
@@ -17,6 +18,8 @@ from matplotlib import pyplot
 
 PLACE = 1.2
 """Arc length of the car [m]."""
+REACH = 4.0
+"""What is black in a picture of depth [m]."""
 FLAWS = {
     "as it is": {},
     "exposure = 1.8": {"exposure": 1.8},
@@ -51,12 +54,16 @@ def main() -> None:
     boxes = np.array([[[*box, np.cos(yaw), np.sin(yaw), 0.16, 0.1, 0.2, 1]]], np.float32)
     zero = np.zeros(1, np.int32)
 
-    def draw(look: Look = Look(), **given: object) -> np.ndarray:  # noqa: B008
-        settings = CameraSettings.model_validate({"color": "rgb", **given})
-        camera = Camera(settings, [track], [look], mountings=(Mounting(),))
-        return camera.render(car[:1], car[1:], np.array([yaw]), zero, zero, boxes=boxes)
+    call = car[:1], car[1:], np.array([yaw]), zero, zero
 
-    figure, axes = pyplot.subplots(4, 5, figsize=(12, 7.9), constrained_layout=True)
+    def see(look: Look = Look(), **given: object) -> Camera:  # noqa: B008
+        settings = CameraSettings.model_validate({"color": "rgb", **given})
+        return Camera(settings, [track], [look], mountings=(Mounting(),))
+
+    def draw(look: Look = Look(), **given: object) -> np.ndarray:  # noqa: B008
+        return see(look, **given).render(*call, boxes=boxes)
+
+    figure, axes = pyplot.subplots(6, 5, figsize=(12, 11.6), constrained_layout=True)
     cells = iter(axes.flat)
     for title, given in FLAWS.items():
         picture = draw()
@@ -66,6 +73,12 @@ def main() -> None:
         show(next(cells), picture[0], title)
     for title, given in LENSES.items():
         show(next(cells), draw(**given)[0], title)
+    for given in LENSES.values():
+        depth = see(**given).depth(*call, boxes=boxes, range_max=REACH)
+        show(next(cells), depth_picture(depth, REACH)[0], "depth")
+    for given in LENSES.values():
+        kind = see(**given).segmentation(*call, boxes=boxes)
+        show(next(cells), segmentation_picture(kind)[0], "segmentation")
     dark = (40, 40, 40)
     look = Look(
         road=(48, 97, 159), border=(26, 174, 142), border_width=0.15, ground=(221, 69, 103),
@@ -85,7 +98,7 @@ def main() -> None:
 
 def show(axis: object, picture: np.ndarray, title: str) -> None:
     """Put a picture into its cell."""
-    axis.imshow(picture, interpolation="nearest")
+    axis.imshow(picture, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
     axis.set_title(title, fontsize=9)
     axis.set(xticks=[], yticks=[])
 

@@ -20,6 +20,7 @@ from hotlap.errors import (
     SimulationError,
 )
 from hotlap.plan import read_config
+from hotlap.practice import Round
 from hotlap.runs import Run
 from hotlap.track import load_track
 
@@ -111,11 +112,26 @@ def test_rows_hold_what_is_documented_and_add_up(no_outcome, tmp_path):
     assert {"best_lap", "lap_time"} <= rows[0].keys()
 
 
+def done(episodes):
+    """Return a round in which these episodes ended."""
+    return Round(
+        phase=None,
+        steps=0,
+        episodes=episodes,
+        metrics={},
+        collecting=0.0,
+        learning=0.0,
+        fastest=np.inf,
+        breadth=0.0,
+    )
+
+
 def test_the_metrics_speak_of_the_last_hundred_episodes():
     training = object.__new__(importlib.import_module("hotlap.training").Training)
     training.episodes, training.best_lap = 0, None
     training.recent = np.empty((0, 4), np.float32)
-    training.env = type("Env", (), {"dt": 0.1, "lap_best": np.inf})
+    env = type("Env", (), {"dt": 0.1})
+    training.practice = type("Practice", (), {"env": env, "simtrace": None})
     ended = Episodes(
         rows=np.arange(90),
         status=np.ones(90),
@@ -124,10 +140,11 @@ def test_the_metrics_speak_of_the_last_hundred_episodes():
         completion=np.full(90, 3.0, np.float32),  # laps; only the first one counts
         lap_time=np.full(90, 6.0, np.float32),
     )
-    training._count(ended)
+    training.steps = training.iteration = 0
+    training._count(done(ended))
     slower = np.full(90, np.inf, np.float32)
     slower[:2] = 7.0
-    training._count(replace(ended, reward=np.full(90, 4.0, np.float32), lap_time=slower))
+    training._count(done(replace(ended, reward=np.full(90, 4.0, np.float32), lap_time=slower)))
     logged = {}
     training.run = type("Run", (), {"log_metrics": staticmethod(logged.update)})
     training.progress = type("Progress", (), {"update": staticmethod(lambda row: None)})

@@ -126,6 +126,16 @@ def train(
     track: TrackOption = None,
     vehicle: Annotated[str | None, typer.Option(help="Parameter set of the car.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random draws.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that share the cars, over Ray; 0: none."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Ray cluster that the workers are on; auto: the one here."
+        ),
+    ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(
@@ -173,7 +183,14 @@ def train(
         )
     which = _which(checkpoint or "best")
     changes: dict[str, Any] = overrides([word for word in given if _is_setting(word)])
-    for name, value in (("track", track), ("vehicle", vehicle), ("seed", seed)):
+    asked = {
+        "track": track,
+        "vehicle": vehicle,
+        "seed": seed,
+        "distributed.workers": workers,
+        "distributed.address": address,
+    }
+    for name, value in asked.items():
         if value is not None:
             changes[name] = value
     with _uncollected():

@@ -233,6 +233,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         rows: how many cars.
         seed: of all random draws; row i of two environments with the same seed is the same.
         first_row: global id of row 0, where several workers share one batch.
+        total_rows: how many rows they all have; None: these are all.
         threads: how many threads share the work; the result does not depend on it.
         desynchronize: whether first episodes get random clocks, so that not all cars time out
             together; wanted in training, not in tests.
@@ -254,6 +255,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         *,
         seed: int = 0,
         first_row: int = 0,
+        total_rows: int | None = None,
         threads: int | None = None,
         desynchronize: bool = False,
         simulator: Simulator | None = None,
@@ -294,9 +296,6 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             first_row=first_row // settings.traffic.cars * cars if opposing else first_row,
             threads=threads,
         )
-        if names & {"depth", "segmentation"} and isinstance(native, NativeSimulator):
-            assert native.camera is not None
-            native.camera.check_straight()
         self.opponents: Opponents | None = None
         self.simulator: Simulator = native
         if opposing and isinstance(native, NativeSimulator):
@@ -329,7 +328,10 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self._reward, self._late = _make_reward(settings, tracks, self.dt, threads or available())
         self._seed = seed
         self._desynchronize = desynchronize
-        self._starts = Starts(settings.start, tracks, cars=cars, rows=rows)
+        together = (
+            {"rows": rows} if total_rows is None else {"rows": total_rows, "first": first_row}
+        )
+        self._starts = Starts(settings.start, tracks, cars=cars, **together)
         self._inertial: dict[str, Odometry | Imu] = {}
         if "odometry" in names:
             self._inertial["odometry"] = Odometry(settings.observation.odometry, rows, dt=self.dt)

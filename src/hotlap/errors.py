@@ -7,6 +7,7 @@ The command line prints the message of a `HotlapError` and nothing else, and exi
 from __future__ import annotations
 
 __all__ = [
+    "ClusterError",
     "ConfigError",
     "DivergedError",
     "HotlapError",
@@ -54,6 +55,10 @@ class MissingExtraError(HotlapError, ImportError):
             f"{verb} needs {package}, which is not installed. "
             f"Install it with: pip install 'hotlap[{extra}]'"
         )
+
+
+class ClusterError(HotlapError, ConnectionError):
+    """A cluster cannot be reached or joined, its nodes differ, or it has too little room."""
 
 
 class SimulationError(HotlapError, RuntimeError):

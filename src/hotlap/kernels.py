@@ -254,7 +254,7 @@ PARTS = {
     "walls": _Part(("sim.walls",), _use_walls),
     "params": _Part(("deepracer.params",), _use_params),
     "optics": _Part(("sim.optics", "sim.jpeg", "draws"), _use_optics),
-    "relief": _Part(("sim.relief",), _use_relief),
+    "relief": _Part(("sim.sight",), _use_relief),
     "bands": _Part(("sim.bands",), _use_bands),
 }
 """What compiles apart, the longest first."""

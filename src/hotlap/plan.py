@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hotlap.algorithms.learner import (
     AlgorithmSettings,
@@ -36,6 +36,7 @@ from hotlap.track import whole_names
 from hotlap.trials import EvaluationSettings
 
 __all__ = [
+    "DistributedSettings",
     "Plan",
     "TrainConfig",
     "TrainSettings",
@@ -60,7 +61,7 @@ _CHANGEABLE = tuple(
         "keep",
         "device",
     )
-)
+) + tuple(f"distributed.{name}" for name in ("workers", "address", "threads", "staleness"))
 """Settings that leave a continued training what it is."""
 
 
@@ -87,6 +88,30 @@ class TrainSettings(Settings):
     """Where to learn; auto: on a GPU where there is one."""
 
 
+class DistributedSettings(Settings):
+    """Which processes and machines train together."""
+
+    workers: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Processes that drive and learn, on this machine or those of a Ray cluster; 0: this one alone.
+    The cars are shared out among them."""
+    share: Literal["auto", "gradients", "experience", "weights"] = "auto"
+    """What travels. `gradients`: of every gradient step, summed, so that n workers learn what one
+    would from all cars. `experience`: what the cars saw, to a learner in this process; to the bit
+    what no workers give. `weights`: what a worker's own learning changed, once a round. `auto`:
+    gradients; experience where a replay holds numbers but no pictures, and for `distill`."""
+    synchronous: bool = True
+    """Whether all wait for the slowest. Otherwise, with `weights`, each goes on from what the
+    parameter server has, and with `experience` the cars drive on while the learner learns."""
+    staleness: PositiveInt = 8
+    """Versions that what a worker learned from may lie behind the parameter server's before it is
+    dropped; where workers do not wait for each other."""
+    address: str = ""
+    """Of a Ray cluster, host:port or `auto`; empty: Ray starts on this machine for this training.
+    The environment variable RAY_ADDRESS stands in for it."""
+    threads: NonNegativeInt = 0
+    """Processor cores of each worker; 0: this machine's, shared out, or 1 in a cluster."""
+
+
 class TrainConfig(EnvSettings):
     """Everything that a training is."""
 
@@ -100,6 +125,8 @@ class TrainConfig(EnvSettings):
     """How to try the driver."""
     log: LogSettings = LogSettings()
     """What is logged in DeepRacer's way."""
+    distributed: DistributedSettings = DistributedSettings()
+    """Which processes and machines train together."""
 
 
 @dataclass(frozen=True)

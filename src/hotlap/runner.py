@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Protocol
 
@@ -16,7 +16,14 @@ from hotlap.simulator import State
 from hotlap.tasks.rules import Ended
 from hotlap.types import Array, Float32
 
-__all__ = ["Runner", "Sampler", "action_spec", "note_step", "observation_specs"]
+__all__ = [
+    "Runner",
+    "Sampler",
+    "action_spec",
+    "joined_episodes",
+    "note_step",
+    "observation_specs",
+]
 
 
 class Sampler(Protocol):
@@ -125,7 +132,7 @@ class Runner:
             },
             failed=failed[:driven],
         )
-        return batch, _joined(over)
+        return batch, joined_episodes(over)
 
     def save(self) -> dict[str, Array]:
         """Return everything needed to continue exactly."""
@@ -171,7 +178,7 @@ def note_step(
     )
 
 
-def _joined(episodes: list[Episodes]) -> Episodes:
+def joined_episodes(episodes: Sequence[Episodes]) -> Episodes:
     """Put the episodes of several steps into one record."""
     names = [field.name for field in fields(Episodes)]
     return Episodes(

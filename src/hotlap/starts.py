@@ -51,17 +51,24 @@ class Starts:
             ones driven backwards.
         cars: how many cars share a world; those of a world get the same course.
         rows: how many rows `spread` spreads over the lap.
+        first: which of them is the first that is drawn for.
     """
 
     def __init__(
-        self, settings: StartSettings, tracks: Sequence[Track], *, cars: int, rows: int
+        self,
+        settings: StartSettings,
+        tracks: Sequence[Track],
+        *,
+        cars: int,
+        rows: int,
+        first: int = 0,
     ) -> None:
         self.settings = settings
         self._tracks = tuple(tracks)
         self._lengths = np.array([track.length for track in tracks], np.float32)
         self._closed = np.array([track.closed for track in tracks])
         self._named = len(tracks) // (2 if settings.direction == "alternate" else 1)
-        self._cars, self._rows = cars, rows
+        self._cars, self._rows, self._first = cars, rows, first
 
     def draw(
         self, rows: Array, ids: Array, episode: Array, *, seed: int, breadth: float = 1.0
@@ -78,7 +85,7 @@ class Starts:
         Returns:
             The starts, and (M,) in (0, 1) how much of a first episode's time may be over already.
         """
-        settings = self.settings
+        settings, at = self.settings, rows + self._first
         share: Array
         zero: Array = np.zeros(len(rows), np.float32)
         draws = uniform(seed, ids, episode, zero.astype(np.int64), Purpose.START, 5)
@@ -88,8 +95,8 @@ class Starts:
             track = track + (self._named * (episode % 2)).astype(np.int32)
         length = self._lengths[track]
         if settings.kind == "spread":
-            share, speed = np.asarray((settings.offset + rows / self._rows) % 1), zero
-            heading = np.radians(5) * (2 * draws[:, 2] - 1) * (rows > 0)
+            share, speed = np.asarray((settings.offset + at / self._rows) % 1), zero
+            heading = np.radians(5) * (2 * draws[:, 2] - 1) * (at > 0)
         elif settings.kind == "random":
             share, speed = draws[:, 0], np.maximum(0, draws[:, 3] * 1.43 - 0.43) * settings.speed
             heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
@@ -103,7 +110,7 @@ class Starts:
         )
         n = zero
         if settings.kind in ("random", "spread"):
-            lateral = settings.lateral if settings.kind == "random" else 0.2 * (rows > 0)
+            lateral = settings.lateral if settings.kind == "random" else 0.2 * (at > 0)
             n = (2 * draws[:, 1] - 1) * lateral * self.half_road(track, share)
         elif self._cars > 1:  # a grid: left and right in turn
             n = (1 - 2 * (place % 2)) * 0.5 * self.half_road(track, share)

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -39,7 +40,7 @@ from hotlap.progress import Progress
 from hotlap.runs import Run, default_directory
 from hotlap.storage import Storage, url_of
 from hotlap.threads import available
-from hotlap.training import Training, has_reached
+from hotlap.training import Training, device_for, has_reached
 
 __all__ = ["Stopped", "train"]
 
@@ -151,43 +152,49 @@ def train(
     notes = (*plan.notes, *check_reward(config, rivals))
     budget = (config.train.seconds, config.train.steps)
     progress = Progress(*budget, plain=plain, quiet=quiet, title=Path(where).name)
-    training = Training(config, began, progress, rivals)
-    for note in notes:
-        progress.event(note)
-    if resume is not None:
-        run = old
-    else:
-        training.take_teacher()
-        if weights_from is not None:
-            transfer = training.take_weights(Run.open(weights_from), checkpoint, by_name=plain)
-        inputs = fingerprints(config)
-        meta = {"seed": config.seed, "device": training.device, "inputs": inputs}
-        run = Run.create(where, to_toml(config), meta)
-    run.listener = progress.event
-    with run:
+    practice = None
+    if config.distributed.workers:
+        from hotlap.distributed.team import Team
+
+        practice = Team(config, device_for(config), rivals, progress.event)
+    training = Training(config, began, progress, rivals, practice)
+    with closing(training.practice):
+        for note in notes:
+            progress.event(note)
         if resume is not None:
-            training.restore(run)
-        elif weights_from is not None:
-            facts = {"run": str(weights_from), "checkpoint": checkpoint, **transfer.as_dict()}
-            run.log_event("weights_from", **facts)
-        advice = ""
-        try:
-            training.loop(run)
-            if training.stopped_by:
-                raise KeyboardInterrupt
-            advice = f"The training is complete: hotlap film {run.place} writes film and plots"
-            progress.event("the best driver laps for the report, the plots and the film")
-            write_outcome(run)
-            run.sync_tensorboard()
-        except KeyboardInterrupt:
-            said = f"stopped after {training.steps:,} steps. {advice or _how_to_go_on(run)}"
-            raise Stopped(run, training.stopped_by or signal.SIGINT, said) from None
-        except Exception as error:
-            if isinstance(error, HotlapError):
-                error.exit_code = 1  # whatever is wrong, it was not the command line
-            error.add_note(advice or _how_to_go_on(run))
-            raise
-    return run
+            run = old
+        else:
+            training.take_teacher()
+            if weights_from is not None:
+                transfer = training.take_weights(Run.open(weights_from), checkpoint, by_name=plain)
+            inputs = fingerprints(config)
+            meta = {"seed": config.seed, "device": training.device, "inputs": inputs}
+            run = Run.create(where, to_toml(config), meta)
+        run.listener = progress.event
+        with run:
+            if resume is not None:
+                training.restore(run)
+            elif weights_from is not None:
+                facts = {"run": url_of(weights_from), "checkpoint": checkpoint, **transfer.as_dict()}
+                run.log_event("weights_from", **facts)
+            advice = ""
+            try:
+                training.loop(run)
+                if training.stopped_by:
+                    raise KeyboardInterrupt
+                advice = f"The training is complete: hotlap film {run.place} writes film and plots"
+                progress.event("the best driver laps for the report, the plots and the film")
+                write_outcome(run)
+                run.sync_tensorboard()
+            except KeyboardInterrupt:
+                said = f"stopped after {training.steps:,} steps. {advice or _how_to_go_on(run)}"
+                raise Stopped(run, training.stopped_by or signal.SIGINT, said) from None
+            except Exception as error:
+                if isinstance(error, HotlapError):
+                    error.exit_code = 1  # whatever is wrong, it was not the command line
+                error.add_note(advice or _how_to_go_on(run))
+                raise
+        return run
 
 
 def _train_seeds(

@@ -12,39 +12,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hotlap.algorithms import footprint
 from hotlap.algorithms.batch import below
-from hotlap.algorithms.learner import (
-    Learner,
-    Phase,
-    Phased,
-    Remembering,
-    Taught,
-    make_learner,
-)
+from hotlap.algorithms.learner import Learner, Remembering, Taught
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.algorithms.replay import Replay
-from hotlap.algorithms.settings import DistillSettings, PPOSettings, check_capacity
+from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.transfer import Transfer
 from hotlap.config import Settings, resolve
 from hotlap.crew import Driver
-from hotlap.env import (
-    Episodes,
-    VectorEnv,
-    driver_task,
-)
 from hotlap.errors import ConfigError, DivergedError, MissingExtraError, RunError
 from hotlap.evaluate import Report, env_settings
-from hotlap.opponents import SELF
 from hotlap.plan import TrainConfig, changes, continued
+from hotlap.practice import Practice, Practising, Round
 from hotlap.progress import Progress
-from hotlap.runner import Runner, action_spec, observation_specs
 from hotlap.runs import Run
-from hotlap.simtrace import Simtrace, is_logged
 from hotlap.trials import Trial, Trials
 from hotlap.types import Array
 
-__all__ = ["Training", "has_reached"]
+__all__ = ["Training", "device_for", "has_reached"]
 
 _RECENT = 100
 """The metrics speak of so many episodes, the last that ended."""
@@ -63,47 +47,24 @@ class Training:
         began: float,
         progress: Progress,
         rivals: Mapping[str, Driver] | None = None,
+        practice: Practising | None = None,
     ) -> None:
         self.config = config
         self.began = began
         self.progress = progress
-        self.device = _device(config.train.device)
-        try:
-            self.env = VectorEnv(
-                config, config.train.cars, seed=config.seed, desynchronize=True, rivals=rivals
-            )
-        except MemoryError:
-            raise ConfigError(
-                f"train.cars: {config.train.cars:,} cars do not fit into the memory of this "
-                "machine; let fewer drive at once"
-            ) from None
-        names = (*config.observation.actor, *config.observation.critic)
-        specs = observation_specs(self.env)
-        footprint.check(config.algorithm, specs, names, config.train.cars)
-        check_capacity(config.algorithm, self.env.rows)
-        self.learner = self._make_learner()
-        self.simtrace = Simtrace(config, self.env) if is_logged(config) else None
-        recorder = None if self.simtrace is None else self.simtrace.recorder
-        self.runner = Runner(self.env, seed=config.seed, recorder=recorder)
-        self.trials = Trials(config, config.evaluation, recorded=recorder is not None)
+        self.device = device_for(config)
+        self.practice = practice or Practice(config, self.device, rivals)
+        recorded = self.practice.simtrace is not None
+        self.trials = Trials(config, config.evaluation, recorded=recorded)
         self.iteration = self.steps = self.episodes = 0
-        self.segments: list[int] = []
-        self.written = 0
         self.recent = np.empty((0, 4), np.float32)
         self.best_lap: float | None = None
         self.stopped_by = 0
 
-    def _make_learner(self) -> Learner:
-        config = self.config
-        return make_learner(
-            config.algorithm,
-            observation_specs(self.env),
-            action_spec(self.env),
-            config.observation.actor,
-            config.observation.critic,
-            seed=config.seed,
-            device=self.device,
-        )
+    @property
+    def learner(self) -> Learner:
+        """The one whose driver is evaluated and saved."""
+        return self.practice.learner
 
     @property
     def seconds(self) -> float:
@@ -131,62 +92,42 @@ class Training:
         goal = has_reached(self.recent, self.config.train.target_reward)
         return bool(self.iteration) and (self.share >= 1 or goal)
 
-    def phase(self) -> Phase:
-        """Return what the learner wants to be collected next."""
-        if isinstance(self.learner, Phased):
-            return self.learner.phase
-        algorithm = self.config.algorithm
-        if isinstance(algorithm, PPOSettings) and algorithm.episodes:
-            most = max(1, algorithm.batch_max // self.env.rows)
-            return Phase("", most, self.env.names, episodes=algorithm.episodes)
-        return Phase("", algorithm.horizon, self.env.names)
-
     def loop(self, run: Run) -> None:
         """Train until the budget is spent or somebody asks to stop."""
         self.run = run
         config = self.config
-        if self.simtrace is not None and not run.checkpoints():
-            self.simtrace.open(run)
+        if not run.checkpoints():
+            self.practice.open(run)
         last_checkpoint = -math.inf
         with self.progress, _stop_on_signal(self):
             while not self.stopped_by and not self.is_over:
                 start = time.perf_counter()
-                self._admit_itself()
-                phase = self.phase()
-                self.env.margin = phase.margin
-                batch, episodes = self.runner.collect(
-                    self.learner, phase.steps, phase.names, phase.episodes
-                )
-                collected = time.perf_counter()
                 try:
-                    metrics = self.learner.update(batch, progress=min(1.0, self.share))
+                    done = self.practice.round(self.steps, min(1.0, self.share))
                 except DivergedError as error:
                     self._roll_back(error)
                     continue
                 learnt = time.perf_counter()
                 self.iteration += 1
-                self.steps += batch.reward.size
-                self._count(episodes)
-                if self.simtrace is not None:
-                    self.simtrace.collected(self.iteration, metrics)
-
+                self._count(done)
                 trial = None
                 lapped = self.best_lap is not None
-                if self.phase().ready and self.trials.due(self.iteration, learnt, lapped=lapped):
+                ready = self.practice.phase.ready
+                if ready and self.trials.due(self.iteration, learnt, lapped=lapped):
                     trial = self._try()
                     self.trials.took(time.perf_counter() - learnt, time.perf_counter())
                 tried = time.perf_counter()
                 times: dict[str, float | str] = {
-                    "steps_per_second": round(batch.reward.size / (learnt - start), 1),
-                    "time/collect": round(collected - start, 6),
-                    "time/learn": round(learnt - collected, 6),
+                    "steps_per_second": round(done.steps / (learnt - start), 1),
+                    "time/collect": round(done.collecting, 6),
+                    "time/learn": round(done.learning, 6),
                     "time/evaluate": round(tried - learnt, 6),
                 }
-                if phase.name:
-                    times["phase"] = phase.name
+                if done.phase.name:
+                    times["phase"] = done.phase.name
                 if config.randomize.success:
-                    times["breadth"] = round(self.env.breadth, 4)
-                self._log({**metrics, **times}, trial)
+                    times["breadth"] = round(done.breadth, 4)
+                self._log({**done.metrics, **times}, trial)
                 better = trial is not None and trial.best
                 if better or tried - last_checkpoint >= config.train.checkpoint_seconds:
                     self._checkpoint(best=better)
@@ -198,26 +139,25 @@ class Training:
                     f"the last {_RECENT} episodes have a mean reward of {mean:g}, as "
                     f"train.target_reward asks, after {self.steps:,} steps"
                 )
+            if traffic := self.practice.traffic():
+                self.run.log_event("traffic", steps=self.steps, **traffic)
             self._checkpoint(best=not self.stopped_by and self._try().best)
 
-    def _admit_itself(self) -> None:
-        """Let the present driver join the opponents, where its time has come."""
-        opponents = self.env.opponents
-        if opponents is not None and opponents.due(self.steps):
-            task, name = driver_task(self.config), f"{SELF}@{self.steps}"
-            opponents.admit(Driver(name, task, *self.learner.policy_state()), self.steps)
-            names = [driver.name for driver in opponents.versions]
-            self.run.log_event("opponent", steps=self.steps, versions=names)
-
-    def _count(self, episodes: Episodes) -> None:
-        """Remember the episodes that ended: reward, completion, seconds, fastest lap."""
+    def _count(self, done: Round) -> None:
+        """Count a round, and remember its episodes: reward, completion, seconds, fastest lap."""
+        episodes = done.episodes
+        if done.admitted:
+            self.run.log_event("opponent", steps=self.steps, versions=list(done.admitted))
+        self.steps += done.steps
         self.episodes += len(episodes.rows)
         completion = np.minimum(episodes.completion, 1)
-        seconds = episodes.steps * self.env.dt
+        seconds = episodes.steps * self.practice.env.dt
         fresh = np.stack([episodes.reward, completion, seconds, episodes.lap_time], axis=1)
         self.recent = np.concatenate([self.recent, fresh])[-_RECENT:].astype(np.float32)
-        best = min([self.env.lap_best, *episodes.lap_time.tolist(), self.best_lap or math.inf])
+        best = min([done.fastest, *episodes.lap_time.tolist(), self.best_lap or math.inf])
         self.best_lap = best if math.isfinite(best) else None
+        if self.practice.simtrace is not None:
+            self.practice.simtrace.collected(self.iteration, done.metrics)
 
     def _log(self, metrics: Mapping[str, float | str], trial: Trial | None) -> None:
         reward, completion, seconds, lap = self.recent.T
@@ -242,11 +182,12 @@ class Training:
 
     def _try(self) -> Trial:
         """Evaluate the present driver, and say what is new about it."""
+        self.practice.catch_up()
         begin = self.learner.begin if isinstance(self.learner, Remembering) else None
         trial = self.trials.run(self.learner.greedy, self.steps, begin, self._announce)
         report = trial.report
-        if self.simtrace is not None:
-            self.simtrace.evaluated(report)
+        if self.practice.simtrace is not None:
+            self.practice.simtrace.evaluated(report)
         if trial.best and report.best_lap_s and report.completion == 1:
             self.progress.event(
                 f"best driver so far: mean lap {report.mean_lap_s:.2f} s, "
@@ -273,46 +214,28 @@ class Training:
         )
 
     def _checkpoint(self, *, best: bool) -> None:
-        meta, arrays = self.learner.save()
-        state = {
+        self.practice.catch_up()
+        state: dict[str, Any] = {
             "iteration": self.iteration,
             "steps": self.steps,
             "episodes": self.episodes,
             "seconds": self.seconds,
             "best_lap": self.best_lap,
             **self.trials.save(),
-            "learner": meta,
         }
-        packed = {f"learner.{k}": v for k, v in arrays.items()}
-        packed |= {f"runner.{k}": v for k, v in self.runner.save().items()}
-        packed["recent"] = self.recent
-        if self.simtrace is not None:
-            state["simtrace"] = self.simtrace.checkpoint(self.iteration, self.steps, best=best)
-            packed |= {f"simtrace.{k}": v for k, v in self.simtrace.arrays().items()}
-        if self.learner.replay is not None:
-            state["replay"], arrays = self._write_replay(self.learner.replay)
-            packed |= {f"replay.{k}": v for k, v in arrays.items()}
+        simtrace = self.practice.simtrace
+        if simtrace is not None:
+            state["simtrace"] = simtrace.checkpoint(self.iteration, self.steps, best=best)
+        kept = self.practice.keep(self.run)
         self.run.write_checkpoint(
             self.steps,
             policy=self.learner.policy_state(),
-            state=(state, packed),
+            state=({**state, **kept.state}, {**kept.arrays, "recent": self.recent}),
             best=best,
             keep=self.config.train.keep,
-            segments=self.segments,
+            segments=kept.segments,
         )
         self.run.sync_tensorboard()
-
-    def _write_replay(self, replay: Replay) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Write what the replay took in since the last time; return what else it consists of."""
-        first = max(self.written, replay.oldest)
-        if replay.head > first:
-            self.run.write_segment(first, replay.segment(first))
-            self.segments.append(first)
-            self.written = replay.head
-        ends = [*self.segments[1:], self.written]
-        pairs = zip(self.segments, ends, strict=True)
-        self.segments = [first for first, end in pairs if end > replay.oldest]
-        return replay.save()
 
     def _roll_back(self, error: DivergedError) -> None:
         """Go back to the last checkpoint with half the step size; give up after three times.
@@ -327,8 +250,7 @@ class Training:
             TrainConfig, self.config.model_dump(mode="json", exclude_none=True), halved
         )
         lost = self.steps
-        del self.learner  # its memory may be needed for the next
-        self.learner = self._make_learner()
+        self.practice.renew(self.config)
         self._return_to_checkpoint(self.run)
         self.run.log_event("rolled_back", steps=self.steps, settings=halved, reason=str(error))
         reason = str(error).partition(";")[0]
@@ -362,21 +284,12 @@ class Training:
         """Become what a run's last checkpoint holds; return its seconds of training."""
         state, arrays = run.read_state("last")
         try:
-            self.learner.restore(state["learner"], below(arrays, "learner."))
-            self.runner.restore(below(arrays, "runner."))
-            if self.learner.replay is not None:
-                self.segments, self.written = state.get("segments", []), state["replay"]["head"]
-                pieces = ((first, run.read_segment(first)) for first in self.segments)
-                own = below(arrays, "replay.")
-                self.learner.replay.restore(state["replay"], own, pieces)
             self.recent = arrays["recent"]
             self.iteration, self.steps = state["iteration"], state["steps"]
             self.episodes, self.best_lap = state["episodes"], state["best_lap"]
             self.trials.restore(state)
-            if self.simtrace is not None and "simtrace" in state:
-                self.simtrace.restore(run, state["simtrace"], below(arrays, "simtrace."))
-            elif self.simtrace is not None:  # a run of a version that kept no such logs
-                self.simtrace.open(run)
+            for note in self.practice.restore(run, state, arrays):
+                self.progress.event(note)
             return float(state["seconds"])
         except KeyError as error:
             raise RunError(
@@ -485,7 +398,9 @@ def _mean(column: Array) -> float | None:
     return float(column.mean(dtype=np.float64)) if len(column) else None
 
 
-def _device(wanted: str) -> str:
+def device_for(config: TrainConfig) -> str:
+    """Return torch's name for where this process learns."""
+    wanted = config.train.device
     try:
         import torch
     except ImportError as error:

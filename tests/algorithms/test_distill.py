@@ -198,7 +198,7 @@ def test_the_memory_keeps_the_newest():
 def test_every_label_is_the_teacher_s_word_about_the_very_state_of_the_frame(action, monkeypatch):
     taught = []
 
-    def learn(self, frames, label, learning_rate):
+    def learn(self, frames, label, learning_rate, *peers):
         taught.append((frames["camera"], label))
         return {"imitation_loss": 0.0, "grad_norm": 0.0}
 
@@ -224,7 +224,7 @@ def test_every_label_is_the_teacher_s_word_about_the_very_state_of_the_frame(act
 def test_a_teacher_of_our_own_teaches_its_probabilities(monkeypatch):
     taught = []
 
-    def learn(self, frames, label, learning_rate):
+    def learn(self, frames, label, learning_rate, *peers):
         taught.append(label)
         return {"imitation_loss": 0.0, "grad_norm": 0.0}
 

@@ -108,7 +108,9 @@ CASES = {
     "fisheye 120": {"lens": "fisheye", "fov_deg": 120},
     "fisheye 160": {"lens": "fisheye", "fov_deg": 160, "distortion": (-0.02, 0.001)},
     "fisheye 180": {"lens": "fisheye", "fov_deg": 180, "roll_deg": 3.0},
-}
+    "fisheye 180, also behind": {"lens": "fisheye", "fov_deg": 180, "pitch_deg": 60,
+                                 "roll_deg": 100.0},
+}  # fmt: skip
 
 
 def pose(track, s, n=0.1, turned=0.15):

@@ -28,6 +28,7 @@ from hotlap.algorithms.networks import (
     numpy_of,
     uses_bfloat16,
 )
+from hotlap.algorithms.peers import ALONE, Peers, summed
 from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
@@ -130,6 +131,8 @@ class ActorCritic:
             self._adams["temperature"] = Adam([self._log_temperature])
         self._walk: Float32 = np.zeros((0, action.size), np.float32)
         self._adopted = False
+        self._peers = ALONE
+        self._share = 1.0  # of the samples of a gradient step, those that are ours
 
     def _plans(
         self,
@@ -162,6 +165,31 @@ class ActorCritic:
         """Return the layers of the critics that a transfer compares."""
         return self._critics.plan
 
+    def join(self, peers: Peers) -> None:
+        """Learn together with others from now on; see `Learner.join`."""
+        self._peers = self._experience.peers = peers
+
+    @property
+    def scales(self) -> Scales:
+        """The running scales of what it sees and of its rewards."""
+        return self._scales
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what its gradient steps move, by name."""
+        found = {k: w for part in self._learned.values() for k, w in part.items()}
+        if self._log_temperature is not None:
+            found["log_temperature"] = self._log_temperature
+        return found
+
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts."""
+        return {**self._experience.save(), "adopted": self._adopted}
+
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
+        self._experience.restore(counted)
+        self._adopted = bool(counted["adopted"])
+
     @property
     def replay(self) -> Replay:
         """What it remembers, which a training keeps apart from its checkpoints."""
@@ -193,7 +221,9 @@ class ActorCritic:
         """Add noise, of another size for each row, or a walk that is driven by it."""
         settings, rows = self.settings, len(noise)
         assert isinstance(settings, DDPGSettings | TD3Settings | RDPGSettings)
-        deviation_N = np.linspace(settings.noise_min, settings.noise_max, rows, dtype=np.float32)
+        low, high = settings.noise_min, settings.noise_max
+        everybody: Float32 = np.linspace(low, high, self._peers.all(rows), dtype=np.float32)
+        deviation_N = self._peers.spread(everybody, rows)
         if settings.noise == "ornstein_uhlenbeck":
             # dx = -theta x dt + sigma dW with a step of 1, from 0 at every start
             walk = self._walk if len(self._walk) == rows else np.zeros_like(noise)
@@ -237,6 +267,7 @@ class ActorCritic:
         self._experience.add(batch)
         history: dict[str, list[Tensor]] = {}
         first = self._experience.gradient_steps
+        self._share = self._peers.share(self._samples, batch.rows) / self._samples
         for step, minibatch in enumerate(self._minibatches(), first + 1):
             seen = self._critic_step(minibatch)
             if step % self.settings.actor_delay == 0:
@@ -253,6 +284,11 @@ class ActorCritic:
         found["replay"] = float(len(self.replay))
         found["gradient_steps"] = float(self._experience.gradient_steps)
         return found
+
+    @property
+    def _samples(self) -> int:
+        """How many samples a gradient step has."""
+        return self.settings.minibatch
 
     def _minibatches(self) -> Iterable[Any]:
         """Yield what to learn from: one minibatch for each gradient step that is due."""
@@ -334,7 +370,8 @@ class ActorCritic:
                 numbers = self._action.size
                 wanted = SHARE * math.log(numbers) if self._choices else -float(numbers)
             # too little entropy makes it dearer; the logarithm's gradient, as published code has it
-            self._adams["temperature"].step([(entropy - wanted).reshape(1)], settings.learning_rate)
+            lack = summed(self._peers, [(entropy - wanted).reshape(1)], self._share)
+            self._adams["temperature"].step(lack, settings.learning_rate)
         return {
             "actor_loss": loss.detach(),
             "actor_grad_norm": norm,
@@ -396,7 +433,8 @@ class ActorCritic:
 
     def _descend(self, part: str, loss: Tensor, learning_rate: float) -> Tensor:
         """Take one step of Adam down a loss; return the length of the gradient."""
-        gradients = torch.autograd.grad(loss, list(self._learned[part].values()))
+        own = torch.autograd.grad(loss, list(self._learned[part].values()))
+        gradients = summed(self._peers, own, self._share)
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         shorten = ((norm + 1e-6) / self.settings.max_grad_norm).clamp(min=1.0)
         self._adams[part].step(gradients, learning_rate, shorten)
@@ -422,9 +460,8 @@ class ActorCritic:
             "format": 1,
             "kind": self.settings.kind,
             "adam_steps": {part: adam.steps for part, adam in self._adams.items()},
-            "adopted": self._adopted,
             "plans": {"critic": self._judges().model_dump(mode="json")},
-            **self._experience.save(),
+            **self.counters(),
         }
         arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
         arrays |= {**self._scales.save(), "walk": self._walk.copy()}
@@ -441,9 +478,8 @@ class ActorCritic:
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         self._scales.restore(arrays)
-        self._experience.restore(meta)
+        self.count(meta)
         self._walk = np.array(arrays["walk"])
-        self._adopted = bool(meta["adopted"])
         for part, adam in self._adams.items():
             adam.steps = int(meta["adam_steps"][part])
 

@@ -18,6 +18,7 @@ import numpy as np
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.experience import match
 from hotlap.algorithms.learner import Phase
+from hotlap.algorithms.peers import ALONE, Peers
 from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
 from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.settings import DistillSettings
@@ -119,6 +120,7 @@ class Distill:
         self._observation, self._action = observation, action
         self._actor, self._critic = actor, critic
         self._seed, self._device = seed, device
+        self._peers = ALONE
         self._name: Name = "student" if settings.teacher else "teacher"
         self._practice = PPO(
             settings.practice, observation, action, critic, critic, seed=seed, device=device,
@@ -137,6 +139,16 @@ class Distill:
         self._practised = self._acts = self._frames = 0
         self._drove: Array | None = None
         self._calm = 0
+
+    def join(self, peers: Peers) -> None:
+        """Learn together with others from now on; see `Learner.join`.
+
+        Frames stay where they were seen: each peer labels its own, and draws from them.
+        """
+        self._peers = peers
+        self._practice.join(peers)
+        if self._fine is not None:
+            self._fine.join(peers)
 
     @property
     def phase(self) -> Phase:
@@ -257,8 +269,9 @@ class Distill:
     def _practiced(self, batch: Batch, progress: float) -> dict[str, float]:
         """Let the teacher learn from its own driving; decide whether it is worth a check."""
         metrics = self._practice.update(batch, progress=progress)
-        self._practised += batch.reward.size
-        failing = float(_failed(batch).mean())
+        count, failed = self._counted(_failed(batch))
+        self._practised += count
+        failing = failed / count
         if self._practised >= self.settings.patience:
             self._graduate()
         elif failing * self.settings.check < _HOPEFUL:
@@ -269,8 +282,10 @@ class Distill:
     def _checked(self, batch: Batch) -> dict[str, float]:
         """Let the teacher teach if no car failed; else it learns on."""
         # What the noise before had already brought about does not count.
-        failing = float(_failed(batch)[len(batch.reward) // 4 :].any(axis=0).mean())
-        self._practised += batch.reward.size
+        late = np.asarray(_failed(batch)[len(batch.reward) // 4 :].any(axis=0))
+        cars, failed = self._counted(late)
+        failing = failed / cars
+        self._practised += cars * batch.steps
         if failing <= _TOLERATED or self._practised >= self.settings.patience:
             self._graduate()
         else:
@@ -286,10 +301,11 @@ class Distill:
     def _mixed(self, observation: Mapping[str, Array], uniform: Array) -> Array:
         """Let teacher and student drive; push some of the cars about."""
         settings, rows = self.settings, len(uniform)
-        rng = self._draws(0, self._acts)
+        rng, everyone = self._draws(0, self._acts), self._peers.all(rows)
         share = max(0.0, 1.0 - self._acts / settings.handover)
-        student = rng.random(rows) >= share
-        noisy: Array = np.diff(np.floor(np.arange(rows + 1) * settings.noisy)) > 0
+        student = self._peers.spread(rng.random(everyone), rows) >= share
+        noisy: Array = np.diff(np.floor(np.arange(everyone + 1) * settings.noisy)) > 0
+        noisy = self._peers.spread(noisy, rows)
         self._acts += 1
         if student.all():
             action = self._answer(self._student.output(observation))
@@ -301,8 +317,9 @@ class Distill:
         drove = student & ~noisy
         self._drove = drove if self._drove is None else self._drove & drove
         if self._action.kind == "discrete":
-            wild = noisy & (rng.random(rows) < settings.noise)
-            return np.where(wild, rng.integers(0, self._action.size, rows), action)
+            wild = noisy & (self._peers.spread(rng.random(everyone), rows) < settings.noise)
+            choice = rng.integers(0, self._action.size, everyone)
+            return np.where(wild, self._peers.spread(choice, rows), action)
         push = np.float32(settings.noise) * normal_quantile(uniform).astype(np.float32)
         return np.asarray(action + push * noisy[:, None])
 
@@ -314,18 +331,20 @@ class Distill:
             for name in self._names
         }
         self._memory.append(frames)
-        self._student.see(frames)
+        self._student.see(frames, self._peers)
         found = []
+        size = self._peers.share(settings.minibatch, batch.rows)
         for _ in range(settings.updates):
-            rng = self._draws(1, self._student.steps)
-            chosen = self._memory.take(rng.integers(0, self._memory.count, settings.minibatch))
+            rng = self._draws(1, self._student.steps, own=True)
+            chosen = self._memory.take(rng.integers(0, self._memory.count, size))
             label = self._label(chosen)
             seen = {name: self._moved(chosen[name], rng) for name in self._actor}
-            found.append(self._student.learn(seen, label, self._learning_rate))
-        self._frames += batch.reward.size
+            part = size / settings.minibatch
+            found.append(self._student.learn(seen, label, self._learning_rate, self._peers, part))
+        self._frames += self._counted(batch.reward)[0]
         assert self._drove is not None
-        failing = np.asarray(_failed(batch).any(axis=0))[self._drove]
-        good = len(failing) > 0 and not failing.any()
+        cars, failed = self._counted(np.asarray(_failed(batch).any(axis=0))[self._drove])
+        good = cars > 0 and not failed
         self._calm = (self._calm + batch.steps) if good else 0
         self._drove = None
         metrics = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
@@ -334,7 +353,7 @@ class Distill:
         return metrics | {
             "frames": float(self._frames),
             "teacher_share": max(0.0, 1.0 - self._acts / settings.handover),
-            "failing": float(failing.mean()) if len(failing) else 0.0,
+            "failing": failed / cars if cars else 0.0,
             "learning_rate": self._learning_rate,
         }
 
@@ -355,12 +374,20 @@ class Distill:
         far = self.settings.shift
         return shifted(seen_B, *rng.integers(-far, far + 1, (2, len(seen_B))))
 
-    def _draws(self, purpose: int, count: int) -> np.random.Generator:
-        return generator(self._seed, (_STREAM << 1 | purpose) << 34 | count)
+    def _draws(self, purpose: int, count: int, *, own: bool = False) -> np.random.Generator:
+        """Return a stream of draws: the same one for all peers, or each its own."""
+        seed = self._seed + (self._peers.first << 32) if own else self._seed
+        return generator(seed, (_STREAM << 1 | purpose) << 34 | count)
+
+    def _counted(self, own: Array) -> tuple[int, float]:
+        """Return how many numbers all peers have here, and their sum."""
+        parts, _ = self._peers.gather(np.array([own.size, own.sum(dtype=np.float64)]))
+        return int(sum(part[0] for part in parts)), float(sum(part[1] for part in parts))
 
     def _begin_finetune(self) -> None:
         """Make the student an actor of PPO, and the teacher's critic its critic."""
         self._fine = self._make_fine()
+        self._fine.join(self._peers)
         meta, arrays = self._fine.save()
         practised = self._practice.save()[1]
         learned = {k: v for k, v in practised.items() if k.startswith(("critic.", "reward."))}

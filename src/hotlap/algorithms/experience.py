@@ -12,12 +12,13 @@ from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.footprint import AT_ONCE
-from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, normalize
+from hotlap.algorithms.normalizer import ReturnScaler, RunningNormalizer, moments, normalize
+from hotlap.algorithms.peers import ALONE, Peers
 from hotlap.algorithms.replay import Replay, Windows
 from hotlap.algorithms.settings import PPOSettings, PQNSettings, ReplaySettings
 from hotlap.draws import generator
 from hotlap.errors import RunError, SimulationError
-from hotlap.types import Array
+from hotlap.types import Array, Float64
 
 __all__ = ["Experience", "Minibatch", "Scales", "match"]
 
@@ -67,24 +68,53 @@ class Scales:
         }
         self._returns = ReturnScaler(settings.gamma)
 
-    def update(self, batch: Batch) -> None:
-        """Take in a batch.
+    def update(self, batch: Batch, peers: Peers = ALONE) -> int:
+        """Take in a batch, and those of all peers; return how many steps they have together.
 
         Raises:
             SimulationError: rewards are not finite.
         """
-        if not np.isfinite(batch.reward).all():
-            count = int((~np.isfinite(batch.reward)).sum())
+        broken = int((~np.isfinite(batch.reward)).sum())
+        found = [np.array([[batch.reward.size], [broken], [0.0]])]
+        if self._settings.normalize_observations:
+            for name in self.normalizers:
+                values = batch.observation[name]
+                found.append(moments(values.reshape(batch.reward.size, -1)))
+        if self._settings.normalize_rewards and not broken:
+            found.append(self._returns.follow(batch.reward, batch.ended))
+        parts, _ = peers.gather(np.concatenate(found, axis=1))
+        count, broken = (int(sum(part[i, 0] for part in parts)) for i in (0, 1))
+        if broken:
             raise SimulationError(
-                f"{count} of {batch.reward.size} rewards are not finite numbers; "
+                f"{broken} of {count} rewards are not finite numbers; "
                 "nothing can be learned from them, look into the reward function"
             )
-        if self._settings.normalize_observations:
+        ends = np.cumsum([one.shape[1] for one in found])
+        for part in parts:
+            columns = iter(np.split(part, ends, axis=1)[1:])
+            if self._settings.normalize_observations:
+                for normalizer in self.normalizers.values():
+                    normalizer.merge(next(columns))
+            if self._settings.normalize_rewards:
+                self._returns.merge(next(columns))
+        return count
+
+    def since(self, before: Mapping[str, Array]) -> dict[str, Float64]:
+        """Return the `moments` of what was taken in since `save` returned `before`, by name."""
+        found = {"reward": self._returns.statistics.since(below(before, "reward."))}
+        for name, normalizer in self.normalizers.items():
+            found[name] = normalizer.since(below(before, f"normalizer.{name}."))
+        return found
+
+    def become(self, before: Mapping[str, Array], parts: Sequence[Mapping[str, Float64]]) -> None:
+        """Be what `save` returned, and what others have taken in since; our own cars drive on."""
+        self._returns.statistics.restore(below(before, "reward."))
+        for name, normalizer in self.normalizers.items():
+            normalizer.restore(below(before, f"normalizer.{name}."))
+        for part in parts:
+            self._returns.merge(part["reward"])
             for name, normalizer in self.normalizers.items():
-                values = batch.observation[name]
-                normalizer.update(values.reshape(batch.reward.size, -1))
-        if self._settings.normalize_rewards:
-            self._returns.update(batch.reward, batch.ended)
+                normalizer.merge(part[name])
 
     @property
     def reward(self) -> float:
@@ -153,6 +183,7 @@ class Experience:
         self.replay = Replay(observation, action, capacity=settings.capacity, alpha=alpha)
         self._seed = seed
         self._noises = action.size if action.kind == "continuous" else 0
+        self.peers = ALONE
         self.transitions = 0
         """Taken in so far, by this learner."""
         self.gradient_steps = 0
@@ -164,10 +195,9 @@ class Experience:
         return self.transitions < self.settings.warmup
 
     def add(self, batch: Batch) -> None:
-        """Take in a batch, and let the scales know it."""
-        self.scales.update(batch)
+        """Take in a batch, and let the scales know it and those of all peers."""
+        self.transitions += self.scales.update(batch, self.peers)
         self.replay.add(batch)
-        self.transitions += batch.reward.size
 
     def minibatches(self, beta: float = 1.0) -> Iterator[Minibatch]:
         """Yield what to learn from: one minibatch for each gradient step that is due."""
@@ -180,7 +210,7 @@ class Experience:
     def windows(self, count: int, length: int) -> Iterator[Windows]:
         """Yield stretches of steps: `count` for each gradient step that is due, once there are."""
         for _ in range(self._due if self.replay.head - self.replay.oldest > length else 0):
-            rng = generator(self._seed, self.gradient_steps)
+            rng = self._rng()
             self.gradient_steps += 1
             yield self.replay.windows(count, rng, length)
 
@@ -191,8 +221,8 @@ class Experience:
         return int(self.settings.update_ratio * learnable + 1e-6) - self.gradient_steps
 
     def _draw(self, parts: int, beta: float) -> Iterator[Minibatch]:
-        settings, size = self.settings, self.settings.minibatch
-        rng = generator(self._seed, self.gradient_steps)
+        settings, size = self.settings, self.peers.share(self.settings.minibatch, self.replay.rows)
+        rng = self._rng()
         drawn = self.replay.draw(
             parts * size, rng, steps=settings.n_step, gamma=settings.gamma, beta=beta
         )
@@ -216,6 +246,10 @@ class Experience:
                 weight=weight[part],
                 noise=noise[i],
             )
+
+    def _rng(self) -> np.random.Generator:
+        """Return where the chance of the next gradient steps comes from; every peer has its own."""
+        return generator(self._seed + (self.peers.first << 32), self.gradient_steps)
 
     def save(self) -> dict[str, Any]:
         """Return the counters; the replay and the scales save themselves."""

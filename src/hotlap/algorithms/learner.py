@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import Field
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.peers import Peers
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
@@ -24,7 +25,20 @@ from hotlap.algorithms.settings import (
 from hotlap.algorithms.transfer import Saved, Transfer
 from hotlap.types import Array, Float32
 
-__all__ = ["AlgorithmSettings", "Learner", "Phase", "Phased", "Remembering", "make_learner"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hotlap.algorithms.experience import Scales
+
+__all__ = [
+    "AlgorithmSettings",
+    "Divisible",
+    "Learner",
+    "Phase",
+    "Phased",
+    "Remembering",
+    "make_learner",
+]
 
 AlgorithmSettings: TypeAlias = Annotated[
     PPOSettings
@@ -83,6 +97,15 @@ class Learner(Protocol):
         Raises:
             SimulationError: rewards are not finite.
             DivergedError: gradients are not finite; this learner is of no use any more.
+        """
+
+    def join(self, peers: Peers) -> None:
+        """Learn together with others from now on, from rows that are part of all.
+
+        Each has the same weights and counters; all call `update` as often, each with its own batch.
+
+        Raises:
+            ConfigError: this algorithm cannot.
         """
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -154,6 +177,24 @@ class Remembering(Protocol):
 
         None: of all of them, and how many there were.
         """
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A learner of which another process may have a copy, to drive or to learn on from."""
+
+    @property
+    def scales(self) -> Scales:
+        """The running scales of what it sees and of its rewards."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what its gradient steps move, by name: the tensors themselves."""
+
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts, JSON-able: how much it explores may depend on it."""
+
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
 
 
 @runtime_checkable

@@ -281,7 +281,8 @@ def recall(
         (T, B, state) what the units reach, which `head` reads; with an LSTM then their cells.
     """
     gates = _layers(plan, weights, inputs, "memory.input", bfloat16=bfloat16)
-    gates = gates.reshape(-1, *hidden_BH.shape[:-1], plan.gates * plan.memory)
+    steps = 1 if fresh_TB is None else len(fresh_TB)
+    gates = gates.reshape(steps, *hidden_BH.shape[:-1], plan.gates * plan.memory)
     weight, bias = weights["memory.hidden.weight"], weights["memory.hidden.bias"]
     if plan.cell == "lstm":
         return remember_cells(gates, weight, bias, hidden_BH, fresh_TB)

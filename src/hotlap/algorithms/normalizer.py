@@ -8,7 +8,7 @@ import numpy as np
 
 from hotlap.types import Array, Float32, Float64
 
-__all__ = ["ReturnScaler", "RunningNormalizer", "normalize"]
+__all__ = ["ReturnScaler", "RunningNormalizer", "moments", "normalize"]
 
 CLIP = np.float32(10.0)
 """No normalised number is larger: one broken reading must not drown the others."""
@@ -18,6 +18,16 @@ def normalize(value: Array, mean: Float32, std: Float32) -> Float32:
     """Return (value - mean) / std as float32, inside [-10, 10]."""
     scaled = (value.astype(np.float32) - mean) * (np.float32(1.0) / std)
     return np.clip(scaled, -CLIP, CLIP, out=scaled)
+
+
+def moments(value_BO: Array) -> Float64:
+    """Return (3, O): how many rows there are, their mean, and the sum of squares around it."""
+    found = np.zeros((3, value_BO.shape[1]))
+    if len(value_BO):
+        found[0] = len(value_BO)
+        found[1] = value_BO.mean(axis=0, dtype=np.float64)
+        found[2] = np.square(value_BO - found[1]).sum(axis=0)
+    return found
 
 
 class RunningNormalizer:
@@ -34,16 +44,30 @@ class RunningNormalizer:
 
     def update(self, value_BO: Array) -> None:
         """Take in B more rows."""
-        if len(value_BO) == 0:
+        self.merge(moments(value_BO))
+
+    def merge(self, moments_3O: Float64) -> None:
+        """Take in more rows by their `moments`."""
+        count, mean, squares = float(moments_3O[0, 0]), moments_3O[1], moments_3O[2]
+        if not count:
             return
-        count = float(len(value_BO))
-        mean = value_BO.mean(axis=0, dtype=np.float64)
-        squares = np.square(value_BO - mean).sum(axis=0)
         total = self._count + count
         delta = mean - self._mean
         self._mean = self._mean + delta * (count / total)
         self._squares = self._squares + squares + delta**2 * (self._count * count / total)
         self._count = total
+
+    def since(self, before: Mapping[str, Array]) -> Float64:
+        """Return the `moments` of the rows that were taken in since `save` returned `before`."""
+        first, count = float(before["count"]), self._count - float(before["count"])
+        found = np.zeros((3, len(self._mean)))
+        if count:
+            # Chan's merge, solved for the part that came later
+            mean = (self._count * self._mean - first * before["mean"]) / count
+            apart = (mean - before["mean"]) ** 2 * (first * count / self._count)
+            squares = np.maximum(self._squares - before["squares"] - apart, 0.0)
+            found[:] = np.stack([np.full_like(mean, count), mean, squares])
+        return found
 
     @property
     def mean(self) -> Float32:
@@ -84,28 +108,40 @@ class ReturnScaler:
     def __init__(self, gamma: float) -> None:
         self._gamma = gamma
         self._return: Float64 = np.zeros(0)
-        self._statistics = RunningNormalizer(1)
+        self.statistics = RunningNormalizer(1)
+        """Of the returns."""
 
-    def update(self, reward_TN: Float32, ended_TN: Array) -> None:
-        """Take in the rewards of N rows; a different N starts the rows' returns anew."""
+    def follow(self, reward_TN: Float32, ended_TN: Array) -> Float64:
+        """Return the `moments` of the returns that the rewards of N rows led to.
+
+        They are not taken in: `merge` does that. A different N starts the rows' returns anew.
+        """
         if len(self._return) != reward_TN.shape[1]:
             self._return = np.zeros(reward_TN.shape[1])
         return_TN = np.empty(reward_TN.shape)
         for t in range(len(reward_TN)):
             return_TN[t] = self._return = self._gamma * self._return + reward_TN[t]
             self._return = np.where(ended_TN[t], 0.0, self._return)
-        self._statistics.update(return_TN.reshape(-1, 1))
+        return moments(return_TN.reshape(-1, 1))
+
+    def merge(self, moments_31: Float64) -> None:
+        """Take in returns by their moments."""
+        self.statistics.merge(moments_31)
+
+    def update(self, reward_TN: Float32, ended_TN: Array) -> None:
+        """Take in the rewards of N rows."""
+        self.merge(self.follow(reward_TN, ended_TN))
 
     @property
     def scale(self) -> float:
         """What rewards are divided by; one while all returns were equal."""
-        return float(self._statistics.std[0])
+        return float(self.statistics.std[0])
 
     def save(self) -> dict[str, Array]:
         """Return everything it knows as arrays."""
-        return {"return": self._return, **self._statistics.save()}
+        return {"return": self._return, **self.statistics.save()}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Continue from what `save` returned."""
         self._return = np.array(arrays["return"], np.float64)
-        self._statistics.restore(arrays)
+        self.statistics.restore(arrays)

@@ -24,6 +24,7 @@ from hotlap.algorithms.networks import (
     numpy_of,
     uses_bfloat16,
 )
+from hotlap.algorithms.peers import ALONE, Layout, Peers, summed
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
 from hotlap.algorithms.returns import gae
 from hotlap.algorithms.settings import PPOSettings
@@ -118,6 +119,7 @@ class PPO:
         )
         self._updates = self._transitions = 0
         self._learning_rate = settings.learning_rate
+        self._peers = ALONE
 
         plans = (self._actor, self._critic)
         images = [math.prod(i.shape) for plan in plans for i in plan.images.values()]
@@ -125,6 +127,28 @@ class PPO:
         self._shard = shard_rows(images)
         if self._device.type != "cpu":
             self._shard = settings.minibatch
+
+    def join(self, peers: Peers) -> None:
+        """Learn together with others from now on; see `Learner.join`."""
+        self._peers = peers
+
+    @property
+    def scales(self) -> Scales:
+        """The running scales of what it sees and of its rewards."""
+        return self._scales
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what its gradient steps move, by name."""
+        return dict(self._learned)
+
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts."""
+        return {"updates": self._updates, "transitions": self._transitions}
+
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
+        self._updates = int(counted["updates"])
+        self._transitions = int(counted.get("transitions", 0))  # version 0.1 lacks it
 
     def act(
         self, observation: Mapping[str, Array], uniform: Array, fresh: Array | None = None
@@ -175,7 +199,7 @@ class PPO:
         """
         settings = self.settings
         # Before the update, so that the networks learn on the scales they will be used with.
-        self._scales.update(batch)
+        count = self._scales.update(batch, self._peers)
         if settings.schedule == "linear":
             self._learning_rate = settings.learning_rate * (1.0 - min(max(progress, 0.0), 1.0))
         seen = {name: _rows(values) for name, values in batch.observation.items()}
@@ -188,28 +212,31 @@ class PPO:
             "log_prob": self._scales.tensor(_rows(batch.log_prob)),
             "value": self._scales.tensor(_rows(value_TN)),
             "target": self._scales.tensor(_rows(value_TN + advantage_TN)),
+            "advantage": self._scales.tensor(_rows(advantage_TN)),
         }
-        advantage = self._scales.tensor(_rows(advantage_TN))
+        layout = Layout({"value": value_TN, "advantage": advantage_TN}, self._peers)
+        value, advantage = layout.whole["value"], layout.whole["advantage"]
         history: list[dict[str, float]] = []
         for epoch in range(settings.epochs):
             rng = generator(self._seed, self._updates << 16 | epoch)
-            for shards in self._minibatches(rng, batch.steps, batch.rows):
-                metrics = self._minibatch(inputs, rows, advantage[torch.cat(list(shards))], shards)
+            for everyone, shards in self._minibatches(rng, batch.steps, layout):
+                centre = _centre(advantage[everyone]) if settings.normalize_advantages else (0, 1)
+                metrics = self._minibatch(inputs, rows, shards, len(everyone), centre)
                 # The first minibatch has seen no change of the policy yet: its KL says nothing.
                 if settings.schedule == "kl" and history:
                     self._adapt(metrics["kl"])
                 history.append(metrics)
         epsilon = self._epsilon
         self._updates += 1
-        self._transitions += batch.reward.size
+        self._transitions += count
         found = {name: float(np.mean([m[name] for m in history])) for name in history[0]}
         if not math.isfinite(found["grad_norm"]):
             raise DivergedError(
                 f"the gradients of update {self._updates} are not finite; look for broken "
                 "observations, or lower algorithm.learning_rate"
             )
-        spread = float(np.var(value_TN + advantage_TN))
-        found["explained_variance"] = 1.0 - float(np.var(advantage_TN)) / spread if spread else 0.0
+        spread = float(np.var(value + advantage))
+        found["explained_variance"] = 1.0 - float(np.var(advantage)) / spread if spread else 0.0
         found["learning_rate"] = self._learning_rate
         if self._action.kind == "continuous":
             found["std"] = float(self._weights["actor.log_std"].detach().exp().mean())
@@ -222,8 +249,7 @@ class PPO:
         meta = {
             "format": 1,
             "kind": "ppo",
-            "updates": self._updates,
-            "transitions": self._transitions,
+            **self.counters(),
             "learning_rate": self._learning_rate,
             "of_learning_rate": self.settings.learning_rate,
             "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
@@ -252,8 +278,7 @@ class PPO:
             for name, tensor in self._tensors().items():
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         self._scales.restore(arrays)
-        self._updates = int(meta["updates"])
-        self._transitions = int(meta.get("transitions", 0))  # version 0.1 lacks it
+        self.count(meta)
         self._learning_rate, full = float(meta["learning_rate"]), self.settings.learning_rate
         if (before := meta.get("of_learning_rate", full)) != full:  # it was halved: see training
             self._learning_rate *= full / before
@@ -304,12 +329,13 @@ class PPO:
         return {}
 
     def _minibatches(
-        self, rng: np.random.Generator, steps: int, rows: int
-    ) -> Iterator[Sequence[Tensor]]:
-        """Yield the rows of each gradient step of an epoch, cut into shards."""
-        order = rng.permutation(steps * rows)
+        self, rng: np.random.Generator, steps: int, layout: Layout
+    ) -> Iterator[tuple[Array, Sequence[Tensor]]]:
+        """Yield the steps of each gradient step of an epoch: everybody's, and ours in shards."""
+        order = rng.permutation(layout.count)
         for part in np.array_split(order, -(-len(order) // self.settings.minibatch)):
-            yield torch.split(torch.from_numpy(part).to(self._device), self._shard)
+            mine = torch.from_numpy(layout.own(part)).to(self._device)
+            yield part, torch.split(mine, self._shard)
 
     def _answers(self, seen: Mapping[str, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
         """Run both networks on a shard, with a graph: (B, A) outputs and (B,) values."""
@@ -345,19 +371,20 @@ class PPO:
         self,
         inputs: Mapping[str, Tensor],
         rows: Mapping[str, Tensor],
-        advantage: Tensor,
         shards: Sequence[Tensor],
+        count: int,
+        centre: tuple[float, float],
     ) -> dict[str, float]:
-        """Take one gradient step; return what it saw."""
-        settings = self.settings
-        if settings.normalize_advantages and len(advantage) > 1:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        count = len(advantage)
+        """Take one gradient step over `count` steps of all peers; return what it saw.
 
-        def gradients(part: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
-            index, advantage_B = part
+        Advantages are taken relative to `centre`, a mean and a deviation.
+        """
+        settings = self.settings
+
+        def gradients(index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
             seen = {name: values.index_select(0, index) for name, values in inputs.items()}
             mine = {name: values.index_select(0, index) for name, values in rows.items()}
+            advantage_B = (mine["advantage"] - centre[0]) / centre[1]
             output, value = self._answers(seen, index)
             log_prob, entropy_B = self._log_prob(output, mine["action"])
             log_ratio = log_prob - mine["log_prob"]
@@ -376,13 +403,12 @@ class PPO:
                 sums = torch.stack([policy_loss, value_loss, entropy, kl, clipped.sum()])
             return found, sums / count
 
-        sizes = [len(shard) for shard in shards]
-        parts = zip(shards, torch.split(advantage, sizes), strict=True)
-        results = self._shards.map(gradients, list(parts))
+        results = self._shards.map(gradients, shards)
         total, sums = list(results[0][0]), results[0][1]
         for found, more in results[1:]:  # in the order of the shards, whoever was first
             torch._foreach_add_(total, found)
             sums = sums + more
+        *total, sums = summed(self._peers, [*total, sums])
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(total)))
         shorten = ((norm + 1e-6) / settings.max_grad_norm).clamp(min=1.0)
         actors = len(self._actor_adam.means)
@@ -483,6 +509,14 @@ def value_error(difference: Tensor, kind: Literal["mse", "huber"]) -> Tensor:
     if kind == "mse":
         return difference.square()
     return functional.huber_loss(difference, torch.zeros_like(difference), reduction="none")
+
+
+def _centre(advantage: Float32) -> tuple[float, float]:
+    """Return mean and deviation of the advantages of a minibatch; of one alone 0 and 1."""
+    if len(advantage) < 2:
+        return 0.0, 1.0
+    given = torch.from_numpy(advantage)
+    return float(given.mean()), float(given.std()) + 1e-8
 
 
 def _rows(values_TN: Array) -> Array:

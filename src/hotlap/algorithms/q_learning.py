@@ -24,6 +24,7 @@ from hotlap.algorithms.networks import (
     uses_bfloat16,
 )
 from hotlap.algorithms.normalizer import RunningNormalizer
+from hotlap.algorithms.peers import ALONE, Layout, Peers, summed
 from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
@@ -148,12 +149,17 @@ def explore(best_N: Array, choices: int, epsilon_N: Array, uniform_N1: Array) ->
 
 
 def _epsilon(
-    settings: DQNSettings | PQNSettings, transitions: int, rows: int, *, adopted: bool
+    settings: DQNSettings | PQNSettings,
+    transitions: int,
+    rows: int,
+    peers: Peers,
+    *,
+    adopted: bool,
 ) -> Array:
     """Return how often each row explores; with another's driver as little as at the end."""
     if settings.epsilon_ladder:
         # Horgan et al. 2018: epsilon^(1 + alpha i / (N - 1)) with epsilon 0.4 and alpha 7
-        return 0.4 ** np.linspace(1.0, 8.0, rows)
+        return peers.spread(0.4 ** np.linspace(1.0, 8.0, peers.all(rows)), rows)
     if adopted:
         return np.full(rows, settings.epsilon_end)
     share = min(1.0, transitions / settings.epsilon_steps)
@@ -207,6 +213,20 @@ class _QLearner(ABC):
             self._weights[name].requires_grad_(False)
         self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
         self._adam = Adam(list(self._learned.values()))
+        self._peers = ALONE
+
+    def join(self, peers: Peers) -> None:
+        """Learn together with others from now on; see `Learner.join`."""
+        self._peers = peers
+
+    @property
+    def scales(self) -> Scales:
+        """The running scales of what it sees and of its rewards."""
+        return self._scales
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what its gradient steps move, by name."""
+        return dict(self._learned)
 
     def greedy(self, observation: Mapping[str, Array]) -> Array:
         """Return the best choice for N rows: (N,) int64."""
@@ -223,9 +243,15 @@ class _QLearner(ABC):
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
         return self._network.policy_state(self._weights, self._scales.normalizers)
 
-    def _descend(self, loss: Tensor, learning_rate: float, longest: float) -> Tensor:
-        """Take one step of Adam down a loss; return the length of the gradient."""
-        gradients = torch.autograd.grad(loss, list(self._learned.values()))
+    def _descend(
+        self, loss: Tensor, learning_rate: float, longest: float, share: float = 1.0
+    ) -> Tensor:
+        """Take one step of Adam down a loss; return the length of the gradient.
+
+        The loss is a mean over our `share` of the samples that all peers have.
+        """
+        own = torch.autograd.grad(loss, list(self._learned.values()))
+        gradients = summed(self._peers, own, share)
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         self._adam.step(gradients, learning_rate, ((norm + 1e-6) / longest).clamp(min=1.0))
         return norm
@@ -241,7 +267,7 @@ class _QLearner(ABC):
         """Return all of itself but a replay: a JSON-able dictionary, and arrays by name."""
         meta = {"format": 1, "kind": self._kind, "adam_steps": self._adam.steps}
         arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
-        return meta | self._counters(), arrays | self._scales.save()
+        return meta | self.counters(), arrays | self._scales.save()
 
     def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue exactly from what `save` returned, given the same settings and shapes.
@@ -255,7 +281,7 @@ class _QLearner(ABC):
                 tensor.copy_(torch.from_numpy(np.array(arrays[name])))
         self._scales.restore(arrays)
         self._adam.steps = int(meta["adam_steps"])
-        self._count(meta)
+        self.count(meta)
 
     def adopt(
         self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
@@ -269,12 +295,12 @@ class _QLearner(ABC):
         return begin_with(self, saved, weights=self._weights, frozen=frozen, driver=driver)
 
     @abstractmethod
-    def _counters(self) -> dict[str, Any]:
+    def counters(self) -> dict[str, Any]:
         """Return what it counts, beside weights and optimiser."""
 
     @abstractmethod
-    def _count(self, meta: Mapping[str, Any]) -> None:
-        """Go on counting from what `_counters` returned."""
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
 
 
 class DQN(_QLearner):
@@ -320,6 +346,11 @@ class DQN(_QLearner):
         self._targets = {k: v.detach().clone() for k, v in self._weights.items()}
         self._adopted = False
 
+    def join(self, peers: Peers) -> None:
+        """Learn together with others from now on; see `Learner.join`."""
+        super().join(peers)
+        self._experience.peers = peers
+
     @property
     def replay(self) -> Replay:
         """What it remembers, which a training keeps apart from its checkpoints."""
@@ -338,7 +369,7 @@ class DQN(_QLearner):
         if self._experience.warming_up and not self._adopted:
             return np.ones(rows)
         learnable = max(0, self._experience.transitions - self.settings.warmup)
-        return _epsilon(self.settings, learnable, rows, adopted=self._adopted)
+        return _epsilon(self.settings, learnable, rows, self._peers, adopted=self._adopted)
 
     def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
         """Remember a batch, and take the gradient steps that are then due.
@@ -364,7 +395,8 @@ class DQN(_QLearner):
             self._experience.minibatches(beta), self._experience.gradient_steps + 1
         ):
             loss, seen = self._loss(minibatch)
-            norm = self._descend(loss, settings.learning_rate, settings.max_grad_norm)
+            share = len(minibatch.index) / settings.minibatch
+            norm = self._descend(loss, settings.learning_rate, settings.max_grad_norm, share)
             means = {"q_loss": loss.detach(), "grad_norm": norm}
             means |= {"td_error": seen["td_error"].mean(), "value": seen["value"].mean()}
             for name, value in means.items():
@@ -416,12 +448,14 @@ class DQN(_QLearner):
     def _tensors(self) -> dict[str, Tensor]:
         return super()._tensors() | {f"target.{k}": v for k, v in self._targets.items()}
 
-    def _counters(self) -> dict[str, Any]:
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts."""
         return {**self._experience.save(), "adopted": self._adopted}
 
-    def _count(self, meta: Mapping[str, Any]) -> None:
-        self._experience.restore(meta)
-        self._adopted = bool(meta["adopted"])
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
+        self._experience.restore(counted)
+        self._adopted = bool(counted["adopted"])
 
 
 class PQN(_QLearner):
@@ -460,7 +494,7 @@ class PQN(_QLearner):
         return chosen, np.zeros(len(uniform), np.float32)
 
     def _epsilon(self, rows: int) -> Array:
-        return _epsilon(self.settings, self._transitions, rows, adopted=self._adopted)
+        return _epsilon(self.settings, self._transitions, rows, self._peers, adopted=self._adopted)
 
     def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
         """Learn from a batch.
@@ -477,34 +511,36 @@ class PQN(_QLearner):
             DivergedError: gradients are not finite.
         """
         settings, network = self.settings, self._network
-        self._scales.update(batch)
+        count = self._scales.update(batch, self._peers)
         rate = settings.learning_rate
         if settings.schedule == "linear":
             rate *= 1.0 - min(max(progress, 0.0), 1.0)
-        count = batch.reward.size
+        own = batch.reward.size
         inputs = self._scales.inputs(
-            {k: v.reshape(count, *v.shape[2:]) for k, v in batch.observation.items()}, self._read
+            {k: v.reshape(own, *v.shape[2:]) for k, v in batch.observation.items()}, self._read
         )
-        action = self._scales.tensor(batch.action.reshape(count))
-        target = self._scales.tensor(self._returns(batch, inputs).reshape(count))
+        action = self._scales.tensor(batch.action.reshape(own))
+        target_TN = self._returns(batch, inputs)
+        layout = Layout({"target": target_TN}, self._peers)
+        target = self._scales.tensor(target_TN.reshape(own))
         history: list[Tensor] = []
-        parts = -(-count // settings.minibatch)
+        parts = -(-layout.count // settings.minibatch)
         for epoch in range(settings.epochs):
-            order = generator(self._seed, self._updates << 16 | epoch).permutation(count)
-            for part in np.array_split(order, parts):
-                index = torch.from_numpy(part).to(self._device)
+            rng = generator(self._seed, self._updates << 16 | epoch)
+            for part in np.array_split(rng.permutation(layout.count), parts):
+                index = torch.from_numpy(layout.own(part)).to(self._device)
                 seen = {name: values.index_select(0, index) for name, values in inputs.items()}
                 output = network(self._weights, seen)[:, :, 0]
                 said = output.gather(1, action[index, None])[:, 0]
                 error = said - target[index]
-                loss = 0.5 * error.square().mean()
+                loss = 0.5 * error.square().sum() / len(part)
                 norm = self._descend(loss, rate, settings.max_grad_norm)
-                sums = [loss.detach(), norm, error.detach().abs().mean(), said.detach().mean()]
-                history.append(torch.stack(sums))
+                sums = [loss.detach() * len(part), error.detach().abs().sum(), said.detach().sum()]
+                history.append(torch.stack([norm, *(one / max(1, len(index)) for one in sums)]))
         self._updates += 1
         self._transitions += count
         means = torch.stack(history).mean(dim=0).tolist()
-        found = dict(zip(("q_loss", "grad_norm", "td_error", "value"), means, strict=True))
+        found = dict(zip(("grad_norm", "q_loss", "td_error", "value"), means, strict=True))
         if not all(map(math.isfinite, found.values())):
             raise DivergedError(
                 f"the gradients of update {self._updates} are not finite; look for broken "
@@ -537,10 +573,12 @@ class PQN(_QLearner):
             lam=self.settings.lam,
         )
 
-    def _counters(self) -> dict[str, Any]:
+    def counters(self) -> dict[str, Any]:
+        """Return what it counts."""
         found = {"transitions": self._transitions, "updates": self._updates}
         return found | {"adopted": self._adopted}
 
-    def _count(self, meta: Mapping[str, Any]) -> None:
-        self._transitions, self._updates = int(meta["transitions"]), int(meta["updates"])
-        self._adopted = bool(meta["adopted"])
+    def count(self, counted: Mapping[str, Any]) -> None:
+        """Go on counting from what `counters` returned."""
+        self._transitions, self._updates = int(counted["transitions"]), int(counted["updates"])
+        self._adopted = bool(counted["adopted"])

@@ -152,9 +152,13 @@ class RDPG(Recurrent, ActorCritic):
         check_capacity(self.settings, batch.rows)
         return super().update(batch, progress=progress)
 
+    @property
+    def _samples(self) -> int:
+        return max(1, self.settings.minibatch // self.settings.sequence)
+
     def _minibatches(self) -> Iterator[_Stretch]:
         settings = self.settings
-        count = max(1, settings.minibatch // settings.sequence)
+        count = self._peers.share(self._samples, self.replay.rows)
         for drawn in self._experience.windows(count, settings.burn_in + settings.sequence):
             yield self._stretch(drawn)
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from hotlap.algorithms.batch import Batch, below
 from hotlap.algorithms.networks import forward, recall
+from hotlap.algorithms.peers import Layout
 from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.recurrent import Recurrent, as_input, carried_on
 from hotlap.types import Array, Float32
@@ -128,15 +129,25 @@ class RecurrentPPO(Recurrent, PPO):
         return value_TN, self._gae(batch, value_TN, following, reached)
 
     def _minibatches(
-        self, rng: np.random.Generator, steps: int, rows: int
-    ) -> Iterator[Sequence[Tensor]]:
+        self, rng: np.random.Generator, steps: int, layout: Layout
+    ) -> Iterator[tuple[Array, Sequence[Tensor]]]:
         """Yield whole sequences, the rows of their first steps before those of their second."""
-        order = rng.permutation(rows)
-        parts = min(rows, -(-steps * rows // self.settings.minibatch))
-        time = rows * torch.arange(steps)[:, None]
+        order = rng.permutation(layout.rows)
+        parts = min(layout.rows, -(-layout.count // self.settings.minibatch))
+        rows, time = self._sequences.fresh.shape[1], np.arange(steps)[:, None]
         for part in np.array_split(order, parts):
-            shards = torch.split(torch.from_numpy(part), self._together(steps))
-            yield [(time + shard).flatten().to(self._device) for shard in shards]
+            everyone = (time * layout.rows + part).ravel()
+            own = part - layout.first
+            mine = own[(own >= 0) & (own < rows)]
+            together = self._together(steps)
+            shards = [mine[k : k + together] for k in range(0, max(len(mine), 1), together)]
+            yield (
+                everyone,
+                [
+                    torch.from_numpy((time * rows + shard).ravel()).to(self._device)
+                    for shard in shards
+                ],
+            )
 
     def _answers(self, seen: Mapping[str, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
         sequences = self._sequences

@@ -95,6 +95,11 @@ class Replay:
         self._seen: dict[str, Array] = {}
 
     @property
+    def rows(self) -> int:
+        """Return N; 0 before the first batch."""
+        return self._rows
+
+    @property
     def oldest(self) -> int:
         """Number of the oldest step that is kept."""
         return max(0, self.head - self._slots + 1) if self._rows else 0

@@ -19,7 +19,8 @@ from hotlap.algorithms.networks import (
     numpy_of,
     uses_bfloat16,
 )
-from hotlap.algorithms.normalizer import RunningNormalizer, normalize
+from hotlap.algorithms.normalizer import RunningNormalizer, moments, normalize
+from hotlap.algorithms.peers import ALONE, Peers, summed
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
 from hotlap.algorithms.transfer import frozen_weights
@@ -99,7 +100,12 @@ class Student:
         return np.array(torch.cat(parts).cpu().numpy())
 
     def learn(
-        self, frames: Mapping[str, Array], label_BA: Float32, learning_rate: float
+        self,
+        frames: Mapping[str, Array],
+        label_BA: Float32,
+        learning_rate: float,
+        peers: Peers = ALONE,
+        share: float = 1.0,
     ) -> dict[str, float]:
         """Take one gradient step towards the labels; return `imitation_loss` and `grad_norm`.
 
@@ -107,6 +113,8 @@ class Student:
             frames: by name, (B, ...).
             label_BA: actions inside [-1, 1], or probabilities of the choices.
             learning_rate: step size of Adam.
+            peers: who takes the same step, with frames of their own.
+            share: part of the frames of all that these are.
 
         Raises:
             DivergedError: the gradients are not finite.
@@ -128,6 +136,7 @@ class Student:
         for more, also in results[1:]:  # in the order of the shards, whoever was first
             torch._foreach_add_(total, more)
             loss += also
+        total = summed(peers, total, share)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(total)))
         if not math.isfinite(float(norm)):
             raise DivergedError(
@@ -141,10 +150,12 @@ class Student:
             torch._foreach_lerp_(list(self._average.values()), weights, 1 - keep)
         return {"imitation_loss": loss, "grad_norm": float(norm)}
 
-    def see(self, observation: Mapping[str, Array]) -> None:
+    def see(self, observation: Mapping[str, Array], peers: Peers = ALONE) -> None:
         """Take B rows into the means and deviations that numbers (not images) are scaled by."""
         for name, normalizer in self._normalizers.items():
-            normalizer.update(observation[name].reshape(len(observation[name]), -1))
+            own = moments(observation[name].reshape(len(observation[name]), -1))
+            for part in peers.gather(own)[0]:
+                normalizer.merge(part)
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ says. So images are sharp near by and do not flicker far away, whatever the size
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -25,7 +26,7 @@ from hotlap.sim.lens import Mounting, Warp, focal_length
 from hotlap.sim.look import Look
 from hotlap.sim.objects import draw_boxes, shades
 from hotlap.sim.optics import Optics, OpticsRanges, OpticsSettings
-from hotlap.sim.relief import metres, relief
+from hotlap.sim.sight import Sight
 from hotlap.sim.walls import Walls, level_rows
 from hotlap.simulator import BOX_FIELDS
 from hotlap.threads import spread
@@ -265,10 +266,11 @@ class Camera:
 
         Returns:
             (M, H, W, 1) distance along the axis of the lens at each pixel's centre [m], at most
-            `range_max`, which is also what the sky says.
+            `range_max`, which is also what the sky says; 0 for what a wide lens sees 90 degrees
+            and more from its axis, which is not before it.
         """
-        found = self._relief(x, y, yaw, track, look, mounting, boxes, named=False)
-        return metres(found[0], range_max)
+        given = self._checked(x, y, yaw, track, look, mounting, boxes)
+        return self._sight.depth(*given, range_max)
 
     def segmentation(
         self, x: Array, y: Array, yaw: Array, track: Array, look: Array, *,
@@ -281,45 +283,18 @@ class Camera:
         Returns:
             (M, H, W, 1) uint8 `relief.Class` at each pixel's centre.
         """
-        return self._relief(x, y, yaw, track, look, mounting, boxes, named=True)[1]
+        return self._sight.classes(*self._checked(x, y, yaw, track, look, mounting, boxes))
 
-    def check_straight(self) -> None:
-        """Refuse lenses that bend the picture, of which there is no depth and no segmentation.
-
-        Raises:
-            ConfigError: it is a fisheye, distorts, or is rolled, also in one of the mountings.
-        """
-        if self._warp is not None:
-            raise ConfigError(
-                "observation.camera: depth and segmentation need a straight picture: "
-                'lens = "pinhole" without distortion and roll, also in randomize.mounting'
-            )
-
-    def _relief(
-        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, mounting: Array | None,
-        boxes: Array | None, *, named: bool,
-    ) -> tuple[Float32, Array]:  # fmt: skip
-        self.check_straight()
-        x, y, yaw, track, look, view, boxes = self._checked(x, y, yaw, track, look, mounting, boxes)
-        x, y, yaw = self._turned(x, y, yaw, view)
-        count = len(x)
-        if boxes is None:
-            boxes = np.empty((count, 0, len(BOX_FIELDS)), np.float32)
-        height, width = self.shape[:2]
-        inverse = np.empty((count, height, width, 1), np.float32)
-        kind = np.empty((count, height, width, 1), np.uint8)
-        met = self._walls.meet(x, y, yaw, track, look, view)
-        spread(
-            relief,
-            count,
-            *(inverse.reshape(-1), kind.reshape(-1), int(named), height, width),
-            *(x, y, yaw, track, look, view, self._lens, self._level, self._beams, met),
-            *(self._walls.heights, boxes, self._looks, self._floors),
-            *(self._field, self._frames, self._sizes),
-            block=1,
+    @functools.cached_property
+    def _sight(self) -> Sight:
+        return Sight(
+            self.settings,
+            self._mountings,
+            straight=self._warp is None,
+            walls=self._walls,
+            ground=(self._looks, self._floors, self._field, self._frames, self._sizes),
             threads=self._threads,
         )
-        return inverse, kind
 
     def _checked(
         self, x: Array, y: Array, yaw: Array, track: Array, look: Array, mounting: Array | None,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ _NARROW = {"pinhole": math.radians(72), "fisheye": math.radians(52)}
 _FARTHEST = math.radians(62)
 """Farther than this from its axis none of several views looks."""
 _STEEPEST = math.radians(85)
+_OBLIQUE = math.radians(60)
+"""Views to all sides look no more steeply: what is upright is not drawn beyond the foot point."""
 _BEHIND = math.radians(150)
 """The farthest from its axis that a lens may look."""
 _TABLES_MAX = 1 << 28
@@ -294,14 +297,31 @@ def _axes(seen: Float64, pitch: float, narrow: float) -> tuple[tuple[float, floa
     some = np.ix_(
         np.linspace(0, height - 1, 25, dtype=int), np.linspace(0, width - 1, 33, dtype=int)
     )
-    few = seen[some]
-    best: tuple[tuple[float, float], ...] = ((0.0, 0.0),)
-    least = math.inf
+    grids = []
     for across, down in itertools.product(range(1, 6), range(1, 6)):
-        tilts = tilt * ((2 * np.arange(down) + 1) / down - 1)
-        tilts = np.unique(np.clip(pitch + tilts, -_STEEPEST, _STEEPEST) - pitch)
+        tilts = pitch + tilt * ((2 * np.arange(down) + 1) / down - 1)
         asides = -aside * ((2 * np.arange(across) + 1) / across - 1)
-        axes = tuple((float(t), float(a)) for t in tilts for a in asides)
+        grids.append((np.unique(np.clip(tilts, -_STEEPEST, _STEEPEST)), asides))
+    found = _cheapest(seen[some], pitch, grids)
+    if found is None:  # it also sees what is behind the foot of its stand, or overhead
+        slopes = np.arcsin(np.clip(seen[some][..., 1], -1, 1))
+        low, high = np.clip([slopes.min(), slopes.max()], -_OBLIQUE, _OBLIQUE)
+        grids = [
+            (np.linspace(low, high, down), 2 * math.pi / around * np.arange(around))
+            for around, down in itertools.product(range(3, 7), range(1, 5))
+        ]
+        found = _cheapest(seen[some], pitch, grids)
+    assert found is not None  # six times four views see everything
+    return found
+
+
+def _cheapest(
+    few: Float64, pitch: float, grids: Sequence[tuple[Float64, Float64]]
+) -> tuple[tuple[float, float], ...] | None:
+    """Return the views, of grids of how far down and to the left, that need the fewest samples."""
+    best, least = None, math.inf
+    for tilts, asides in grids:
+        axes = tuple((float(t), float(a)) for t in tilts - pitch for a in asides)
         turned = np.stack([_turn(few, pitch, axis) for axis in axes]).reshape(len(axes), -1, 3)
         view = turned[..., 2].argmax(axis=0)
         chosen = turned[view, np.arange(len(view))]

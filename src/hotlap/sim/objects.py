@@ -17,13 +17,11 @@ from hotlap.sim.look import Look
 from hotlap.sim.walls import hide_row, is_before, is_near
 from hotlap.types import Float32
 
-__all__ = ["draw_boxes", "shades", "stand_boxes"]
+__all__ = ["draw_boxes", "shades"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 """For short loops: to hand over an array costs as much as ten pixels."""
-_called: Any = njit(fastmath=True, error_model="numpy")
-"""What other modules call: it is compiled, and kept, with them."""
 _f4, _i4, _i8, _u8 = np.float32, np.int32, np.int64, np.uint64
 _ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 _NEAR = _f4(0.02)
@@ -148,62 +146,6 @@ def draw_boxes(  # type: ignore[no-untyped-def]
                         else:
                             for column in range(part[f, 1], part[f, 2]):
                                 out[_u8(at + c + 3 * column)] = value
-
-
-@_called
-def stand_boxes(  # type: ignore[no-untyped-def]
-    start, stop, inverse, kind, first, height, width, x, y, yaw, view, boxes, lenses
-):
-    """Put the boxes of the images start..stop into 1 / depth and classes, where they are nearest.
-
-    `first`: the class of boxes of kind 0; those of kind 1 have the next one.
-    """
-    order, far = np.empty(boxes.shape[1], np.int64), np.empty(boxes.shape[1], np.float32)
-    edge = np.empty((_CORNERS, 3), np.float32)
-    corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
-    span = np.empty(4, np.float32)
-    for image in range(start, stop):
-        lens = lenses[view[image]]
-        tall, forward, focal = lens[3], lens[4], lens[0]
-        ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
-        lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
-        for place in range(_sort(boxes[image], lens_x, lens_y, ahead_x, ahead_y, tall, order, far)):
-            box = boxes[image, order[place]]
-            dx, dy = lens_x - box[0], lens_y - box[1]
-            there_x, there_y = box[2] * dx + box[3] * dy, box[2] * dy - box[3] * dx
-            axis_x = box[2] * ahead_x + box[3] * ahead_y
-            axis_y = box[2] * ahead_y - box[3] * ahead_x
-            outside = (tall > box[6], abs(there_x) > box[4], abs(there_y) > box[5])
-            for side in range(_SIDES):
-                if not outside[side]:
-                    continue
-                _place(box, side, there_x, there_y, axis_x, axis_y, lens, corner)
-                kept = _clip(corner, cut)
-                if kept < 3:
-                    continue
-                span[0], span[1], span[2], span[3] = _f4(width), _ZERO, _f4(height), _ZERO
-                _project(cut, kept, focal, width, height, edge, span)
-                # On the plane n X = d the ray (u, v, 1) is at 1 / depth = n (u, v, 1) / d.
-                ax, ay = corner[1, 0] - corner[0, 0], corner[1, 1] - corner[0, 1]
-                az, bz = corner[1, 2] - corner[0, 2], corner[3, 2] - corner[0, 2]
-                bx, by = corner[3, 0] - corner[0, 0], corner[3, 1] - corner[0, 1]
-                nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-                d = nx * corner[0, 0] + ny * corner[0, 1] + nz * corner[0, 2]
-                for row in range(_i8(max(span[2], _ZERO)), _i8(min(span[3] + _ONE, _f4(height)))):
-                    v = (_f4(row) + _HALF - _HALF * _f4(height)) / focal
-                    o = (image * height + row) * width
-                    for column in range(
-                        _i8(max(span[0], _ZERO)), _i8(min(span[1] + _ONE, _f4(width)))
-                    ):
-                        least = _f4(1)
-                        for e in range(kept):
-                            inside = edge[e, 0] * _f4(column) + edge[e, 1] * _f4(row) + edge[e, 2]
-                            least = min(least, inside)
-                        u = (_f4(column) + _HALF - _HALF * _f4(width)) / focal
-                        near = (nx * u + ny * v + nz) / d
-                        at = _u8(o + column)
-                        if least >= _ZERO and near > inverse[at]:
-                            inverse[at], kind[at] = near, np.uint8(first + _i8(box[7]))
 
 
 @_compiled

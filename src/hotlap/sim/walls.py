@@ -120,20 +120,24 @@ class Walls:
         self._layers = _LAYERS if over else 1
 
     def meet(
-        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, view: Array
-    ) -> Float32:
+        self, x: Array, y: Array, yaw: Array, track: Array, look: Array, view: Array,
+        *, through: tuple[Float32, Float32] | None = None,
+    ) -> Float32:  # fmt: skip
         """Find what M cameras see of the walls; `view` says which lens each one has.
+
+        `through`: lenses and the columns of their level images, other than those of the pictures.
 
         Returns:
             (M, 3, L, K), for the nearest L walls in each of K columns: the inverse of how far ahead
             it is [1/m], 0 for none; how that grows to the right, for each metre aside a metre
             ahead; its brightness. M is 0 where no look has walls.
         """
+        lenses, beams = through or (self._lenses, self._beams)
         count = len(x) if self.stand else 0
-        met = np.empty((count, 3, self._layers, int(self._beams[:, 0].max())), np.float32)
+        met = np.empty((count, 3, self._layers, int(beams[:, 0].max())), np.float32)
         spread(
             _meet, count, met, x, y, yaw, track, look, view,
-            self._looks, self._lenses, self._beams, self._corners, self._circles, self._first,
+            self._looks, lenses, beams, self._corners, self._circles, self._first,
             block=1, threads=self._threads,
         )  # fmt: skip
         return met

@@ -1,0 +1,180 @@
+"""A team over Ray: what it learns is what one process would, and little travels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hotlap.config import resolve
+from hotlap.errors import ConfigError
+from hotlap.plan import TrainConfig
+from hotlap.practice import Practice
+from hotlap.runs import Run
+
+ray = pytest.importorskip("ray")
+
+from hotlap.distributed.member import vector  # noqa: E402
+from hotlap.distributed.team import Team, chosen_share  # noqa: E402
+
+PPO = {
+    "seed": 5,
+    "train.cars": 12,
+    "algorithm.horizon": 8,
+    "algorithm.minibatch": 32,
+    "algorithm.epochs": 2,
+    "algorithm.network.mlp": [64, 64],
+    "distributed.workers": 2,
+    "distributed.threads": 1,
+}
+DQN = {
+    **{name: value for name, value in PPO.items() if name != "algorithm.epochs"},
+    "algorithm.kind": "dqn",
+    "actions.kind": "grid",
+    "algorithm.warmup": 96,
+    "algorithm.update_ratio": 0.05,
+    "algorithm.capacity": 600,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray():
+    """Start Ray once for all of these."""
+    from hotlap.distributed.cluster import connected
+
+    with connected("", workers=4, threads=1):
+        yield
+
+
+def settings(given, **changed) -> TrainConfig:
+    return resolve(TrainConfig, {**given, **{k.replace("__", "."): v for k, v in changed.items()}})
+
+
+def run_rounds(practice, count):
+    steps = 0
+    for _ in range(count):
+        steps += practice.round(steps, 0.0).steps
+    practice.catch_up()
+    return steps
+
+
+def assert_same(found, wanted, **tolerance):
+    for name, value in wanted.learner.save()[1].items():
+        if name.startswith("reward.return"):
+            continue
+        mine = found.learner.save()[1][name]
+        if tolerance:
+            np.testing.assert_allclose(mine, value, err_msg=name, **tolerance)
+        else:
+            np.testing.assert_array_equal(mine, value, err_msg=name)
+
+
+@pytest.fixture
+def team():
+    made = []
+
+    def make(config):
+        made.append(Team(config, "cpu"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    "given", [pytest.param(PPO, id="ppo", marks=pytest.mark.slow), pytest.param(DQN, id="dqn")]
+)
+def test_experience_gives_what_no_workers_give_to_the_bit(team, given):
+    config = settings(given, distributed__share="experience")
+    one, many = Practice(config, "cpu"), team(config)
+    assert run_rounds(one, 4) == run_rounds(many, 4) == 4 * 96
+    assert_same(many, one)
+
+
+def test_gradients_give_what_no_workers_give_and_travel_as_one_vector(team):
+    config = settings(PPO, distributed__share="gradients")
+    one, many = Practice(config, "cpu"), team(config)
+    run_rounds(one, 3)
+    run_rounds(many, 3)
+    assert_same(many, one, rtol=2e-3, atol=2e-5)
+    seen = many.traffic()
+    assert seen["exchanges"] == 3 * 2 * 3 * 2  # rounds, epochs, minibatches of 96 steps, workers
+    parameters = len(vector(many.learner))
+    assert seen["exchanged"] / seen["exchanges"] == pytest.approx(4 * parameters, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        "gradients",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("weights", "experience")),
+    ],
+)
+def test_a_checkpoint_continues_exactly(team, share, tmp_path):
+    config = settings(DQN, distributed__share=share)
+    first = team(config)
+    steps = run_rounds(first, 3)
+    with Run.create(tmp_path / "run", "", {}) as run:
+        for count in (steps, steps + 96):  # twice, so that the replay has more than one piece
+            kept = first.keep(run)
+            run.write_checkpoint(
+                count,
+                policy=first.learner.policy_state(),
+                state=(dict(kept.state), dict(kept.arrays)),
+                best=False,
+                segments=kept.segments,
+            )
+            run_rounds(first, 1)
+        second = team(config)
+        assert second.restore(run, *run.read_state("last")) == []
+    run_rounds(second, 1)
+    run_rounds(first, 1)
+    run_rounds(second, 1)
+    assert_same(second, first)
+
+
+def test_who_does_not_wait_learns_too(team):
+    config = settings(PPO, distributed__share="weights", distributed__synchronous=False)
+    many = team(config)
+    before = vector(many.learner)
+    assert run_rounds(many, 6) == 6 * 48  # each worker's round counts on its own
+    assert not np.array_equal(vector(many.learner), before)
+    assert many.learner.scales.normalizers["state"]._count >= 6 * 48
+    assert many.traffic()["dropped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "changed", "said"),
+    [
+        (PPO, {"algorithm.episodes": 7}, "algorithm.episodes: 7 episodes an update"),
+        (PPO, {"distributed.share": "gradients", "distributed.synchronous": False}, "wait for"),
+        (PPO, {"algorithm.network.memory": 4, "distributed.share": "experience"}, "memory"),
+        (PPO, {"algorithm.minibatch": 1}, "too few for 2 workers"),
+        ({"distributed.workers": 2}, {"algorithm.kind": "distill", "distributed.share": "weights"},
+         "can only share gradients"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shared_is_refused_at_once(given, changed, said):
+    with pytest.raises(ConfigError, match=said):
+        chosen_share(resolve(TrainConfig, {**given, **changed}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "share"),
+    [({}, "gradients"), ({"algorithm.kind": "sac"}, "experience"),
+     ({"algorithm.kind": "sac", "observation.actor": ["camera"]}, "gradients"),
+     ({"distributed.synchronous": False}, "weights")],
+)  # fmt: skip
+def test_what_travels_is_chosen_by_what_it_weighs(changed, share):
+    config = resolve(TrainConfig, {"distributed.workers": 2, **changed})
+    assert chosen_share(config).distributed.share == share
+
+
+def test_a_worker_with_another_reward_file_is_refused(tmp_path, team, monkeypatch):
+    file = tmp_path / "reward.py"
+    file.write_text("def reward_function(params):\n    return 1.0\n")
+    config = settings(PPO, reward=str(file))
+    marks = {f"reward {file}": "of another file"}
+    monkeypatch.setattr("hotlap.distributed.worker.fingerprints", lambda config: marks)
+    with pytest.raises(Exception, match=r"has another reward .*copy it to every node"):
+        team(config)
