@@ -175,8 +175,8 @@ def train(
             if resume is not None:
                 training.restore(run)
             elif weights_from is not None:
-                facts = {"run": url_of(weights_from), "checkpoint": checkpoint, **transfer.as_dict()}
-                run.log_event("weights_from", **facts)
+                facts = {"run": url_of(weights_from), "checkpoint": checkpoint}
+                run.log_event("weights_from", **facts, **transfer.as_dict())
             advice = ""
             try:
                 training.loop(run)
