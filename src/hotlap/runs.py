@@ -110,7 +110,6 @@ class Run:
             raise RunError(f"{path} is a file: choose another directory with --out")
         if storage is not None and not storage.is_written():
             check_vacant(storage.url)
-            storage.clear()
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
         run = cls(path, _plain({"format": FORMAT, **_surroundings(), **meta}), storage)
@@ -205,7 +204,11 @@ class Run:
             claim = Claim(self._storage, self.listener)
             before = claim.take()
         try:
-            if self._storage is not None and not fresh:
+            if self._storage is not None and fresh:  # what an earlier Run of that URL left
+                self._storage.clear()
+                with explained(self.path):
+                    self.path.mkdir(parents=True, exist_ok=True)
+            elif self._storage is not None:
                 self._storage.fetch("all", lambda: before)
             self._take_lock()
             if self._storage is not None and claim is not None:
