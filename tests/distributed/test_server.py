@@ -65,7 +65,7 @@ def test_nobody_waits_for_one_that_is_lost():
         ]
         await asyncio.sleep(0.01)
         assert not any(task.done() for task in given)
-        server.leave(1)
+        server.leave(1, 1)
         return await asyncio.gather(*given)
 
     assert [float(found[0]) for found in run(work())] == [10, 10]
@@ -84,7 +84,20 @@ def test_who_belongs_to_an_older_round_or_to_none_is_sent_home():
             await server.meet(2, 1, 7, numbers(1), "sum"),
         )
 
-    assert run(work())[1:] == (None, None)
+    assert run(work()) == (None, None, None)
+
+
+def test_who_leaves_a_round_that_is_over_is_still_waited_for_in_the_next():
+    async def work():
+        server = Server()
+        server.begin(2, [0, 1])
+        waiting = asyncio.create_task(server.meet(2, 1, 0, numbers(5), "sum"))
+        server.leave(1, 1)  # it was said in round 1, and came late
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        return await asyncio.gather(waiting, server.meet(2, 1, 1, numbers(2), "sum"))
+
+    assert [float(found[0]) for found in run(work())] == [7, 7]
 
 
 def test_what_large_arrays_are_handed_out_as_is_made_once_for_all():

@@ -138,11 +138,11 @@ class _Linked(Peers):
     def __init__(self, part: Part, meet: Meet) -> None:
         super().__init__(part.first, part.total)
         self._part, self._meet = part, meet
-        self.number = self._step = 0
+        self.number = self.met = 0
 
     def begin(self, number: int) -> None:
         """Begin a round."""
-        self.number, self._step = number, 0
+        self.number, self.met = number, 0
 
     def gather(self, own: Array) -> tuple[list[Array], int]:
         """Return what every member gives at this point, by place, and where ours is."""
@@ -155,10 +155,10 @@ class _Linked(Peers):
         return total
 
     def _met(self, own: Array, what: Literal["sum", "gather"]) -> Any:
-        self._step += 1
+        self.met += 1
         if self._part.members == 1:
             return own if what == "sum" else {self._part.place: own}
-        found = self._meet(self.number, self._step, self._part.place, own, what)
+        found = self._meet(self.number, self.met, self._part.place, own, what)
         if found is None:
             raise LeftOutError
         return found
@@ -265,8 +265,11 @@ class Member:
             world=self.world() if away else None,
         )
 
-    def learn(self, number: int, progress: float) -> tuple[dict[str, float], float]:
-        """Learn from what was collected, together with the others; return metrics and seconds.
+    def learn(self, number: int, progress: float) -> tuple[dict[str, float], float, int]:
+        """Learn from what was collected, together with the others.
+
+        Returns metrics, seconds, and how often it met the others: as often as they did, or it has
+        not learned what they have.
 
         Args:
             number: of the round, the same for all.
@@ -283,7 +286,7 @@ class Member:
         else:
             metrics = self.learner.update(self._batch, progress=progress)
         self._batch = None
-        return metrics, time.perf_counter() - start
+        return metrics, time.perf_counter() - start, self._link.met
 
     def _learn_apart(self, progress: float) -> dict[str, float]:
         """Learn alone, then go on from the mean of what all have learned."""

@@ -83,12 +83,16 @@ class Server:
     def begin(self, number: int, members: Iterable[int]) -> None:
         """Begin a round of these members; whoever still waits in an older one goes home."""
         for meeting in self._meetings.values():
-            meeting.over.set()
+            if not meeting.over.is_set():
+                meeting.laid.clear()
+                meeting.over.set()
         self._meetings = {}
         self._round, self._members = number, set(members)
 
-    def leave(self, place: int) -> None:
-        """Wait for a member no more."""
+    def leave(self, number: int, place: int) -> None:
+        """Wait for a member no more in this round; of a round that is over it means nothing."""
+        if number != self._round:
+            return
         self._members.discard(place)
         for meeting in self._meetings.values():
             self._close(meeting)

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+)
 
 from hotlap.algorithms.batch import Batch, below
 from hotlap.algorithms.learner import Phase
@@ -33,9 +39,9 @@ from hotlap.distributed.member import (
     divisible,
     shared_out,
 )
-from hotlap.distributed.worker import fetched, open_server, open_worker
-from hotlap.env import Episodes, VectorEnv
-from hotlap.errors import ConfigError, HotlapError, RunError
+from hotlap.distributed.worker import BegunAnewError, fetched, open_server, open_worker
+from hotlap.env import VectorEnv
+from hotlap.errors import ClusterError, ConfigError, DivergedError, HotlapError, RunError
 from hotlap.plan import TrainConfig
 from hotlap.practice import Kept, Memory, Round, learner_for, next_phase
 from hotlap.runner import joined_episodes
@@ -50,6 +56,10 @@ _DRIVER = -1
 """The place of this process among those whom the server tells what is new."""
 _RETURN = 120.0
 """Seconds to wait for a worker where nobody is left to go on without it."""
+_START = 600.0
+"""Seconds to wait for all workers at the beginning: they may have to compile first."""
+_GONE = (RayActorError, ObjectLostError, NodeDiedError, BegunAnewError)
+"""What a call to a worker raises that is lost, or whose answer is, or that is another by now."""
 
 
 def chosen_share(config: TrainConfig) -> TrainConfig:
@@ -114,6 +124,8 @@ class _Seat:
     """Since when, by time.perf_counter()."""
     world: Mapping[str, Array] | None = None
     """Where its cars were after the last round that counted, if they can be put back."""
+    astray: bool = False
+    """Whether they may be elsewhere, and have to be."""
     written: int = 0
     """Steps of its replay that the Run has."""
     flying: Any = None
@@ -177,7 +189,7 @@ class Team:
                 )
                 for part in parts
             ]
-            self._get([seat.actor.hello.remote() for seat in self._seats])
+            self._greet()
             self._align()
         except BaseException:
             self.close()
@@ -186,6 +198,17 @@ class Team:
     @staticmethod
     def _cores(workers: int, address: str) -> int:
         return 1 if address else max(1, available() // workers)
+
+    def _greet(self) -> None:
+        """Wait until all are ready; one that is lost meanwhile is started anew."""
+        hellos = [self._hello(seat) for seat in self._seats]
+        ready, missing = ray.wait(hellos, num_returns=len(hellos), timeout=_START)
+        self._get(ready)  # says what keeps one of them from it
+        if missing:
+            raise ClusterError(
+                f"{len(missing)} of {len(hellos)} workers have not been ready for {_START:.0f} s; "
+                "look at the nodes with ray status"
+            )
 
     # --- what a training asks ---
 
@@ -222,6 +245,7 @@ class Team:
         meta, arrays = self.learner.save()
         packed = {f"learner.{k}": v for k, v in arrays.items()}
         state: dict[str, Any] = {"learner": meta, "share": self.config.distributed.share}
+        state["breadth"] = self._breadth
         if self.config.distributed.share == "experience":
             for seat in self._seats:
                 world = seat.world or {}
@@ -271,6 +295,7 @@ class Team:
         common = state["learner"], below(arrays, "learner.")
         members, share = state.get("members", []), self.config.distributed.share
         alike = len(members) == len(self._seats) and state.get("share") == share
+        self._breadth = state.get("breadth")
         if share != "experience" or not alike:
             become(self.learner, *common)
         if share == "experience":
@@ -281,11 +306,13 @@ class Team:
                     self._memory.restore(run, state, below(arrays, "replay."), replay)
                 self._land()
                 for seat in self._seats:
-                    seat.world = below(arrays, f"member.{seat.part.place}.")
-                    self._get(seat.actor.put.remote(seat.world))
+                    seat.world = below(arrays, f"member.{seat.part.place}.") or None
+                    seat.astray = True
                 return []
             return self._begun_anew()
         self._align()
+        for seat in self._seats:
+            seat.written = 0
         if not alike:
             return self._begun_anew()
         self._pieces = {number: dict(map(_pair, at)) for number, at in state.get("pieces", [])}
@@ -301,7 +328,8 @@ class Team:
             if found["replay"]:
                 seat.written = int(found["replay"]["head"])
             own = Keepsake(found["learner"], below(arrays, f"member.{place}."), found["replay"])
-            self._get(seat.actor.restore.remote(common, own, pieces))
+            with self._forgiving(seat):
+                self._get(seat.actor.restore.remote(common, own, pieces))
         return []
 
     def _begun_anew(self) -> list[str]:
@@ -330,40 +358,38 @@ class Team:
     # --- rounds in which all wait for all ---
 
     def _round_together(self, steps: int, progress: float) -> Round:
-        self._welcome()
         start = time.perf_counter()
         phase = self.phase
-        found = self._each("collect", lambda seat: (steps, self._breadth))
+        found: dict[int, Collected] = {}
+        while not found:
+            self._welcome()
+            found = self._each("collect", lambda seat: (steps, self._breadth))
         collected = time.perf_counter()
-        places = [seat.part.place for seat in self._present() if seat.part.place in found]
-        learnt: dict[int, tuple[dict[str, float], float]] = {}
-        if self._begin(places):
-            number = self._number
-            learnt = self._each("learn", lambda seat: (number, progress), places=places, leave=True)
-        apart = [place for place in places if place not in learnt and self._is_here(place)]
+        places, number = list(found), self._number
+        self._serve("begin", number, places)
+        learnt: dict[int, tuple[dict[str, float], float, int]]
+        learnt = self._each("learn", lambda seat: (number, progress), places=places, leave=True)
+        most = max((met for _, _, met in learnt.values()), default=0)
+        alike = [place for place in learnt if learnt[place][2] == most and self._is_here(place)]
+        apart = [place for place in places if place not in alike and self._is_here(place)]
         if apart:
-            self._realign(next(iter(learnt), apart[0]))
-        metrics = next(iter(learnt.values()))[0] if learnt else {}
+            if not learnt:
+                self._tell("the server was lost, and has begun anew; nothing is learned this time")
+            self._realign([*alike, *apart])
+        metrics = learnt[alike[0]][0] if alike else {}
         return self._noted(phase, list(found.values()), metrics, start, collected)
 
-    def _begin(self, places: Sequence[int]) -> bool:
-        """Let the server begin a round; False: it has just died."""
-        try:
-            self._get(self._server.begin.remote(self._number, list(places)))
-        except RayActorError:
-            self._tell("the server is lost, and begins anew")
-            return False
-        return True
-
-    def _realign(self, place: int) -> None:
-        """Let everybody learn on as one of them does."""
-        with self._forgiving(self._seats[place]):
-            if self.config.distributed.share == "weights":
-                driver = ray.put(self._get(self._seats[place].actor.copy.remote()))
-                self._each("follow", lambda seat: (driver, 0))
-            else:
-                state = ray.put(self._get(self._seats[place].actor.state.remote()))
-                self._each("become", lambda seat: (state,))
+    def _realign(self, places: Sequence[int]) -> None:
+        """Let everybody learn on as the first of these that is still here."""
+        weights = self.config.distributed.share == "weights"
+        for place in places:
+            seat = self._seats[place]
+            with self._forgiving(seat):
+                ask = seat.actor.copy if weights else seat.actor.state
+                given: tuple[Any, ...] = (ray.put(self._get(ask.remote())),)
+                given = (*given, 0) if weights else given
+                self._tell_all("follow" if weights else "become", *given)
+                return
 
     def _align(self) -> None:
         """Let everybody learn on as the learner of this process would."""
@@ -372,15 +398,14 @@ class Team:
             return
         if share == "gradients":
             state = ray.put(self._common())
-            self._each("become", lambda seat: (state,))
+            self._tell_all("become", state)
             return
         version = 0
         if not self.config.distributed.synchronous:
-            version = self._get(self._server.keep.remote(copied(self.learner).weights))
-            self._get(self._server.pull.remote(_DRIVER))
+            version = self._give(copied(self.learner))
         driver = ray.put(copied(self.learner))
         self._land()
-        self._each("follow", lambda seat: (driver, version))
+        self._tell_all("follow", driver, version)
 
     def _common(self) -> tuple[dict[str, Any], dict[str, Array]]:
         meta, arrays = self.learner.save()
@@ -391,49 +416,63 @@ class Team:
     def _round_of_experience(self, steps: int, progress: float, *, ahead: bool) -> Round:
         start = time.perf_counter()
         phase = self.phase
-        if not any(seat.flying for seat in self._seats):
-            self._send(steps)
+        self._send(steps)
         found = [self._returned(seat, steps) for seat in self._seats]
         if ahead:
             self._send(steps + sum(one.steps for one in found))
         batch = _joined([one.batch for one in found if one.batch is not None])
         collected = time.perf_counter()
         metrics = self.learner.update(batch, progress=progress)
-        for seat, one in zip(self._seats, found, strict=True):
-            seat.world = one.world
         return self._noted(phase, found, metrics, start, collected)
 
     def _send(self, steps: int) -> None:
-        """Let all collect with the present driver."""
-        driver = ray.put(copied(self.learner))
-        for seat in self._seats:
+        """Let all who are here, and are not at it already, collect with the present driver."""
+        idle = [seat for seat in self._present() if seat.flying is None]
+        driver = ray.put(copied(self.learner)) if idle else None
+        for seat in idle:
+            self._fly(seat, steps, driver)
+
+    def _fly(self, seat: _Seat, steps: int, driver: Any) -> None:
+        if seat.astray:
+            given = (seat.world, steps, self._breadth, driver)
+            seat.flying = seat.actor.collect_from.remote(*given)
+        else:
             seat.flying = seat.actor.collect.remote(steps, self._breadth, driver)
 
     def _returned(self, seat: _Seat, steps: int) -> Collected:
         """Wait for what a worker collected; one that is lost does it once more, from its start."""
-        driver: Copy | None = None
-        until = time.perf_counter() + _RETURN
         while True:
             try:
+                if seat.flying is None:
+                    self._await(seat)
+                    self._fly(seat, steps, ray.put(copied(self.learner)))
                 found: Collected = self._get(seat.flying)
-                seat.flying = None
-                if seat.lost:
-                    self._tell(self._back(seat))
-                return found
-            except RayActorError:
+            except _GONE:
                 self._lose(seat)
-                if time.perf_counter() > until:
-                    raise RunError(
-                        f"worker {seat.part.place} has been lost for {_RETURN:.0f} s, and learning "
-                        "from experience cannot go on without its cars. Add a node and continue "
-                        "with --resume, or resume with fewer workers"
-                    ) from None
-                time.sleep(0.2)
-                driver = driver or copied(self.learner)
-                seat.actor.hello.options(max_task_retries=-1).remote()
-                if seat.world is not None:
-                    seat.actor.put.remote(seat.world)
-                seat.flying = seat.actor.collect.remote(steps, self._breadth, driver)
+                continue
+            seat.flying, seat.world, seat.astray = None, found.world, False
+            if seat.lost:
+                self._tell(self._back(seat))
+            return found
+
+    def _await(self, seat: _Seat) -> None:
+        """Wait for one that is lost, and without whom it cannot go on."""
+        if seat.hello is None:
+            return
+        done, _ = ray.wait([seat.hello], timeout=max(0.0, self._left(seat)))
+        if not done or self._left(seat) <= 0:
+            raise RunError(
+                f"worker {seat.part.place} has been lost for {_RETURN:.0f} s, and learning "
+                "from experience cannot go on without its cars. Add a node and continue "
+                "with --resume, or resume with fewer workers"
+            )
+        hello, seat.hello = seat.hello, None
+        self._get(hello)
+
+    @staticmethod
+    def _left(seat: _Seat) -> float:
+        """Return for how long one that is lost may still be waited for [s]."""
+        return seat.lost + _RETURN - time.perf_counter()
 
     # --- rounds in which nobody waits ---
 
@@ -448,15 +487,17 @@ class Team:
                 if seat.flying is None:
                     seat.flying = seat.actor.cycle.remote(steps, self._breadth, progress)
             flying = {seat.flying: seat for seat in self._present()}
+            if not flying:
+                if time.perf_counter() > until:
+                    raise self._nobody()
+                continue
             done, _ = ray.wait(list(flying), num_returns=1, timeout=0.5)
-            if not done and time.perf_counter() > until:
-                raise self._nobody()
             for ref in done:
                 seat = flying[ref]
                 seat.flying = None
                 try:
                     collected, metrics, seconds = self._get(ref)
-                except RayActorError:
+                except _GONE:
                     self._lose(seat)
                 except LeftOutError:
                     self._reseed(seat)
@@ -465,33 +506,45 @@ class Team:
                     return self._noted(phase, [collected], metrics, start, max(start, ended))
 
     def _reseed(self, seat: _Seat) -> None:
-        """Give a server that began anew the weights of a worker."""
+        """Give a server that began anew the weights of a worker, who was left out for that."""
         with self._forgiving(seat):
             driver = self._get(seat.actor.copy.remote())
             try:
-                version = self._get(self._server.keep.remote(driver.weights))
-                self._get(self._server.pull.remote(_DRIVER))
-                self._get(seat.actor.follow.remote(driver, version))
-                self._tell("the server was lost, and goes on from a worker's weights")
+                news = self._serve("pull", seat.part.place)
+                driver = replace(driver, weights=np.array(fetched(news.weights)))
+                version = news.version
             except LookupError:
+                version = self._give(driver)
+                self._tell("the server was lost, and goes on from a worker's weights")
+            except ObjectLostError:  # it is lost once more; the worker will be left out again
                 return
+            self._get(seat.actor.follow.remote(driver, version))
 
-    def _pull(self) -> None:
+    def _give(self, driver: Copy) -> int:
+        """Let the server go on from these weights; return their version."""
+        version: int = self._serve("keep", driver.weights)
+        self._serve("pull", _DRIVER)  # it is told of what others see from now on
+        return version
+
+    def _pull(self) -> bool:
+        """Take in what the server has; False: it has nothing."""
         try:
-            news = self._get(self._server.pull.remote(_DRIVER))
-        except (RayActorError, LookupError):  # a worker will give it weights in a moment
-            return
+            news = self._serve("pull", _DRIVER)
+            weights = fetched(news.weights)
+        except (LookupError, ObjectLostError):  # a worker will give it weights in a moment
+            return False
         mine = divisible(self.learner)
-        assign(mine, fetched(news.weights))
+        assign(mine, weights)
         mine.scales.become(mine.scales.save(), news.others)
+        return True
 
     def _land(self) -> None:
         """Wait for all that is under way, and forget it."""
         for seat in self._seats:
-            if seat.flying is not None:
-                with self._forgiving(seat):
-                    self._get(seat.flying)
-                seat.flying = None
+            flying, seat.flying = seat.flying, None
+            if flying is not None:
+                with self._forgiving(seat), suppress(DivergedError):
+                    self._get(flying)
 
     # --- who is there ---
 
@@ -501,14 +554,20 @@ class Team:
     def _is_here(self, place: int) -> bool:
         return self._seats[place].hello is None
 
+    @staticmethod
+    def _hello(seat: _Seat) -> Any:
+        """Call a worker until it is there to answer."""
+        return seat.actor.hello.options(max_task_retries=-1).remote()
+
     def _lose(self, seat: _Seat) -> None:
         """Note that a worker is lost, and await it."""
         if not seat.lost:
             seat.lost = time.perf_counter()
             self._tell(f"worker {seat.part.place} is lost; Ray starts it anew")
-        if self.config.distributed.share != "experience":
-            seat.hello = seat.actor.hello.options(max_task_retries=-1).remote()
-            self._server.leave.remote(seat.part.place)
+        seat.flying, seat.astray = None, True
+        seat.hello = self._hello(seat)
+        self._server.leave.remote(self._number, seat.part.place)
+        self._server.forget.remote(seat.part.place)
 
     def _back(self, seat: _Seat) -> str:
         seconds, seat.lost = time.perf_counter() - seat.lost, 0.0
@@ -524,7 +583,7 @@ class Team:
                 done, _ = ray.wait([seat.hello], timeout=0.0 if here else 0.5)
                 if done:
                     self._take_in(seat)
-                elif time.perf_counter() - seat.lost > _RETURN and not here:
+                if not self._present() and self._left(seat) <= 0:
                     raise self._nobody()
             if self._present() or not wait:
                 return
@@ -535,17 +594,19 @@ class Team:
         try:
             self._get(seat.hello)
             if share == "gradients":
-                state = self._ask_any("state") if self._present() else self._common()
+                state = self._asked("state") or self._common()
                 self._get(seat.actor.become.remote(state))
-            elif synchronous:
-                driver = self._ask_any("copy") if self._present() else copied(self.learner)
+            elif share == "weights" and synchronous:
+                driver = self._asked("copy") or copied(self.learner)
                 self._get(seat.actor.follow.remote(driver, 0))
-            else:
-                self._pull()
-                news = self._get(self._server.pull.remote(seat.part.place))
+            elif share == "weights":
+                if not self._pull() and not self._present():  # nobody else can give it weights
+                    self._give(copied(self.learner))
+                news = self._serve("pull", seat.part.place)
                 self._get(seat.actor.follow.remote(copied(self.learner), news.version))
-        except (RayActorError, LookupError):
-            seat.hello = seat.actor.hello.options(max_task_retries=-1).remote()
+        except (*_GONE, LookupError):
+            time.sleep(0.1)
+            seat.hello = self._hello(seat)
             return
         seat.hello, seat.written = None, 0
         for at in self._pieces.values():
@@ -582,28 +643,48 @@ class Team:
                 seat = flying.pop(ref)
                 try:
                     found[seat.part.place] = self._get(ref)
-                    continue
-                except RayActorError:
+                except _GONE:
                     self._lose(seat)
                 except LeftOutError:
                     pass
                 except HotlapError as error:
                     problem = error
-                if leave:
-                    self._server.leave.remote(seat.part.place)
+                if leave:  # whatever it said: the others may need longer
+                    self._server.leave.remote(self._number, seat.part.place)
         if problem is not None:
             raise problem
         return dict(sorted(found.items()))
+
+    def _tell_all(self, method: str, *given: Any) -> None:
+        """Call a method of each worker that is here with the same arguments."""
+        self._each(method, lambda seat: given)
 
     def _ask_any(self, method: str) -> Any:
         """Return what the first worker that is here answers."""
         while True:
             self._welcome()
-            seat = self._present()[0]
+            if (found := self._asked(method)) is not None:
+                return found
+
+    def _asked(self, method: str) -> Any:
+        """Return what the first worker that is here answers; None: nobody is."""
+        for seat in self._present():
             try:
                 return self._get(getattr(seat.actor, method).remote())
-            except RayActorError:
+            except _GONE:
                 self._lose(seat)
+        return None
+
+    def _serve(self, method: str, *given: Any) -> Any:
+        """Return what the server answers, which may have to start anew for it."""
+        asked = getattr(self._server, method).options(max_task_retries=-1).remote(*given)
+        try:
+            return self._get(asked, _RETURN)
+        except (GetTimeoutError, RayActorError) as error:
+            raise ClusterError(
+                f"the server of the training has not answered for {_RETURN:.0f} s. Look at the "
+                "nodes with ray status, and continue with --resume"
+            ) from error
 
     def _take(self, driver: Copy) -> None:
         mine = divisible(self.learner)
@@ -612,16 +693,14 @@ class Team:
         mine.count(driver.counters)
 
     @staticmethod
-    def _get(refs: Any) -> Any:
+    def _get(refs: Any, timeout: float | None = None) -> Any:
         """Return what was asked for; what a worker raised is raised as it was there."""
         try:
-            return ray.get(refs)
+            return ray.get(refs, timeout=timeout)
         except RayTaskError as error:
             cause = error.cause
-            if isinstance(cause, HotlapError | LeftOutError | LookupError | RayActorError):
+            if isinstance(cause, (HotlapError, LeftOutError, LookupError, *_GONE)):
                 raise cause from None
-            raise
-        except GetTimeoutError:
             raise
 
     def _forgiving(self, seat: _Seat) -> _Forgiving:
@@ -635,9 +714,6 @@ class Team:
         start: float,
         collected: float,
     ) -> Round:
-        if not found:
-            nothing = Episodes(*(np.zeros(0, np.float32) for _ in range(6)))
-            return Round(phase, 0, nothing, {}, 0.0, 0.0, np.inf, 0.0)
         if self.config.randomize.success:
             rows = [one.steps for one in found]
             self._breadth = float(np.average([one.breadth for one in found], weights=rows))
@@ -665,7 +741,7 @@ class _Forgiving:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, RayActorError):
+        if isinstance(error, _GONE):
             self._team._lose(self._seat)
             return True
         return isinstance(error, LeftOutError)

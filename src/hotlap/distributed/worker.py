@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from hotlap.crew import Driver
 from hotlap.distributed.member import Collected, Copy, Keepsake, LeftOutError, Member, Part
@@ -22,10 +22,14 @@ from hotlap.inputs import fingerprints
 from hotlap.plan import TrainConfig
 from hotlap.types import Array, Float32, Float64
 
-__all__ = ["Worker", "open_server", "open_worker"]
+__all__ = ["BegunAnewError", "Worker", "fetched", "open_server", "open_worker"]
 
 _LARGE = 64 * 1024
 """Bytes from which an array goes through shared memory, once, and not to each apart."""
+
+
+class BegunAnewError(Exception):
+    """The process was lost, and another one has its place, which has not said hello yet."""
 
 
 def open_server() -> ActorHandle[Any]:
@@ -78,8 +82,10 @@ class _Meeting:
     async def begin(self, number: int, members: Sequence[int]) -> None:
         self._server.begin(number, members)
 
-    async def leave(self, place: int) -> None:
-        self._server.leave(place)
+    async def leave(self, number: int, place: int) -> None:
+        self._server.leave(number, place)
+
+    async def forget(self, place: int) -> None:
         self._server.forget(place)
 
     async def meet(
@@ -142,6 +148,7 @@ class Worker:
             config = TrainConfig.model_validate(self._words)
             self._compare(fingerprints(config))
             anew = ray.get_runtime_context().was_current_actor_reconstructed
+            anew &= config.distributed.share != "experience"  # where cars are put back
             # Who begins anew shall not drive what it has driven already.
             chance = int.from_bytes(os.urandom(4), "little") if anew else 0
             self._made = Member(config, self._part, self._meet, rivals=self._rivals, chance=chance)
@@ -159,7 +166,7 @@ class Worker:
     @property
     def _member(self) -> Member:
         if self._made is None:
-            raise LeftOutError("it has not said hello yet")
+            raise BegunAnewError
         return self._made
 
     def collect(
@@ -168,7 +175,21 @@ class Worker:
         """Let the cars drive; see `Member.collect`."""
         return self._member.collect(steps, breadth, driver)
 
-    def learn(self, number: int, progress: float) -> tuple[dict[str, float], float]:
+    def collect_from(
+        self, world: Mapping[str, Array] | None, steps: int, breadth: float | None, driver: Copy
+    ) -> Collected:
+        """Let the cars drive from where `world` says they were; None: from their start.
+
+        In one call, so that no other comes between, in whichever process it is.
+        """
+        if world is None:
+            self._made = None
+        self.hello()
+        if world is not None:
+            self._member.put(world)
+        return self._member.collect(steps, breadth, driver)
+
+    def learn(self, number: int, progress: float) -> tuple[dict[str, float], float, int]:
         """Learn with the others; see `Member.learn`."""
         return self._member.learn(number, progress)
 
@@ -199,10 +220,6 @@ class Worker:
         """Return where the cars are."""
         return self._member.world()
 
-    def put(self, world: Mapping[str, Array]) -> None:
-        """Put the cars where they were."""
-        self._member.put(world)
-
     def keep(self, written: int) -> Keepsake:
         """Return what a checkpoint needs of this member alone."""
         return self._member.keep(written)
@@ -218,20 +235,25 @@ class Worker:
     def _meet(
         self, number: int, step: int, place: int, own: Array, what: Literal["sum", "gather"]
     ) -> Any:
-        return fetched(
-            self._asked(lambda: self._server.meet.remote(number, step, place, own, what))
+        return self._asked(
+            lambda: fetched(ray.get(self._server.meet.remote(number, step, place, own, what)))
         )
 
     def _push(self, place: int, version: int, change: Float32, seen: Mapping[str, Float64]) -> News:
         given = (place, version, change, seen, self._share, self._bound)
-        news = self._asked(lambda: self._server.push.remote(*given))
-        return News(news.version, np.array(fetched(news.weights)), news.others)
+
+        def ask() -> News:
+            news: News = ray.get(self._server.push.remote(*given))
+            return News(news.version, np.array(fetched(news.weights)), news.others)
+
+        found: News = self._asked(ask)
+        return found
 
     @staticmethod
     def _asked(ask: Callable[[], Any]) -> Any:
         """Ask the server; without an answer this round is lost."""
         try:
-            return ray.get(ask())
-        except (RayActorError, LookupError) as error:
+            return ask()
+        except (RayActorError, ObjectLostError, LookupError) as error:
             time.sleep(0.05)  # it may be about to start anew
             raise LeftOutError(str(error)) from None
