@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from hotlap.evaluate import Report
     from hotlap.league import League
     from hotlap.penalties import PenaltySettings
+    from hotlap.runs import Run
 
 __all__ = ["app", "main"]
 
@@ -49,6 +50,7 @@ Examples:
   hotlap train examples/deepracer        a DeepRacer folder, as it is
   hotlap train configs/camera.toml track=hard train.seconds=120
   hotlap evaluate runs/latest --track oval --json
+  hotlap train --out s3://bucket/runs/a  anywhere else: hotlap evaluate s3://bucket/runs/a
   hotlap race runs/a runs/b --track oval --film race.mp4
   hotlap tracks show reinvent_like
 
@@ -77,7 +79,7 @@ app.command("sweep")(sweep_commands.sweep_command)
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory or URL of a run.")]
 
 
 def main() -> NoReturn:
@@ -159,7 +161,10 @@ def train(
             "or 3-6.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the new run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the new run, or its URL, such as s3://bucket/runs/a."),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Continue a run, or all seeds of a population, exactly."),
@@ -209,14 +214,16 @@ def train(
         from hotlap.kernels import compile_for
         from hotlap.plan import read_config
         from hotlap.population import Population, read_seeds
-        from hotlap.runs import Run
+        from hotlap.runs import Run, check_vacant
         from hotlap.train import Stopped
         from hotlap.train import train as verb
 
     # A mistake shows before the kernels compile.
+    if out is not None:
+        check_vacant(out)
     before = resume or (from_ if source is None else None)
     if resume is not None and Population.is_at(resume):
-        seeds = seeds or "all"
+        seeds, before = seeds or "all", Population.open(resume).path
     elif before is not None:
         before = Run.open(before).path
     plan = read_config(source if before is None else before / "config.toml", changes)
@@ -254,7 +261,7 @@ def train(
         if isinstance(stop.run, Population):
             print_population(stop.run.as_dict(), as_json)
         else:
-            facts = {"run": str(stop.run.path), "report": None}
+            facts = {"run": stop.run.place, "report": None}
             show(json.dumps(facts, indent=2) if as_json else f"run: {facts['run']}")
         raise typer.Exit(stop.exit_code) from None
     if isinstance(run, Population):
@@ -265,19 +272,19 @@ def train(
     report = run.report() or {}
     _warn(report)
     if as_json:
-        show(json.dumps({"run": str(run.path), "report": report}, indent=2))
+        show(json.dumps({"run": run.place, "report": report}, indent=2))
         return
     print_report(report)
     for folder, what in (("plots", "plots"), ("films", "film"), ("traces", "trace")):
         for file in sorted((run.path / folder).glob("*")):
-            show(f"{what}: {file}")
-    show(f"run: {run.path}")
+            show(f"{what}: {run.place_of(file)}")
+    show(f"run: {run.place}")
 
 
 @app.command()
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Directory of a run, or of a population of seeds.")
+        Path, typer.Argument(metavar="RUN", help="Directory or URL of a run, or of a population.")
     ],
     track: Annotated[
         str | None,
@@ -346,14 +353,15 @@ def evaluate(
         from hotlap.league import League
 
         board = League(league)
-    how["penalties"] = penalties_of(Run.open(run)) if deepracer else None
-    report = verb(run, **how, recorded=None)
+    opened = Run.open(run)
+    how["penalties"] = penalties_of(opened) if deepracer else None
+    report = verb(opened, **how, recorded=None)
     said = report.as_dict()
     _warn(said)
     failures: list[HotlapError] = []
     if board is not None:
         with _later(failures):
-            _enter(board, run, which, report, how["penalties"])
+            _enter(board, opened, which, report, how["penalties"])
             found = board.boards(laps=min(3, report.laps_per_trial))
             said["boards"] = [asdict(one) for one in found if one.track in report.tracks]
     if as_json:
@@ -361,25 +369,26 @@ def evaluate(
     else:
         print_report(said)
         print_boards(said.get("boards", []))
-    for file in write_evaluation(Run.open(run), report):
-        say(f"DeepRacer's log: {file}")
+    written = write_evaluation(opened, report)
+    opened.send(*written)
+    for file in written:
+        say(f"DeepRacer's log: {opened.place_of(file)}")
     if failures:
         raise failures[0]
 
 
 def _enter(
     board: League,
-    run: Path,
+    run: Run,
     checkpoint: Literal["best", "last"],
     report: Report,
     penalties: PenaltySettings | None,
 ) -> None:
     """Put the trials of a run's driver into a league."""
     from hotlap.env import env_settings, load_driver
-    from hotlap.runs import Run
 
-    driver = load_driver(run, checkpoint)
-    way = env_settings(Run.open(run)).start.direction
+    driver = load_driver(run.path, checkpoint)
+    way = env_settings(run).start.direction
     board.add_trials(
         report.as_dict(),
         name=driver.name,
@@ -396,8 +405,8 @@ def race(
         list[Path] | None,
         typer.Argument(
             metavar="RUN...",
-            help="Directories of the runs whose drivers race, or a DeepRacer folder whose run.env "
-            "names two models.",
+            help="Directories or URLs of the runs whose drivers race, or a DeepRacer folder whose "
+            "run.env names two models.",
         ),
     ] = None,
     track: Annotated[
@@ -550,7 +559,9 @@ def film(
 def plot(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Directory of a run; or several, or populations."),
+        typer.Argument(
+            metavar="RUN...", help="Directory or URL of a run; or several, or populations."
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -564,8 +575,13 @@ def plot(
     if len(runs) > 1 or Population.is_at(runs[0]):
         if out is not None and out.suffix.lower() != ".png":
             raise ConfigError(f"--out: end its name in .png (got {out})")
-        home = runs[0] if len(runs) == 1 else Path()
-        show(f"plot: {plot_learning(runs, out or home / 'learning.png')}")
+        if out is None and len(runs) == 1:
+            population = Population.open(runs[0])
+            file = plot_learning(runs, population.path / "learning.png")
+            population.send(file)
+        else:
+            file = plot_learning(runs, out or Path("learning.png"))
+        show(f"plot: {file}")
         return
     if out is not None:
         raise ConfigError("--out: the plots of one run are in it; name several, or a population")
@@ -576,24 +592,26 @@ def plot(
 @app.command()
 def runs(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder that holds runs; runs/ if not given.")
+        Path | None, typer.Argument(help="Folder or URL that holds runs; runs/ if not given.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List runs with their best laps."""
-    from hotlap.runs import list_runs
+    from hotlap.runs import list_runs, names_in
+    from hotlap.storage import url_of
 
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; name one that holds runs, such as runs")
-    if folder is not None and (folder / "meta.json").is_file():
-        raise ConfigError(f"{folder} is a run itself: hotlap evaluate {folder}, or name its folder")
-    folder = folder or Path("runs")
-    found = [{"run": str(run.path), **_brief(run.report() or {})} for run in list_runs(folder)]
+    place = url_of(folder or "runs")
+    there = names_in(place)
+    if folder is not None and there is None:
+        raise ConfigError(f"{place}: no such folder; name one that holds runs, such as runs")
+    if folder is not None and "meta.json" in (there or ()):
+        raise ConfigError(f"{place} is a run itself: hotlap evaluate {place}, or name its folder")
+    found = [{"run": run.place, **_brief(run.report() or {})} for run in list_runs(place)]
     if as_json:
         show(json.dumps(found, indent=2))
         return
     if not found:
-        show(f"no runs in {folder}; start one with: hotlap train")
+        show(f"no runs in {place}; start one with: hotlap train")
         return
     show(f"{'run':<40} {'track':<20} {'completion':>10} {'best lap s':>10}")
     for row in found:

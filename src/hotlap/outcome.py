@@ -94,13 +94,17 @@ def film_run(
     report = _drive(run)
     trace = report.traces[report.best_trial]
     if attention is None:
-        return _film(run, trace, beside)
+        film = _film(run, trace, beside)
+        run.send(film)
+        return film
     settings, frames = env_settings(run), _frames(run, trace)
     gaze = _watch(run, report.best_trial, frames, attention)[attention]
     scene = {name: column[:frames] for name, column in trace.items()}
     path = run.folder("films") / "attention.mp4"
     rate = round(settings.control_rate)
-    return write_film(path, _course(run), scene, ghost=beside, gaze=gaze, fps=rate)
+    film = write_film(path, _course(run), scene, ghost=beside, gaze=gaze, fps=rate)
+    run.send(film)
+    return film
 
 
 def plot_run(path: str | Path) -> dict[str, Path]:
@@ -119,6 +123,7 @@ def plot_run(path: str | Path) -> dict[str, Path]:
         named = {"Grad-CAM": gazes["gradcam"], "HiResCAM": gazes["hirescam"]}
         figure = plot.attention_picture(named, trace, title=run.name)
         written["attention"] = plot.save(figure, run.folder("plots") / "attention.png")
+    run.send(*written.values())
     return written
 
 
@@ -135,9 +140,8 @@ def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
     groups: dict[str, list[tuple[str, Run]]] = {}
     for path in paths:
         if Population.is_at(path):
-            found = [
-                (Path(path).absolute().name, run) for run in Population.open(path).runs().values()
-            ]
+            population = Population.open(path)
+            found = [(population.path.absolute().name, run) for run in population.runs().values()]
         else:
             run = Run.open(path)
             found = [(run.name, run)]
@@ -152,7 +156,7 @@ def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         label += f" ({len(members)} seeds)" if len(members) > 1 else ""
         if label in curves:  # of another folder
-            label = str(members[0][1].path)
+            label = members[0][1].place
         curves[label] = [run.metrics_rows() for _, run in members]
     return plot.save(plot.learning_curves(curves), Path(out))
 
@@ -169,7 +173,7 @@ def _ghost(run: Run, who: str | Path) -> Trace:
     if ways[0] != ways[1]:
         way = ["forward", "reversed"]
         raise ConfigError(
-            f"--ghost {who}: its driver learned to drive {way[ways[1]]}, and that of {run.path} "
+            f"--ghost {who}: its driver learned to drive {way[ways[1]]}, and that of {run.place} "
             f"{way[ways[0]]}; choose one of the same direction"
         )
     report = evaluate(other, track=settings.track_names()[0], trials=1, laps=2)

@@ -72,7 +72,7 @@ def race(
         TrackError: there is no such track.
     """
     opened = [one if isinstance(one, Run) else Run.open(one) for one in runs]
-    drivers = [load_driver(run.path, checkpoint) for run in opened]
+    drivers = [load_driver(run.place, checkpoint) for run in opened]
     direction = "forward"
     if track is None and opened:
         settings = env_settings(opened[0])
