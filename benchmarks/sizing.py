@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def main() -> None:
                         "error": round(expected / measured - 1, 3),
                     }
                     line = row | {"crowding": found.crowding, "spread": found.spread}
+                    line["link"] = asdict(found.link)
                     append(
                         asked.out, line | before | {"machine": facts, "command": " ".join(sys.argv)}
                     )

@@ -111,6 +111,16 @@ def test_the_tables_say_age_bottleneck_and_advice(file):
     assert max(map(len, text.splitlines()[:-1])) <= 130
 
 
+def test_how_many_times_one_is_counted_from_the_fewest(file):
+    facts = json.loads(said("--calibration", file, "--workers", "2,64", "--json"))
+
+    times = {(row["share"], row["workers"]): row["speed_up"] for row in facts["forecasts"]}
+    rates = {(row["share"], row["workers"]): row["steps_per_second"] for row in facts["forecasts"]}
+    assert times["weights", 2] == 2.0  # of two, each counts as one
+    ratio = rates["weights", 64] / rates["weights", 2]
+    assert times["weights", 64] == pytest.approx(2 * ratio, rel=1e-3)
+
+
 def test_what_cannot_be_shared_is_said(file):
     reason = "256 workers cannot share 128 cars"
     words = ("--calibration", file, "--share", "gradients", "--workers")

@@ -79,12 +79,22 @@ def test_two_workers_meet_once():
 
 def test_a_vector_out_of_shared_memory_takes_two_round_trips_more():
     ping = Layout(Network(ping=0.01))
-    small, large = (work(2, exchanges=(Exchange("sum", size, 1),)) for size in (50_000, 200_000))
+    small, large = (work(2, exchanges=(Exchange("sum", size, 1),)) for size in (500_000, 2_000_000))
 
     more = seconds("weights", large, FREE, ping) - seconds("weights", small, FREE, ping)
 
     # the server asks for what is given, and the worker for what it is told of
     assert more == pytest.approx(0.02)
+
+
+def test_what_many_gave_takes_a_round_trip_more_where_it_is_large():
+    ping = Layout(Network(ping=0.01))
+    few, many = (work(n, exchanges=(Exchange("gather", 60_000, 1),)) for n in (1, 2))
+
+    more = seconds("gradients", many, FREE, ping) - seconds("gradients", few, FREE, ping)
+
+    # 120 kB do not travel inside of an answer
+    assert more == pytest.approx(0.01)
 
 
 def test_a_gathering_sends_everything_to_everyone():

@@ -25,7 +25,7 @@ from hotlap.distributed.cluster import connected
 from hotlap.distributed.member import Member, Part, copied, shared_out, vector
 from hotlap.distributed.sizing import Exchange, Link, Share, Work
 from hotlap.distributed.team import chosen_share
-from hotlap.distributed.worker import fetched, open_server
+from hotlap.distributed.worker import laid, open_server, received
 from hotlap.errors import ConfigError
 from hotlap.machine import cpu
 from hotlap.plan import TrainConfig
@@ -37,8 +37,9 @@ from hotlap.types import Array
 
 __all__ = ["calibrated", "rehearsed"]
 
-SIZES = (4, 16 * 1024, 60 * 1024, 128 * 1024, 1024 * 1024, 4 * 1024 * 1024)
-"""Bytes of arrays whose exchange is timed: below and above those that go through shared memory."""
+_KiB = 1024
+SIZES = (4, 16 * _KiB, 80 * _KiB, 256 * _KiB, 1000 * _KiB, 1024 * _KiB, 4096 * _KiB)
+"""Bytes of arrays whose exchange is timed: in one call, in pieces, and through shared memory."""
 
 TOGETHER = 4
 """Workers whose messages the server gets at once where its processor is timed."""
@@ -355,9 +356,9 @@ class _Stand:
         while len(found) < 5 or time.perf_counter() < until:
             start = time.perf_counter()
             step = len(found)
-            given = [server.meet.remote(number, step, at, own, "sum") for at in range(members)]
-            for one in ray.get(given):
-                fetched(one)
+            given = [laid(server, number, step, at, own, "sum") for at in range(members)]
+            for one in given:
+                received(one)
             found.append(time.perf_counter() - start)
         return found
 

@@ -39,8 +39,9 @@ INLINE = 100 * 1024
 """Bytes up to which Ray sends an argument inside of a call; a larger one is asked for, which is one
 more round trip. Source: `max_direct_call_object_size` of Ray 2.60."""
 
-SHARED = 64 * 1024
-"""Bytes from which the server hands out a sum by reference: one more round trip."""
+SHARED = 1 << 20
+"""Bytes from which a vector to be summed does not travel in pieces inside of a call, and its sum is
+handed out by reference: a round trip more for each."""
 
 ROUNDS = 24
 """That are simulated."""
@@ -332,9 +333,11 @@ def _met(
     busy = (link.service(given) + link.service(taken)) / 2
     own = max(0.0, link.seconds(given) - link.service(given)) / 2 * pieces
     network = layout.network
-    there = network.ping * (0.5 + (given > INLINE))
+    there = network.ping * (
+        0.5 + (given > INLINE if exchange.what == "gather" else given >= SHARED)
+    )
     by_reference = exchange.what == "sum" and given >= SHARED
-    back = network.ping * (0.5 + (by_reference or taken > INLINE))
+    back = network.ping * (0.5 + (taken > INLINE if exchange.what == "gather" else by_reference))
     came = queue(arrival_RN + own + there, given / network.bandwidth)
     # It has one processor, which hands out what was asked for before.
     waiting = np.maximum(came, free.get(which, 0.0))
@@ -355,7 +358,7 @@ def _apart(work: Work, link: Link, layout: Layout) -> Rates:
     busy = link.service(size)
     asking = max(0.0, link.seconds(size) - busy) / 2
     there = asking + network.ping * (0.5 + (size > INLINE))
-    back = asking + network.ping * (0.5 + (size >= SHARED))
+    back = asking + network.ping * (0.5 + (size > INLINE))
     trip = link.call / 2 + network.ping / 2
     passing = size / network.bandwidth
     done, version, known = [0] * n, 0, [0] * n

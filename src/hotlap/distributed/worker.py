@@ -22,7 +22,15 @@ from hotlap.inputs import fingerprints
 from hotlap.plan import TrainConfig
 from hotlap.types import Array, Float32, Float64
 
-__all__ = ["BegunAnewError", "Worker", "fetched", "open_server", "open_worker"]
+__all__ = [
+    "BegunAnewError",
+    "Worker",
+    "fetched",
+    "laid",
+    "open_server",
+    "open_worker",
+    "received",
+]
 
 _PIECE = 88 * 1024
 """Bytes of an array that Ray sends within a call; what has more than 100 KB it puts aside first,
@@ -127,6 +135,30 @@ def _hand_out(array: Array) -> Any:
 
 def _pieces(array: Array, count: int) -> list[Array]:
     return [np.ascontiguousarray(piece) for piece in np.array_split(array, count)]
+
+
+def laid(
+    server: ActorHandle[Any],
+    number: int,
+    step: int,
+    place: int,
+    own: Array,
+    what: Literal["sum", "gather"],
+) -> Any:
+    """Give an array at a meeting; return where `received` finds what comes of it."""
+    count = -(-own.nbytes // _PIECE) if what == "sum" and own.nbytes < _LARGE else 1
+    if count <= 1:
+        return server.meet.remote(what, number, step, place, own)
+    meet: Any = server.meet.options(num_returns=count)
+    return meet.remote(what, number, step, place, *_pieces(own, count))
+
+
+def received(references: Any) -> Any:
+    """Wait for what comes of a meeting."""
+    if not isinstance(references, list):
+        return fetched(ray.get(references))
+    found = ray.get(references)
+    return None if found[0] is None else np.concatenate(found)
 
 
 def fetched(given: Any) -> Any:
@@ -250,15 +282,7 @@ class Worker:
     def _meet(
         self, number: int, step: int, place: int, own: Array, what: Literal["sum", "gather"]
     ) -> Any:
-        count = -(-own.nbytes // _PIECE) if what == "sum" and own.nbytes < _LARGE else 1
-        if count <= 1:
-            return self._asked(
-                lambda: fetched(ray.get(self._server.meet.remote(what, number, step, place, own)))
-            )
-        meet: Any = self._server.meet.options(num_returns=count)
-        pieces = _pieces(own, count)
-        found = self._asked(lambda: ray.get(meet.remote(what, number, step, place, *pieces)))
-        return None if found[0] is None else np.concatenate(found)
+        return self._asked(lambda: received(laid(self._server, number, step, place, own, what)))
 
     def _push(self, place: int, version: int, change: Float32, seen: Mapping[str, Float64]) -> News:
         given = (place, version, change, seen, self._share, self._bound)
