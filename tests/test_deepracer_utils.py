@@ -12,7 +12,8 @@ from drivers import LOGGED
 from foreign import python_of
 from hotlap.evaluate import evaluate
 from hotlap.penalties import PenaltySettings
-from hotlap.simtrace import write_evaluation
+from hotlap.race import race
+from hotlap.simtrace import write_evaluation, write_race
 
 module = importlib.import_module("hotlap.train")
 
@@ -65,6 +66,30 @@ log = DeepRacerLog(console)
 log.load_robomaker_logs(LogType.TRAINING)
 found["console_rows"] = len(log.dataframe())
 found["console_world"] = log.agent_and_network()
+print("FOUND" + json.dumps(found, default=float))
+"""
+
+READ_RACE = """
+import json, sys
+from deepracer.logs import AnalysisUtils, DeepRacerLog, LogType
+
+folder, console = sys.argv[1:]
+log = DeepRacerLog(folder)
+log.load_evaluation_trace()
+df = log.dataframe()
+columns = len(df.columns)
+agg = AnalysisUtils.simulation_agg(df, firstgroup="stream", is_eval=True)
+found = {
+    "rows": len(df),
+    "columns": columns,
+    "missing": int(df.drop(columns="action").isna().sum().sum()),
+    "step_ms": float(log.stability.analyze()["avg_ms"].mean()),
+    "streams": int(df["stream"].nunique()),
+    "agg": agg[["steps", "time", "crashed", "off_track", "complete"]].to_dict("list"),
+}
+log = DeepRacerLog(console)
+log.load_robomaker_logs(LogType.EVALUATION)
+found["lines"] = len(log.dataframe())
 print("FOUND" + json.dumps(found, default=float))
 """
 
@@ -179,3 +204,32 @@ def test_the_log_of_lines_is_read(read):
     assert found["console_rows"] == found["rows"]
     assert found["console_world"]["world"].startswith("oval")
     assert found["console_world"]["simapp_version"] == "5.0"
+
+
+def test_a_race_of_models_is_read(tmp_path):
+    python = python_of("deepracer-utils")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "write_outcome", lambda run: {})
+        run = module.train(None, SETTINGS | {"track": "oval"}, out=tmp_path / "run")
+    folder, console = run.path / "deepracer", tmp_path / "console"
+    penalties = PenaltySettings(resets=3, off_track=1.0)
+    found = race([run, run], laps=2, trials=2, penalties=penalties)
+    assert len(write_race([run, run], found)) == 6
+    shutil.copytree(folder / "logs", console / "logs")
+    shutil.copytree(folder / "training-simtrace", console / "sim-trace/training/training-simtrace")
+
+    code = [python, "-c", READ_RACE, folder, console]
+    said = subprocess.run(code, capture_output=True, text=True, check=False, timeout=120)
+
+    assert said.returncode == 0, said.stderr
+    read = json.loads(said.stdout.partition("FOUND")[2])
+    every = [one.rows for episodes in found.episodes for one in episodes]
+    assert read["rows"] == read["lines"] == sum(map(len, every))
+    assert (read["columns"], read["missing"], read["streams"]) == (21, 0, 2)
+    assert read["step_ms"] == pytest.approx(1000 / 15, abs=0.01)
+    agg = read["agg"]
+    assert sorted(agg["steps"]) == sorted(map(len, every))
+    assert sorted(agg["time"]) == pytest.approx(sorted((len(r) - 1) / 15 for r in every), abs=1e-4)
+    assert sum(agg["complete"]) == sum(racer.laps_completed for racer in found.racers)
+    assert sum(agg["off_track"]) == sum(racer.off_tracks for racer in found.racers)
+    assert sum(agg["crashed"]) == sum(racer.ran_into for racer in found.racers)

@@ -163,3 +163,96 @@ def test_laps_go_on_after_a_penalty():
     assert [entry["episode_status"] for entry in entries] == ["Lap complete"] * 2
     times = [entry["elapsed_time_in_milliseconds"] / 1000 for entry in entries]
     assert times == pytest.approx([first, second], abs=0.15)  # theirs are of whole steps
+
+
+BOX = {"traffic.obstacles": 1, "traffic.positions": [[0.25, 0.5]]}
+
+
+class Butter(Driver):
+    """Follows the left half, where the box is, however often it runs into it."""
+
+    def __call__(self, observation):
+        self.lane = 0.25
+        return super().__call__(observation)
+
+
+class Grazer(Driver):
+    """Swings off the road to the right as it comes near the box."""
+
+    def __call__(self, observation):
+        self.lane = -0.2
+        action = super().__call__(observation)
+        far = 0.25 * self.env.simulator.tracks[0].length - self.env.state.s
+        action[(far > -0.3) & (far < 0.5), 0] = -1.0
+        return action
+
+
+def put_back(driver, penalties, settings):
+    """Drive a trial; return its report and (s, n) of each place where it was put back."""
+    settings = resolve(EnvSettings, BASE | settings)
+    env = evaluation_env(settings, trials=1, laps=1, penalties=penalties)
+    report = evaluate_policy(env, driver(env), recorded=True)
+    rows, trace = report.episodes[0].rows, report.traces[0]
+    status = rows[:, AT["episode_status"]]
+    begins = np.flatnonzero((status[1:] == PAUSED) & (status[:-1] != PAUSED)) + 1
+    return report, [(float(trace["s"][k]), float(trace["n"][k])) for k in begins]
+
+
+def test_mercy_puts_it_ahead_at_the_third_stumble_at_the_same_obstacle():
+    """It is put on the right half and drives back to the left one, into the box, each time."""
+    length = evaluation_env(resolve(EnvSettings, BASE), trials=1, laps=1).simulator.tracks[0].length
+    costs = {"collision": 1.0, "behind": 1.5, "ahead": 0.8, "resets": 7}
+
+    stubborn, places = put_back(Butter, PenaltySettings(**costs), BOX)
+    spared, mercy = put_back(Butter, PenaltySettings(**costs, mercy=True), BOX)
+
+    box = 0.25 * length
+    assert stubborn.completion == 0
+    assert [s for s, _ in places] == pytest.approx([box - 1.5] * 7, abs=0.02)
+    assert spared.completion == 1
+    assert [s for s, _ in mercy] == pytest.approx([box - 1.5, box - 1.5, box + 0.8], abs=0.02)
+    assert all(n < -0.1 for _, n in mercy)  # the half that the box is not on
+    assert (spared.resets, spared.penalties_s) == (3, 3.0)
+
+
+def test_how_often_is_a_setting():
+    _, places = put_back(
+        Butter, PenaltySettings(collision=1.0, behind=1.5, mercy=True, mercy_after=1), BOX
+    )
+
+    assert len(places) == 1
+
+
+def test_another_obstacle_begins_the_count_anew():
+    two = {"traffic.obstacles": 2, "traffic.positions": [[0.25, 0.5], [0.75, 0.5]]}
+
+    report, places = put_back(
+        Butter, PenaltySettings(collision=1.0, behind=1.5, mercy=True, mercy_after=2), two
+    )
+
+    # twice at each: behind, then ahead
+    assert report.completion == 1
+    first, second, third, fourth = (s for s, _ in places)
+    assert second - first == pytest.approx(2.5, abs=0.02)
+    assert fourth - third == pytest.approx(2.5, abs=0.02)
+
+
+def test_leaving_the_road_by_an_obstacle_puts_it_behind_that_on_the_other_half():
+    report, places = put_back(Grazer, PenaltySettings(off_track=1.0, behind=1.2, resets=2), BOX)
+
+    s, n = places[0]
+    assert report.off_tracks >= 1
+    assert report.crashes == 0
+    length = evaluation_env(resolve(EnvSettings, BASE), trials=1, laps=1).simulator.tracks[0].length
+    assert s == pytest.approx(0.25 * length - 1.2, abs=0.02)
+    assert n < -0.1
+
+
+def test_leaving_the_road_far_from_an_obstacle_has_nothing_to_do_with_it():
+    away = {"traffic.obstacles": 1, "traffic.positions": [[0.75, 0.5]]}
+
+    report, places = put_back(Grazer, PenaltySettings(off_track=1.0, resets=2), away)
+
+    length = evaluation_env(resolve(EnvSettings, BASE), trials=1, laps=1).simulator.tracks[0].length
+    assert report.off_tracks >= 1
+    assert places[0][0] == pytest.approx(0.25 * length, abs=1.0)

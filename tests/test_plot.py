@@ -9,6 +9,7 @@ from PIL import Image
 
 from hotlap.errors import RunError
 from hotlap.plot import (
+    axes_picture,
     learning_curves,
     line_and_speed,
     reward_and_completion,
@@ -116,6 +117,27 @@ def test_each_group_has_its_line_and_name():
     looks = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(runs)
     assert len(looks) == 8
+
+
+def test_trials_stand_over_each_setting_with_the_median_of_those_alike():
+    rates = [1e-2, 1e-4, 1e-4, 1e-2]
+    rows = [
+        {"values": {"track": "b" if i % 2 else "a", "rate": rate}, "value": float(i)}
+        for i, rate in enumerate(rates)
+    ]
+
+    left, right = axes_picture(rows, ["track", "rate"], "lap").axes
+
+    def line(axes, name):
+        (found,) = (one for one in axes.get_lines() if one.get_label() == name)
+        return [list(column) for column in found.get_data()]
+
+    # a has 0 and 2, b has 1 and 3; 1e-4 has 1 and 2, 1e-2 has 0 and 3
+    assert line(left, "median") == [[0, 1], [1.0, 2.0]]
+    assert line(right, "median") == [[1e-4, 1e-2], [1.5, 1.5]]
+    assert line(right, "best") == [[1e-2], [0.0]]
+    assert [label.get_text() for label in left.get_xticklabels()] == ["a", "b"]
+    assert (left.get_xscale(), right.get_xscale()) == ("linear", "log")
 
 
 def test_a_group_is_its_median_in_a_band_as_far_as_its_shortest():

@@ -238,6 +238,17 @@ def test_a_board_is_a_table_on_a_terminal(monkeypatch):
     assert "the disk is full" in shown[: shown.rindex("first clean")]
 
 
+def test_a_note_stands_behind_the_name_of_a_training():
+    stream, clock = io.StringIO(), Clock()
+    with Board(["a", "b"], None, None, stream=stream, clock=clock) as board:
+        board.note("a", "rate=1")
+        for name in ("a", "b"):
+            board.state(name, "running")
+            board.update(name, {"steps": 5})
+
+    assert stream.getvalue().splitlines() == ["a rate=1  5 steps", "b         5 steps"]
+
+
 def test_a_low_terminal_shows_those_that_run(monkeypatch):
     monkeypatch.setenv("LINES", "8")
     monkeypatch.setenv("COLUMNS", "100")

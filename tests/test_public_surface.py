@@ -14,7 +14,7 @@ import hotlap
 from hotlap.cli import app
 
 VERBS = ("train", "evaluate", "race", "tracks", "film", "plot", "runs", "doctor", "bench")
-VERBS += ("export", "import")
+VERBS += ("export", "import", "plan")
 HEAVY = ("torch", "ray", "matplotlib", "tensorboard", "av")
 
 

@@ -122,3 +122,23 @@ def test_gymnasium_wants_a_driver_that_exists(drivers):
 
     with pytest.raises(ConfigError, match=r"opponents\.drivers: name the runs"):
         gymnasium.make("hotlap/HeadToModel-v0", track="oval", **named)
+
+
+def test_deepracers_rules_take_the_first_runs_penalties(tmp_path):
+    """Both cars are on one line, the fast one behind: it runs into the slow one."""
+    costly = {"evaluation.penalties.collision": 20.0}
+    saved(tmp_path / "slow", 1.0, settings=costly)
+    saved(tmp_path / "fast", 1.6)
+    words = ("race", tmp_path / "slow", tmp_path / "fast", "--deepracer", "--laps", 1, "--json")
+
+    status, out, err = hotlap(*words)
+
+    found = json.loads(out)
+    assert (status, found["rules"], found["trials"]) == (0, "deepracer", 1)
+    last = found["racers"][1]
+    assert (last["name"], last["ran_into"]) == ("fast", last["resets"])
+    assert last["penalties_s"] == 20.0 * last["resets"] > 0
+    assert "keeps no logs of DeepRacer's" in err
+    status, _, err = hotlap("race", "--deepracer", "--league", tmp_path / "league.jsonl")
+    assert status == 2
+    assert "--deepracer: speaks of a race" in err

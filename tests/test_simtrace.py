@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivers import LOGGED
+from drivers import LOGGED, saved
 from hotlap.config import resolve
 from hotlap.deepracer.logs import COLUMNS
 from hotlap.errors import ConfigError, RunError
 from hotlap.evaluate import evaluate
 from hotlap.kernels import parts_of
+from hotlap.penalties import PenaltySettings
 from hotlap.plan import TrainConfig
+from hotlap.race import race
 from hotlap.runs import Run
-from hotlap.simtrace import write_evaluation
+from hotlap.simtrace import write_evaluation, write_race
 
 module = importlib.import_module("hotlap.train")  # `hotlap.train` itself is the verb
 train = module.train
@@ -230,6 +232,30 @@ def test_an_evaluation_has_its_folder_and_its_result(run):
     steps = [len(trace["t"]) for trace in report.traces]  # with its start, as prepare
     np.testing.assert_allclose([e["elapsed_time_in_milliseconds"] for e in entries],
                                [(n - 1) * 1000 / 15 for n in steps], atol=1)  # fmt: skip
+
+
+def test_a_race_is_in_the_folder_of_each_driver(run, tmp_path):
+    quiet = saved(tmp_path / "quiet", 1.0)  # a run without such a folder
+
+    found = race([run, run, quiet], laps=1, trials=2, penalties=PenaltySettings(resets=1))
+    files = write_race([run, run, Run.open(quiet)], found)
+
+    assert len(files) == 6  # of the two of one run, each its own
+    assert all(run.path in file.parents for file in files)
+    for racer, (simtrace, result, lines) in zip(
+        [one for one in found.racers if one.number < 2], (files[:3], files[3:]), strict=True
+    ):
+        rows = table(simtrace)
+        entries = json.loads(result.read_text())["metrics"]
+        assert {int(row["episode"]) for row in rows} == {0, 1}  # a race each
+        assert [entry["trial"] for entry in entries] == [1, 2]
+        assert sum(entry["off_track_count"] for entry in entries) == racer.off_tracks
+        assert sum(entry["crash_count"] for entry in entries) == racer.ran_into
+        assert sum(row["episode_status"] == "prepare" for row in rows) == 2
+        assert {row["action"] for row in rows} <= {"0", "1", "2"}
+        text = lines.read_text()
+        assert text.startswith(" * /WORLD_NAME: oval\nSensor list ['state']")
+        assert text.count("SIM_TRACE_LOG:") == len(rows)
 
 
 def test_without_a_folder_or_episodes_nothing_is_written(run, tmp_path):

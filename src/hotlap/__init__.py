@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register
 
 if TYPE_CHECKING:
+    from hotlap.distributed.sweep import sweep as sweep
+    from hotlap.distributed.sweep_folder import Sweep as Sweep
     from hotlap.env import EnvSettings as EnvSettings
     from hotlap.env import VectorEnv as VectorEnv
     from hotlap.errors import HotlapError as HotlapError
@@ -33,12 +35,14 @@ _PLACES = {
     "Report": "evaluate",
     "Run": "runs",
     "Standings": "race",
+    "Sweep": "distributed.sweep_folder",
     "Track": "track",
     "VectorEnv": "env",
     "evaluate": "evaluate",
     "load_policy": "evaluate",
     "load_track": "track",
     "race": "race",
+    "sweep": "distributed.sweep",
     "train": "train",
 }
 

@@ -9,15 +9,24 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
-from hotlap import deepracer_commands, model_commands, track_commands, vehicle_commands
+from hotlap import (
+    deepracer_commands,
+    model_commands,
+    race_commands,
+    sizing_commands,
+    sweep_commands,
+    track_commands,
+    vehicle_commands,
+)
 from hotlap.console import (
     Json,
+    print_boards,
     print_league,
     print_population,
     print_report,
@@ -27,6 +36,12 @@ from hotlap.console import (
 )
 from hotlap.errors import ConfigError, HotlapError
 
+if TYPE_CHECKING:
+    from hotlap.evaluate import Report
+    from hotlap.league import League
+    from hotlap.penalties import PenaltySettings
+    from hotlap.runs import Run
+
 __all__ = ["app", "main"]
 
 _EPILOG = """\b
@@ -35,6 +50,7 @@ Examples:
   hotlap train examples/deepracer        a DeepRacer folder, as it is
   hotlap train configs/camera.toml track=hard train.seconds=120
   hotlap evaluate runs/latest --track oval --json
+  hotlap train --out s3://bucket/runs/a  anywhere else: hotlap evaluate s3://bucket/runs/a
   hotlap race runs/a runs/b --track oval --film race.mp4
   hotlap tracks show reinvent_like
 
@@ -57,11 +73,13 @@ app.add_typer(vehicle_commands.app, name="vehicle")
 app.add_typer(deepracer_commands.app, name="deepracer")
 app.command("export")(model_commands.export_command)
 app.command("import")(model_commands.import_command)
+app.command("plan")(sizing_commands.plan_command)
+app.command("sweep")(sweep_commands.sweep_command)
 
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Directory or URL of a run.")]
 
 
 def main() -> NoReturn:
@@ -143,7 +161,10 @@ def train(
             "or 3-6.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the new run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the new run, or its URL, such as s3://bucket/runs/a."),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Continue a run, or all seeds of a population, exactly."),
@@ -193,14 +214,16 @@ def train(
         from hotlap.kernels import compile_for
         from hotlap.plan import read_config
         from hotlap.population import Population, read_seeds
-        from hotlap.runs import Run
+        from hotlap.runs import Run, check_vacant
         from hotlap.train import Stopped
         from hotlap.train import train as verb
 
     # A mistake shows before the kernels compile.
+    if out is not None:
+        check_vacant(out)
     before = resume or (from_ if source is None else None)
     if resume is not None and Population.is_at(resume):
-        seeds = seeds or "all"
+        seeds, before = seeds or "all", Population.open(resume).path
     elif before is not None:
         before = Run.open(before).path
     plan = read_config(source if before is None else before / "config.toml", changes)
@@ -238,7 +261,7 @@ def train(
         if isinstance(stop.run, Population):
             print_population(stop.run.as_dict(), as_json)
         else:
-            facts = {"run": str(stop.run.path), "report": None}
+            facts = {"run": stop.run.place, "report": None}
             show(json.dumps(facts, indent=2) if as_json else f"run: {facts['run']}")
         raise typer.Exit(stop.exit_code) from None
     if isinstance(run, Population):
@@ -249,19 +272,19 @@ def train(
     report = run.report() or {}
     _warn(report)
     if as_json:
-        show(json.dumps({"run": str(run.path), "report": report}, indent=2))
+        show(json.dumps({"run": run.place, "report": report}, indent=2))
         return
     print_report(report)
     for folder, what in (("plots", "plots"), ("films", "film"), ("traces", "trace")):
         for file in sorted((run.path / folder).glob("*")):
-            show(f"{what}: {file}")
-    show(f"run: {run.path}")
+            show(f"{what}: {run.place_of(file)}")
+    show(f"run: {run.place}")
 
 
 @app.command()
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Directory of a run, or of a population of seeds.")
+        Path, typer.Argument(metavar="RUN", help="Directory or URL of a run, or of a population.")
     ],
     track: Annotated[
         str | None,
@@ -288,6 +311,9 @@ def evaluate(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
+    league: Annotated[
+        Path | None, typer.Option(help="File whose leaderboard the trials enter.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Let a run's driver lap, alone and greedy, and report how it did."""
@@ -299,7 +325,14 @@ def evaluate(
 
     how: dict[str, Any] = {"track": track, "trials": trials, "laps": laps, "checkpoint": which}
     how |= {"randomized": randomized, "seed": seed}
+    if league is not None and randomized:
+        raise ConfigError(
+            "--league: cars that differ from trial to trial cannot be compared; leave --randomized "
+            "away"
+        )
     if Population.is_at(run):
+        if league is not None:
+            raise ConfigError(f"--league: {run} holds several runs; name one, {run}/seed0 say")
         population = Population.open(run)
         drivers = {number: one for number, one in population.runs().items() if one.checkpoints()}
         if not drivers:
@@ -315,15 +348,54 @@ def evaluate(
     from hotlap.runs import Run
     from hotlap.simtrace import write_evaluation
 
-    how["penalties"] = penalties_of(Run.open(run)) if deepracer else None
-    report = verb(run, **how, recorded=None)
-    _warn(report.as_dict())
+    board = None
+    if league is not None:  # a mistake in it shows before the drive
+        from hotlap.league import League
+
+        board = League(league)
+    opened = Run.open(run)
+    how["penalties"] = penalties_of(opened) if deepracer else None
+    report = verb(opened, **how, recorded=None)
+    said = report.as_dict()
+    _warn(said)
+    failures: list[HotlapError] = []
+    if board is not None:
+        with _later(failures):
+            _enter(board, opened, which, report, how["penalties"])
+            found = board.boards(laps=min(3, report.laps_per_trial))
+            said["boards"] = [asdict(one) for one in found if one.track in report.tracks]
     if as_json:
-        show(json.dumps(report.as_dict(), indent=2))
+        show(json.dumps(said, indent=2))
     else:
-        print_report(report.as_dict())
-    for file in write_evaluation(Run.open(run), report):
-        say(f"DeepRacer's log: {file}")
+        print_report(said)
+        print_boards(said.get("boards", []))
+    written = write_evaluation(opened, report)
+    opened.send(*written)
+    for file in written:
+        say(f"DeepRacer's log: {opened.place_of(file)}")
+    if failures:
+        raise failures[0]
+
+
+def _enter(
+    board: League,
+    run: Run,
+    checkpoint: Literal["best", "last"],
+    report: Report,
+    penalties: PenaltySettings | None,
+) -> None:
+    """Put the trials of a run's driver into a league."""
+    from hotlap.env import env_settings, load_driver
+
+    driver = load_driver(run.path, checkpoint)
+    way = env_settings(run).start.direction
+    board.add_trials(
+        report.as_dict(),
+        name=driver.name,
+        fingerprint=driver.fingerprint,
+        direction="reversed" if way == "reversed" else "forward",
+        penalties=None if penalties is None else penalties.model_dump(),
+    )
 
 
 @app.command()
@@ -331,7 +403,11 @@ def race(
     context: typer.Context,
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN...", help="Directories of the runs whose drivers race."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Directories or URLs of the runs whose drivers race, or a DeepRacer folder whose "
+            "run.env names two models.",
+        ),
     ] = None,
     track: Annotated[
         str | None, typer.Option(help="Track by name or file; the first run's if not given.")
@@ -340,14 +416,35 @@ def race(
     trials: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1000, help="Races; a multiple of the drivers, twice them if not given."
+            min=1,
+            max=1000,
+            help="Races; a multiple of the drivers, twice them if not given. With --deepracer any "
+            "number, 1 if not given.",
         ),
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="Which drivers: best or last.")] = "best",
+    deepracer: Annotated[
+        bool,
+        typer.Option(
+            "--deepracer",
+            help="DeepRacer's rules of head-to-model, with the first run's evaluation.penalties; "
+            "a DeepRacer folder always races by them.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the starts.")] = 0,
     league: Annotated[
         Path | None,
         typer.Option(help="File that keeps the leaderboard; without runs it is only shown."),
+    ] = None,
+    score: Annotated[
+        str,
+        typer.Option(
+            metavar="total|average|best", help="What the league's time trials are ranked by,"
+        ),
+    ] = "total",
+    over: Annotated[int, typer.Option(min=1, max=100, help="of how many laps,")] = 3,
+    resets: Annotated[
+        int | None, typer.Option(min=0, help="and with how many resets at most; any if not given.")
     ] = None,
     film: Annotated[Path | None, typer.Option(help="Film of the first race to write.")] = None,
     as_json: Json = False,
@@ -360,7 +457,14 @@ def race(
         raise ConfigError(f"--film: end its name in .mp4 or .gif (got {film})")
     if film is not None and not film.parent.is_dir():
         raise ConfigError(f"--film: {film.parent} is no folder; make it first")
-    asked = [name for name in ("film", "track", "laps", "trials", "checkpoint", "seed")
+    if score not in ("total", "average", "best"):
+        raise ConfigError(f"--score: choose total, average or best (got {score})")
+    ranked = [name for name in ("score", "over", "resets")
+              if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]  # fmt: skip
+    if ranked and league is None:
+        raise ConfigError(f"--{ranked[0]}: ranks the time trials of a league; give --league FILE")
+    words = ("film", "track", "laps", "trials", "checkpoint", "seed", "deepracer")
+    asked = [name for name in words
              if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]  # fmt: skip
     if asked and league is not None and not runs:
         raise ConfigError(f"--{asked[0]}: speaks of a race; name the runs that race")
@@ -370,9 +474,10 @@ def race(
     if runs or board is None:
         from hotlap.race import race as verb
 
-        standings = verb(
-            runs or [], track=track, laps=laps, trials=trials, checkpoint=which, seed=seed
-        )
+        how: dict[str, Any] = {"track": track, "laps": laps, "trials": trials}
+        how |= {"checkpoint": which, "penalties": None}
+        runs = race_commands.by_deepracers_rules(runs or [], how, asked, deepracer=deepracer)
+        standings = verb(runs, **how, seed=seed)
         facts = standings.as_dict()
         # What was driven is printed, whatever becomes of the files.
         with _later(failures):
@@ -383,8 +488,13 @@ def race(
                 from hotlap.race_film import film_race
 
                 facts["film"] = str(film_race(film, standings))
+        if how["penalties"] is not None:
+            with _later(failures):
+                race_commands.write_logs(runs, standings)
     if board is not None and not failures:
         facts["league"] = board.as_dicts()
+        by = cast(Literal["total", "average", "best"], score)
+        facts["boards"] = [asdict(one) for one in board.boards(by, over, resets)]
     _print_race(facts, as_json)
     if failures:
         for error in failures[1:]:
@@ -409,7 +519,9 @@ def _print_race(facts: dict[str, Any], as_json: bool) -> None:
     if "film" in facts:
         show(f"film: {facts['film']}")
     if "league" in facts:
-        print_league(facts["league"], facts.get("track"))
+        if facts["league"] or not facts["boards"]:
+            print_league(facts["league"], facts.get("track"))
+        print_boards(facts["boards"])
 
 
 @app.command()
@@ -419,18 +531,37 @@ def film(
         str | None,
         typer.Option(help="Who drives along, seen through: limit, or another run."),
     ] = None,
+    attention: Annotated[
+        bool,
+        typer.Option(
+            "--attention", help="Show what a camera driver looks at, and what it is minded to do."
+        ),
+    ] = False,
+    heat: Annotated[
+        str | None,
+        typer.Option(
+            metavar="gradcam|hirescam", help="How --attention finds it; gradcam if not given."
+        ),
+    ] = None,
 ) -> None:
     """Let a run's driver lap, and film its best trial."""
     from hotlap.outcome import film_run
 
-    show(f"film: {film_run(run, ghost)}")
+    if heat is not None and not attention:
+        raise ConfigError("--heat: says how --attention finds what is looked at; give that too")
+    if heat not in (None, "gradcam", "hirescam"):
+        raise ConfigError(f"--heat: choose gradcam or hirescam (got {heat})")
+    how = cast(Literal["gradcam", "hirescam"], heat or "gradcam") if attention else None
+    show(f"film: {film_run(run, ghost, attention=how)}")
 
 
 @app.command()
 def plot(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Directory of a run; or several, or populations."),
+        typer.Argument(
+            metavar="RUN...", help="Directory or URL of a run; or several, or populations."
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -444,8 +575,13 @@ def plot(
     if len(runs) > 1 or Population.is_at(runs[0]):
         if out is not None and out.suffix.lower() != ".png":
             raise ConfigError(f"--out: end its name in .png (got {out})")
-        home = runs[0] if len(runs) == 1 else Path()
-        show(f"plot: {plot_learning(runs, out or home / 'learning.png')}")
+        if out is None and len(runs) == 1:
+            population = Population.open(runs[0])
+            file = plot_learning(runs, population.path / "learning.png")
+            population.send(file)
+        else:
+            file = plot_learning(runs, out or Path("learning.png"))
+        show(f"plot: {file}")
         return
     if out is not None:
         raise ConfigError("--out: the plots of one run are in it; name several, or a population")
@@ -456,24 +592,26 @@ def plot(
 @app.command()
 def runs(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder that holds runs; runs/ if not given.")
+        Path | None, typer.Argument(help="Folder or URL that holds runs; runs/ if not given.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List runs with their best laps."""
-    from hotlap.runs import list_runs
+    from hotlap.runs import list_runs, names_in
+    from hotlap.storage import url_of
 
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; name one that holds runs, such as runs")
-    if folder is not None and (folder / "meta.json").is_file():
-        raise ConfigError(f"{folder} is a run itself: hotlap evaluate {folder}, or name its folder")
-    folder = folder or Path("runs")
-    found = [{"run": str(run.path), **_brief(run.report() or {})} for run in list_runs(folder)]
+    place = url_of(folder or "runs")
+    there = names_in(place)
+    if folder is not None and there is None:
+        raise ConfigError(f"{place}: no such folder; name one that holds runs, such as runs")
+    if folder is not None and "meta.json" in (there or ()):
+        raise ConfigError(f"{place} is a run itself: hotlap evaluate {place}, or name its folder")
+    found = [{"run": run.place, **_brief(run.report() or {})} for run in list_runs(place)]
     if as_json:
         show(json.dumps(found, indent=2))
         return
     if not found:
-        show(f"no runs in {folder}; start one with: hotlap train")
+        show(f"no runs in {place}; start one with: hotlap train")
         return
     show(f"{'run':<40} {'track':<20} {'completion':>10} {'best lap s':>10}")
     for row in found:

@@ -10,10 +10,12 @@ import typer
 
 __all__ = [
     "Json",
+    "print_boards",
     "print_league",
     "print_population",
     "print_report",
     "print_standings",
+    "print_sweep",
     "say",
     "show",
 ]
@@ -103,6 +105,47 @@ def print_population(facts: dict[str, Any], as_json: bool) -> None:
         show(f"run: {facts['run']}")
 
 
+def print_sweep(facts: dict[str, Any], as_json: bool) -> None:
+    """Print what each trial of a sweep came to, the best one first."""
+    if as_json:
+        show(json.dumps(facts, indent=2))
+        return
+    metric, axes = facts["metric"], facts["axes"]
+    digits = {"best_lap_s": ".3f", "mean_lap_s": ".3f", "first_clean_s": ".1f", "completion": ".0%"}
+    figures = {"best_lap_s": "best lap s", "mean_lap_s": "mean lap s", "completion": "completion",
+               "first_clean_s": "first clean s"}  # fmt: skip
+    figures = {name: title for name, title in figures.items() if name != metric}
+
+    def cell(value: Any, form: str = ".4g") -> str:
+        if value is None:
+            return "-"
+        return f"{value:{form}}" if isinstance(value, float) else str(value)
+
+    rows = [["", "", *(name.rpartition(".")[2] for name in axes), metric, *figures.values()]]
+    for row in facts["trials"]:
+        star = " *" if row["run"] is not None and row["run"] == facts["run"] else ""
+        values = [cell(row["values"].get(name)) for name in axes]
+        said = [cell(row[name], digits[name]) for name in figures]
+        score = cell(row["value"], digits.get(metric, ".4g"))
+        rows.append([row["trial"] + star, row["state"], *values, score, *said])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for one in rows:
+        first = [f"{text:<{width}}" for text, width in zip(one[:2], widths, strict=False)]
+        rest = [f"{text:>{width}}" for text, width in zip(one[2:], widths[2:], strict=True)]
+        show("  ".join([*first, *rest]).rstrip())
+    for row in facts["trials"]:
+        if row["lineage"]:
+            chain = " < ".join(reversed(row["lineage"]))
+            show(f"{row['trial']} began with the driver of {chain}")
+        if row["failures"]:
+            end = "and was given up" if row["state"] == "failed" else "and went on"
+            say(f"hotlap: {row['trial']} failed {len(row['failures'])} times {end}: "
+                f"{row['failures'][-1]}")  # fmt: skip
+    show(f"sweep: {facts['sweep']}")
+    if facts["run"] is not None:
+        show(f"run: {facts['run']}")
+
+
 def print_standings(facts: dict[str, Any]) -> None:
     """Print the table of a race."""
     trials, laps = facts["trials"], facts["laps"]
@@ -113,6 +156,7 @@ def print_standings(facts: dict[str, Any]) -> None:
     show(
         f"{'':>2}  {'driver':<24} {'place':>5} {'wins':>4} {'finished':>8} {'best lap s':>10} "
         f"{'gap s':>6} {'passed':>6} {'contacts':>8} {'ran into':>8} {'off track':>9} {'stuck':>5}"
+        + (f" {'penalties s':>11}" if facts.get("rules") == "deepracer" else "")
     )
     for place, racer in enumerate(facts["racers"], 1):
         gaps = [gap for gap in racer["gaps_s"] if gap is not None]
@@ -123,7 +167,39 @@ def print_standings(facts: dict[str, Any]) -> None:
             f"{racer['finished']:>8} {best:>10} {gap:>6} {racer['overtakes']:>6} "
             f"{racer['contacts']:>8} {racer['ran_into']:>8} {racer['off_tracks']:>9} "
             f"{racer['stuck']:>5}"
+            + (f" {racer['penalties_s']:>11.1f}" if facts.get("rules") == "deepracer" else "")
         )
+
+
+def print_boards(boards: list[dict[str, Any]]) -> None:
+    """Print the leaderboards of time trials."""
+    for board in boards:
+        way = " reversed" if board["direction"] == "reversed" else ""
+        laps = "" if board["score"] == "best" else f" of {board['laps']} laps"
+        if board["score"] == "best":
+            laps = " lap" + (f", trials of {board['laps']} or more" if board["laps"] > 1 else "")
+        most = board["resets"]
+        allowed = "" if most is None else f", at most {most} reset{'' if most == 1 else 's'}"
+        fines = board["penalties"]
+        rules = "a stumble ends a trial"
+        if fines is not None:
+            rules = (
+                f"penalties {fines['off_track']:g} s off track, {fines['collision']:g} s crash, "
+                f"{fines['stuck']:g} s stuck"
+            )
+        show(f"{board['track']}{way}: {board['score']}{laps}{allowed}; {rules}")
+        head = f"{'policy':<8} {'car':<14} {'seconds':>8} {'resets':>6} {'trials':>7}"
+        show(f"{'':>2}  {'driver':<24} {head}")
+        for place, entry in enumerate(board["entries"], 1):
+            missing = entry["seconds"] is None
+            seconds = "-" if missing else f"{entry['seconds']:.3f}"
+            resets = "-" if missing else str(entry["resets"])
+            trials = f"{entry['trials']}/{entry['tried']}"
+            show(
+                f"{'' if missing else place:>2}  {entry['name'][:24]:<24} "
+                f"{entry['fingerprint']:<8} {entry['vehicle'][:14]:<14} {seconds:>8} {resets:>6} "
+                f"{trials:>7}"
+            )
 
 
 def print_league(entries: list[dict[str, Any]], track: str | None) -> None:

@@ -137,12 +137,15 @@ class Crew:
         self._eyes: dict[str, Eyes] = {}
         self._next = 0
         self._groups: list[tuple[Eyes, list[int]]] = []
+        self.chosen = np.full(rows, -1)
         self._memory: dict[int, Float32] = {}  # (N, carried) by driver, of those that remember
 
     seat: Array
     """(N,) number of the driver of each row, or NOBODY."""
     drivers: dict[int, Driver]
     """By number; a number is given once."""
+    chosen: Array
+    """(N,) number of the action that each row's driver chose last; -1 where they have none."""
 
     def add(self, driver: Driver) -> int:
         """Take a driver in, and return its number."""
@@ -193,6 +196,8 @@ class Crew:
                     if action is None:
                         action = np.empty((len(rows), *chosen.shape[1:]), chosen.dtype)
                     action[mine] = chosen
+                    if chosen.dtype.kind in "iu":
+                        self.chosen[rows[mine]] = chosen
             assert action is not None
             wanted = eyes.decode(action)
             steering[rows], speed[rows] = wanted.steering, wanted.speed

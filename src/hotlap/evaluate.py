@@ -72,6 +72,8 @@ class Report:
     """Of an episode, where the reward was computed."""
     resets: int = 0
     """How often a car was put back on the road."""
+    trial_resets: tuple[int, ...] = ()
+    """The same for each trial."""
     penalties_s: float = 0.0
     """What the cars waited for that, in all; it is part of the lap times."""
     limit_s: float | None = None
@@ -121,6 +123,7 @@ def evaluate(
     randomized: bool = False,
     recorded: bool | None = False,
     penalties: PenaltySettings | None = None,
+    witness: Callable[[NumpyPolicy, Mapping[str, Array]], None] | None = None,
     seed: int = 0,
     threads: int | None = None,
 ) -> Report:
@@ -140,6 +143,7 @@ def evaluate(
             run keeps such logs. Their rewards are 0, for the run's reward file is not executed.
         penalties: what a stumble costs, where trials go on after it as in DeepRacer's evaluations;
             None: it ends the trial.
+        witness: told before each step who drives, with what it remembers, and what all cars see.
         seed: of the starts, cars and looks.
         threads: how many threads the world uses.
 
@@ -174,7 +178,13 @@ def evaluate(
         )
     if recorded is None:
         recorded = (opened.path / FOLDER).is_dir()
-    report = evaluate_policy(env, policy.act, begin=policy.begin, seed=seed, recorded=recorded)
+
+    def act(observation: Mapping[str, Array]) -> Array:
+        if witness is not None:
+            witness(policy, observation)
+        return policy.act(observation)
+
+    report = evaluate_policy(env, act, begin=policy.begin, seed=seed, recorded=recorded)
     report = replace(report, changed=tuple(changed_inputs(opened, env.settings)))
     return report if randomized else _with_limit(report, env)  # other cars, other limits
 
@@ -345,6 +355,7 @@ def evaluate_policy(
         timed_out=int(counts[Status.TIME_UP]),
         mean_reward=float(reward.mean()) if rewarded else None,
         resets=int(resets.sum()),
+        trial_resets=tuple(int(count) for count in resets),
         penalties_s=round(float(paid.sum()), 6),
         traces=traces,
         episodes=tuple(sorted(episodes, key=lambda one: one.car)),

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hotlap.errors import RunError
 from hotlap.files import explained, whole
+from hotlap.gaze import Gaze, sided
 from hotlap.runs import lap_times
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -53,6 +54,7 @@ def write_film(
     *,
     camera: Array | None = None,
     ghost: Mapping[str, Array] | None = None,
+    gaze: Gaze | None = None,
     fps: int = 15,
     caption: str = "",
 ) -> Path:
@@ -70,6 +72,8 @@ def write_film(
         camera: (T, H, W, C) uint8, grey or RGB; `trace["camera"]` if not given.
         ghost: another trace of the course. Its fastest lap is driven along in each flying lap, and
             the panel says how far behind it the car is.
+        gaze: what the driver looked at in each row; shown in place of `camera`, with what it was
+            minded to do below the gauges.
         fps: frames a second; rows of the trace are repeated or passed over to keep real time.
         caption: one line in the top left corner; the track's name if empty.
 
@@ -90,7 +94,9 @@ def write_film(
         )
     shadow = None if ghost is None else _Ghost(track, ghost, float(trace["s"][0]))
     path = Path(path)
-    return encode(path, lambda rate: _frames(track, trace, camera, rate, caption, shadow), fps)
+    return encode(
+        path, lambda rate: _frames(track, trace, camera, rate, caption, shadow, gaze), fps
+    )
 
 
 def encode(path: Path, frames: Callable[[int], Iterator[Array]], fps: int) -> Path:
@@ -151,6 +157,7 @@ def _frames(
     fps: int,
     caption: str,
     ghost: _Ghost | None = None,
+    gaze: Gaze | None = None,
 ) -> Iterator[Array]:
     """Draw the film's frames, (540, 960, 3) uint8, each into the same array.
 
@@ -158,7 +165,7 @@ def _frames(
     """
     screen = np.empty((SIZE[1], SIZE[0], 3), np.uint8)
     view = View(track, caption or track.name, screen[:, : VIEW[0]])
-    panel = _Panel(track, trace, camera is not None, ghost)
+    panel = _Panel(track, trace, camera is not None or gaze is not None, ghost, gaze)
     t = trace["t"].astype(np.float64)
     rows = rows_of(t, fps)
     pixels = view.pixels(np.stack([trace["x"], trace["y"]], axis=1))
@@ -179,7 +186,11 @@ def _frames(
             view.put_boxes(trace["boxes"][row])
         if ghost is not None and (clock := panel.clock(row)) is not None:
             view.put_ghost(*ghost.at(clock))
-        picture = None if camera is None else camera[min(row, len(camera) - 1)]
+        picture: Array | None
+        if gaze is not None:
+            picture = gaze.painted(min(row, len(gaze) - 1))
+        else:
+            picture = None if camera is None else camera[min(row, len(camera) - 1)]
         screen[:, VIEW[0] :] = np.asarray(panel.draw(row, picture))
         yield screen
 
@@ -420,17 +431,21 @@ class _Panel:
         trace: Mapping[str, Array],
         has_camera: bool,
         ghost: _Ghost | None,
+        gaze: Gaze | None = None,
     ) -> None:
         self._trace, self._ghost, self._closed = trace, ghost, track.closed
+        self._gaze = gaze
         speed = trace["speed"]
         self.range = (float(min(speed.min(), 0.0)), float(max(speed.max(), 0.1)))
         self._steering_max = max(0.1, float(np.abs(trace["steering"]).max()))
         self._laps = lap_times(trace, track.length if track.closed else None)
         self._starts = np.concatenate([[0.0], np.cumsum(self._laps)]) + float(trace["t"][0])
         self._large, self._medium, self._little = map(ImageFont.load_default, (40, 20, 14))
+        self._tiny = ImageFont.load_default(11)
         self._left, self._width = 16, SIZE[0] - VIEW[0] - 32
         top = 186 if has_camera else 24
         self._lap_y, self._speed_y, self._steering_y = top, top + 108, top + 196
+        self._mind_y = top + 266
         self._ramp = Image.fromarray(
             np.tile(_colours(np.linspace(0, 1, self._width), 0, 1), (8, 1, 1)).astype(np.uint8)
         )
@@ -470,14 +485,40 @@ class _Panel:
             (left, y + 42),
         )
         y = self._steering_y
-        degrees = round(np.degrees(steering))
-        side = f"{abs(degrees)}° {'left' if degrees > 0 else 'right'}" if degrees else "straight"
-        self._write(left, y + 14, side)
+        self._write(left, y + 14, sided(float(np.degrees(steering))))
         middle = left + width // 2
         end = middle - round(width / 2 * steering / self._steering_max)  # left is positive
         pen.rectangle([min(middle, end), y + 42, max(middle, end), y + 49], _CAR)
         pen.line([middle, y + 38, middle, y + 53], TEXT, 2)
+        if self._gaze is not None:
+            self._draw_mind(self._gaze, min(row, len(self._gaze) - 1))
         return self._image
+
+    def _draw_mind(self, gaze: Gaze, step: int) -> None:
+        """Draw what the driver was minded to do: choices, or ranges of steering and speed."""
+        pen, left, width, top = self._pen, self._left, self._width, self._mind_y
+        if gaze.discrete:
+            shares, chosen = gaze.shares(step)
+            floor, high = top + 76, 56
+            edges = left + np.round(np.linspace(0, width, len(shares) + 1)).astype(int)
+            gap = 2 if len(shares) < width // 6 else 0
+            for k, share in enumerate(shares):
+                colour = _CAR if k == chosen else FAINT
+                tip = floor - max(1, round(float(share) * high))
+                pen.rectangle([edges[k], tip, max(edges[k], edges[k + 1] - 1 - gap), floor], colour)
+            said = gaze.label(gaze.order[chosen])
+            pen.text((left + width, top), said, TEXT, self._little, "ra")
+            return
+        for row, (low, middle, high_) in enumerate(gaze.spans(step)):
+            least, most = gaze.ranges[row]
+            ends = [(x - least) / (most - least) for x in (low, middle, high_)]
+            if row == 0:  # left is left
+                ends = [1 - x for x in reversed(ends)]
+            places = [left + round(x * (width - 1)) for x in ends]
+            y = top + 24 + 32 * row
+            pen.rectangle([left, y, left + width - 1, y + 7], _ROAD)
+            pen.rectangle([places[0], y, places[2], y + 7], FAINT)
+            pen.rectangle([places[1] - 2, y - 3, places[1] + 2, y + 10], _CAR)
 
     def _write(self, left: int, top: int, words: str) -> None:
         """Write words that come again: drawn once, then copied."""
@@ -501,7 +542,22 @@ class _Panel:
             pen.rectangle([left, y + 42, right - 1, y + 49], _ROAD)
         pen.text((left, self._speed_y + 53), f"{self.range[0]:.0f}", FAINT, little)
         pen.text((right, self._speed_y + 53), f"{self.range[1]:.1f}", FAINT, little, anchor="ra")
+        if self._gaze is not None:
+            self._label_mind(pen, self._gaze)
         return image
+
+    def _label_mind(self, pen: ImageDraw.ImageDraw, gaze: Gaze) -> None:
+        """Say what the lowest part of the panel means, and what is hot in the picture."""
+        left, right, top = self._left, self._left + self._width, self._mind_y
+        pen.text((left, top), "chooses" if gaze.discrete else "is minded to", FAINT, self._little)
+        if gaze.discrete:
+            pen.line([left, top + 77, right - 1, top + 77], _ROAD)
+            return
+        (low, high), (slow, fast) = gaze.ranges
+        for y, words in ((34, (sided(high), sided(low))),
+                         (66, (f"{slow:.1f}", f"{fast:.1f} m/s"))):  # fmt: skip
+            pen.text((left, top + y), words[0], FAINT, self._tiny)
+            pen.text((right, top + y), words[1], FAINT, self._tiny, "ra")
 
     def _draw_camera(self, picture: Array) -> None:
         image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)

@@ -26,7 +26,7 @@ from hotlap.population import Population
 from hotlap.progress import Board
 from hotlap.threads import available
 
-__all__ = ["Child", "Fleet", "State", "follow", "train_fleet"]
+__all__ = ["Child", "Fleet", "State", "Tail", "follow", "train_fleet"]
 
 State: TypeAlias = Literal["waiting", "running", "done", "stopped", "failed"]
 
@@ -222,7 +222,7 @@ class Child:
         """What it ended with, where it did not come to its end."""
         self.process: subprocess.Popen[bytes] | None = None
         self._log = run.with_name(f"{run.name}.log")
-        self._tails = {name: _Tail(run / f"{name}.jsonl") for name in ("metrics", "events")}
+        self._tails = {name: Tail(run / f"{name}.jsonl") for name in ("metrics", "events")}
         self._clean = False
 
     def start(self, command: Sequence[str], share: Mapping[str, str]) -> None:
@@ -293,17 +293,19 @@ class Child:
         return f"its process ended with status {status}; {self._log} holds what it said"
 
 
-class _Tail:
+class Tail:
     """What is appended to a file of JSON lines from now on."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
 
     def skip(self) -> None:
+        """Pass over what is there."""
         with suppress(OSError):
             self._offset = self._path.stat().st_size
 
     def read(self) -> list[dict[str, Any]]:
+        """Return the whole lines that came since the last time."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -245,7 +245,7 @@ def _one_box() -> np.ndarray[Any, Any]:
 
 PARTS = {
     "world": _Part(("sim.native", "tasks.observation", "tasks.rules"), _use_world),
-    "camera": _Part(("sim.camera",), _use_camera),
+    "camera": _Part(("sim.field", "sim.road"), _use_camera),
     "traffic": _Part(("sim.traffic",), _use_traffic),
     "objects": _Part(("sim.objects",), _use_objects),
     "lidar": _Part(("sim.lidar",), _use_lidar),

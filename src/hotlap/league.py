@@ -1,6 +1,6 @@
-"""League: races kept in one file, and the leaderboard that follows from them.
+"""League: races and time trials kept in one file, and the leaderboards that follow from them.
 
-The file holds facts, one line of JSON a set of races; ratings are computed when it is read. So
+The file holds facts, one line of JSON a command; ratings and ranks are computed when it is read. So
 nothing in it is ever changed, and two writers or a killed one cannot spoil it.
 """
 
@@ -20,12 +20,13 @@ import numpy as np
 
 from hotlap.errors import ConfigError, RunError
 from hotlap.files import append_line
+from hotlap.leaderboard import Board, Score, boards, is_whole
 from hotlap.types import Array, Float64
 
 __all__ = ["Entry", "League", "ratings"]
 
-FORMAT = 1
-"""The version of a line; a reader refuses a newer one."""
+FORMAT = 2
+"""The newest version of a line; a reader refuses a newer one. Races are of version 1."""
 AVERAGE = 1500.0
 """Rating of a driver that is as good as the others on average."""
 _SCALE = 400.0
@@ -68,7 +69,7 @@ class League:
             raise ConfigError(f"league: {self.path.parent} is no folder; make it first")
         if self.path.is_dir():
             raise ConfigError(f"league: {self.path} is a folder; name a file, such as league.jsonl")
-        self.lines()
+        self._rows()
 
     def add(self, standings: Mapping[str, Any]) -> None:
         """Append races: what `Standings.as_dict()` returned. It is on the disk, or an error.
@@ -77,11 +78,61 @@ class League:
             RunError: the disk is full or the like; what was in the file is as it was.
         """
         row = {
-            "league": FORMAT,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "league": 1,
+            "time": _now(),
             **{key: standings[key] for key in ("track", "laps", "trials", "beaten")},
             "racers": [{key: racer[key] for key in _KEPT} for racer in standings["racers"]],
         }
+        self._append(row, "The races are not in the league")
+
+    def add_trials(
+        self,
+        report: Mapping[str, Any],
+        *,
+        name: str,
+        fingerprint: str,
+        direction: str = "forward",
+        penalties: Mapping[str, float] | None = None,
+    ) -> None:
+        """Append time trials: what `Report.as_dict()` returned, of one driver.
+
+        Args:
+            report: its trials; with the nominal car and look, or they are not comparable.
+            name: what the driver is called.
+            fingerprint: tells its policy apart.
+            direction: which way it drove.
+            penalties: what a stumble cost; None: it ended the trial.
+
+        Raises:
+            RunError: the disk is full or the like; what was in the file is as it was.
+        """
+        per_trial = zip(
+            report["tracks"],
+            report["lap_times_s"],
+            report["finished"],
+            report["trial_resets"],
+            strict=True,
+        )
+        row = {
+            "league": 2,
+            "time": _now(),
+            "driver": {"name": name, "fingerprint": fingerprint, "vehicle": report["vehicle"]},
+            "direction": direction,
+            "penalties": None if penalties is None else dict(penalties),
+            "laps": report["laps_per_trial"],
+            "trials": [
+                {
+                    "track": track,
+                    "lap_times_s": list(laps),
+                    "finished": finished,
+                    "resets": resets,
+                }
+                for track, laps, finished, resets in per_trial
+            ],
+        }
+        self._append(row, "The trials are not in the league")
+
+    def _append(self, row: Mapping[str, Any], lost: str) -> None:
         try:
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -91,9 +142,7 @@ class League:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             why = "the disk is full" if full else f"cannot be written ({error.strerror})"
-            problem = RunError(
-                f"{self.path}: {why}. The races are not in the league; what was in it is unharmed"
-            )
+            problem = RunError(f"{self.path}: {why}. {lost}; what was in it is unharmed")
             problem.exit_code = 1
             raise problem from error
 
@@ -103,6 +152,19 @@ class League:
         Raises:
             ConfigError: this is no league, or one of a newer hotlap.
         """
+        return [row for row in self._rows() if "driver" not in row]
+
+    def trials(self) -> list[dict[str, Any]]:
+        """Read all time trials, as `lines` does."""
+        return [row for row in self._rows() if "driver" in row]
+
+    def boards(
+        self, score: Score = "total", laps: int = 3, resets: int | None = None
+    ) -> list[Board]:
+        """Return the leaderboards of the time trials; see `leaderboard.boards`."""
+        return boards(self.trials(), score, laps, resets)
+
+    def _rows(self) -> list[dict[str, Any]]:
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -119,7 +181,8 @@ class League:
                     raise ConfigError(
                         f"league: {self.path} was written by a newer hotlap; install that"
                     )
-                if not _is_whole(row):
+                whole = is_whole(row) if "driver" in row else _is_whole(row)
+                if not whole:
                     raise ConfigError(
                         f"league: line {number} of {self.path} has been changed and is no set of "
                         "races any more; repair or delete that line"
@@ -166,6 +229,10 @@ class League:
             for (fingerprint, k), rating in zip(who.items(), ratings(beaten), strict=True)
         ]
         return sorted(entries, key=lambda entry: (-entry.rating, entry.name))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def ratings(beaten: Array | Sequence[Sequence[float]]) -> Float64:

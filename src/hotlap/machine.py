@@ -15,7 +15,7 @@ from typing import Any
 from hotlap import kernels
 from hotlap.threads import available
 
-__all__ = ["machine", "stamp", "version"]
+__all__ = ["cpu", "machine", "stamp", "version"]
 
 BUSY = 0.5
 """Load per core above which what is measured is not worth keeping."""
@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
         "tensorboard": version("tensorboard", "train"),
         "av": version("av", "video"),
         "system": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "vectors": _vectors(),
         "cores": f"{available()} usable of {os.cpu_count()}",
         "memory": _memory(),
@@ -54,7 +54,8 @@ def version(package: str, extra: str) -> str:
         return f"not installed: pip install '{wanted}'"
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """Return the name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

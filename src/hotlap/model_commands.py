@@ -14,7 +14,7 @@ __all__ = ["export_command", "import_command"]
 
 
 def export_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory or URL of a run.")],
     to: Annotated[
         str,
         typer.Option(
@@ -61,7 +61,7 @@ def import_command(
     track: Annotated[
         str | None, typer.Option(help="Track by name or file; several with commas.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the new run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory or URL of the new run.")] = None,
 ) -> None:
     """Make a run of a model that DeepRacer trained, to evaluate it, or to train on from it."""
     from hotlap.config import overrides
@@ -74,5 +74,5 @@ def import_command(
     for event in run.events():
         for note in event.get("notes", ()):
             say(note)
-    say(f"to train on with your own reward: hotlap train FOLDER --from {run.path}")
-    show(f"run: {run.path}")
+    say(f"to train on with your own reward: hotlap train FOLDER --from {run.place}")
+    show(f"run: {run.place}")

@@ -92,7 +92,7 @@ def import_model(
     packed = {f"learner.actor.{name}": array for name, array in arrays.items()}
     packed |= {f"learner.critic.{name}": array for name, array in critic.items()}
     track = config.tracks()[0].name
-    where = Path(out) if out else default_directory(track, "imported")
+    where = out if out else default_directory(track, "imported")
     meta = {"seed": config.seed, "inputs": fingerprints(config), "imported": str(source)}
     description = {"format": 1, "plan": plans["actor"], "action": kind}
     learner = {"kind": "ppo", "format": 1, "plans": plans}

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hotlap import plot
+from hotlap.algorithms.attention import Heat
+from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import read_toml, resolve
+from hotlap.env import EnvSettings, driver_task
 from hotlap.errors import ConfigError, RunError
 from hotlap.evaluate import Report, Trace, env_settings, evaluate
 from hotlap.files import explained, whole
 from hotlap.film import write_film
+from hotlap.gaze import CAMERAS, Gaze
 from hotlap.limit import fastest_lap
 from hotlap.population import Population
 from hotlap.runs import Run
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.relief import depth_picture, segmentation_picture
 from hotlap.simtrace import write_evaluation
+from hotlap.tasks.actions import Actions, MetadataActions
 from hotlap.track import Track, load_track
 from hotlap.trials import EvaluationSettings
 from hotlap.types import Array
@@ -64,34 +69,62 @@ def write_outcome(run: Run) -> dict[str, Path]:
     return written | _plots(run, trace) | {"film": _film(run, trace)}
 
 
-def film_run(path: str | Path, ghost: str | Path | None = None) -> Path:
+def film_run(
+    path: str | Path, ghost: str | Path | None = None, *, attention: Heat | None = None
+) -> Path:
     """Let a run's best driver lap, and film its best trial; the rest of the run stays as it is.
 
     Args:
         path: the Run.
         ghost: who drives along, seen through: `limit` for the fastest lap that physics allows its
             car, or another Run, whose driver laps the same track in its own car.
+        attention: shows what the driver looks at, by this kind of heat, and what it is minded to
+            do, in films/attention.mp4; only of one that sees a camera.
 
     Raises:
         RunError: this is not a Run, it has no checkpoint yet, its ghost does not lap, or the film
             cannot be written.
+        ConfigError: attention was asked for, and the driver sees no camera.
         MissingExtraError: the limit was asked for, and CasADi is not installed.
     """
     run = Run.open(path)
+    if attention is not None:
+        _check_camera(run)
     beside = None if ghost is None else _ghost(run, ghost)
     report = _drive(run)
-    return _film(run, report.traces[report.best_trial], beside)
+    trace = report.traces[report.best_trial]
+    if attention is None:
+        film = _film(run, trace, beside)
+        run.send(film)
+        return film
+    settings, frames = env_settings(run), _frames(run, trace)
+    gaze = _watch(run, report.best_trial, frames, attention)[attention]
+    scene = {name: column[:frames] for name, column in trace.items()}
+    path = run.folder("films") / "attention.mp4"
+    rate = round(settings.control_rate)
+    film = write_film(path, _course(run), scene, ghost=beside, gaze=gaze, fps=rate)
+    run.send(film)
+    return film
 
 
 def plot_run(path: str | Path) -> dict[str, Path]:
-    """Let a run's best driver lap, and draw its line and how it learned.
+    """Let a run's best driver lap, and draw its line, how it learned and what it looks at.
 
     Raises:
         RunError: this is not a Run, it has no checkpoint yet, or a plot cannot be written.
     """
     run = Run.open(path)
     report = _drive(run)
-    return _plots(run, report.traces[report.best_trial])
+    trace = report.traces[report.best_trial]
+    written = _plots(run, trace)
+    if set(CAMERAS) & set(env_settings(run).observation.actor):
+        steps = _frames(run, trace)
+        gazes = _watch(run, report.best_trial, steps, "gradcam", "hirescam")
+        named = {"Grad-CAM": gazes["gradcam"], "HiResCAM": gazes["hirescam"]}
+        figure = plot.attention_picture(named, trace, title=run.name)
+        written["attention"] = plot.save(figure, run.folder("plots") / "attention.png")
+    run.send(*written.values())
+    return written
 
 
 def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
@@ -107,9 +140,8 @@ def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
     groups: dict[str, list[tuple[str, Run]]] = {}
     for path in paths:
         if Population.is_at(path):
-            found = [
-                (Path(path).absolute().name, run) for run in Population.open(path).runs().values()
-            ]
+            population = Population.open(path)
+            found = [(population.path.absolute().name, run) for run in population.runs().values()]
         else:
             run = Run.open(path)
             found = [(run.name, run)]
@@ -124,7 +156,7 @@ def plot_learning(paths: Sequence[str | Path], out: str | Path) -> Path:
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         label += f" ({len(members)} seeds)" if len(members) > 1 else ""
         if label in curves:  # of another folder
-            label = str(members[0][1].path)
+            label = members[0][1].place
         curves[label] = [run.metrics_rows() for _, run in members]
     return plot.save(plot.learning_curves(curves), Path(out))
 
@@ -141,7 +173,7 @@ def _ghost(run: Run, who: str | Path) -> Trace:
     if ways[0] != ways[1]:
         way = ["forward", "reversed"]
         raise ConfigError(
-            f"--ghost {who}: its driver learned to drive {way[ways[1]]}, and that of {run.path} "
+            f"--ghost {who}: its driver learned to drive {way[ways[1]]}, and that of {run.place} "
             f"{way[ways[0]]}; choose one of the same direction"
         )
     report = evaluate(other, track=settings.track_names()[0], trials=1, laps=2)
@@ -153,6 +185,31 @@ def _ghost(run: Run, who: str | Path) -> Trace:
 def _drive(run: Run) -> Report:
     asked = _asked(run)
     return evaluate(run, trials=asked.trials, laps=asked.laps)
+
+
+def _check_camera(run: Run) -> None:
+    seen = env_settings(run).observation.actor
+    if not set(CAMERAS) & set(seen):
+        raise ConfigError(
+            f"--attention: the driver of {run.path} sees {', '.join(seen)} and no picture; choose "
+            f"a run whose observation.actor has one of {', '.join(CAMERAS)}"
+        )
+
+
+def _watch(run: Run, trial: int, steps: int, *heats: Heat) -> dict[Heat, Gaze]:
+    """Let the driver lap once more, the same to the byte, and watch one trial."""
+    settings, asked = env_settings(run), _asked(run)
+    plain = resolve(EnvSettings, driver_task(settings)).actions
+    assert not isinstance(plain, MetadataActions)  # a driver's task has what the file says
+    far = settings.observation.depth.range_max
+    gazes = {heat: Gaze(trial, steps, Actions(plain), far, heat) for heat in heats}
+
+    def witness(policy: NumpyPolicy, observation: Mapping[str, Array]) -> None:
+        for gaze in gazes.values():
+            gaze(policy, observation)
+
+    evaluate(run, trials=asked.trials, laps=asked.laps, witness=witness)
+    return gazes
 
 
 def _asked(run: Run) -> EvaluationSettings:
@@ -176,16 +233,22 @@ def _plots(run: Run, trace: Trace) -> dict[str, Path]:
     return written
 
 
+def _frames(run: Run, trace: Trace) -> int:
+    """Return how many rows a film shows.
+
+    The standing lap and a flying one: who wants all of it has the trace.
+    """
+    most = round(_FILM_SECONDS * env_settings(run).control_rate)
+    return min(int(np.searchsorted(trace["lap"], 2)) + 1, most, len(trace["t"]))
+
+
 def _film(run: Run, trace: Trace, ghost: Trace | None = None) -> Path:
     settings, track = env_settings(run), _course(run)
     seen = settings.observation
     sees = {"camera", "depth", "segmentation"} & set(seen.actor)
     camera = seen.camera if sees else CameraSettings(color="rgb")
     camera = camera.model_copy(update={"stereo_baseline": 0.0})  # of a pair, what is between them
-    # the standing lap and a flying one: who wants all of it has the trace
-    frames = min(
-        int(np.searchsorted(trace["lap"], 2)) + 1, round(_FILM_SECONDS * settings.control_rate)
-    )
+    frames = _frames(run, trace)
     scene: dict[str, Array] = {name: column[:frames] for name, column in trace.items()}
     x, y, yaw = (np.ascontiguousarray(scene[name]) for name in ("x", "y", "yaw"))
     which = np.zeros(len(x), np.int32)

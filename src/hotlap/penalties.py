@@ -2,16 +2,18 @@
 
 DeepRacer's evaluations work so. Leaving the road, a crash, standing still or driving back costs
 seconds of the race; then the car stands where it had come to, in the middle of the half of the
-road that it was nearer to. After a crash it stands behind what it ran into, on the other half.
+road that it was nearer to. After a crash it stands behind what it ran into, on the other half, and
+so it does after any stumble close to an obstacle. With mercy it stands ahead of that after a while.
 
-Source: aws-deepracer-community/deepracer-simapp 6.0.5, bundle/markov/reset and agent_ctrl, and
-deepracer-for-cloud, defaults/template-run.env, read for rules and defaults.
+Source: aws-deepracer-community/deepracer-simapp 6.0.5, bundle/markov/reset and agent_ctrl
+(rollout_agent_ctrl.py for what is near, and for mercy), and deepracer-for-cloud,
+defaults/template-run.env, read for rules and defaults.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from hotlap.config import Settings
 from hotlap.deepracer.logs import PAUSED
@@ -22,6 +24,8 @@ from hotlap.types import Array, Float32, Float64, Int32
 
 __all__ = ["Penalties", "PenaltySettings"]
 
+_NEAR = 1.0
+"""An obstacle this close along the road decides where a car is put back [m] (CLOSEST_OBJ_GAP)."""
 _LANE = 0.5
 """Where a car is put back, as a share of the half road."""
 
@@ -38,8 +42,15 @@ class PenaltySettings(Settings):
     stuck: NonNegativeFloat = 2.0
     """Wait after standing still or driving back [s]."""
     behind: NonNegativeFloat = 1.0
-    """Distance behind what it ran into at which a car is put back [m]
+    """Distance behind what it ran into, or an obstacle that is near, at which a car is put back [m]
     (DR_EVAL_RESET_BEHIND_DIST)."""
+    mercy: bool = False
+    """Whether a car that does not get past an obstacle is put back ahead of it
+    (ENABLE_MERCY_RESET)."""
+    mercy_after: PositiveInt = 3
+    """Which stumble at the same obstacle that is (MAX_RESETS_AFTER_CRASH)."""
+    ahead: NonNegativeFloat = 1.0
+    """Distance ahead of the obstacle at which mercy puts it [m] (RESET_AHEAD_DIST)."""
 
     @property
     def longest(self) -> float:
@@ -53,13 +64,16 @@ class Penalties:
     Args:
         settings: the penalties.
         world: the cars.
+        hidden: whether nobody sees those who wait; else it is for the owner to say who is seen.
     """
 
     status: Int32
     """(N,) how each row stands after the last step: a Status, or PAUSED while it waits."""
 
-    def __init__(self, settings: PenaltySettings, world: NativeSimulator) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: PenaltySettings, world: NativeSimulator, *, hidden: bool = True
+    ) -> None:
+        self.settings, self._hidden = settings, hidden
         self._world = world
         kinds = {
             Status.OFF_TRACK: settings.off_track,
@@ -74,7 +88,9 @@ class Penalties:
         self._closed = np.array([track.closed for track in world.tracks])
         rows = world.rows
         self._left = np.zeros(rows, int)
-        self._spot: Float64 = np.zeros((3, rows))
+        self._spot: Float64 = np.zeros((4, rows))
+        self._obstacle = np.full(rows, -1)
+        self._tries = np.zeros(rows, int)
         self.status = np.zeros(rows, np.int32)
         self.resets = np.zeros(rows, int)
         self.paid: Float64 = np.zeros(rows)
@@ -91,6 +107,7 @@ class Penalties:
         """Forget what was in the given rows, whose episodes begin."""
         for array in (self._left, self.status, self.resets, self.paid, self.stumbles):
             array[rows] = 0
+        self._obstacle[rows], self._tries[rows] = -1, 0
 
     @property
     def waiting(self) -> Array:
@@ -108,10 +125,11 @@ class Penalties:
         zero = np.float32(0)
         return Command(np.where(held, zero, command.steering), np.where(held, zero, command.speed))
 
-    def judge(self, judged: Ended, after: State) -> Ended:
+    def judge(self, judged: Ended, after: State, stay: Array | None = None) -> Ended:
         """Let those wait who stumbled and may go on; return how the episodes stand then.
 
-        The world puts them where they will drive on.
+        The world puts them where they will drive on. Of those who stumble, who `stay` (N,) wait
+        exactly where they are.
         """
         waiting = self.waiting
         status = np.where(waiting, 0, judged.status)
@@ -122,12 +140,18 @@ class Penalties:
         rows = np.flatnonzero(fallen)
         if len(rows):
             self._fell(rows, status[rows], after)
+            if stay is not None:
+                kept = rows[stay[rows]]
+                self._spot[:2, kept] = after.s[kept], after.n[kept]
+                self._spot[3, kept] = after.heading_error[kept]
         held = np.flatnonzero(self.waiting)
         put = np.unique(np.concatenate([rows, held, back]))
         if len(put):
-            self._world.put(put, self._spot[0, put], self._spot[1, put], after.travelled[put])
-            self._world.withdraw(held, True)
-            self._world.withdraw(back, False)
+            s, n, _, heading_error = self._spot[:, put]
+            self._world.put(put, s, n, after.travelled[put], heading_error)
+            if self._hidden:
+                self._world.withdraw(held, True)
+                self._world.withdraw(back, False)
         return Ended(np.where(fallen, 0, status).astype(np.int32))
 
     def _fell(self, rows: Array, status: Array, after: State) -> None:
@@ -138,13 +162,41 @@ class Penalties:
         self.paid[rows] += seconds
         side = np.where(after.n[rows] < 0, -1.0, 1.0)
         s = after.s[rows].astype(np.float64)
-        crashed = np.flatnonzero(status == Status.CRASHED)
-        if len(crashed) and after.around is not None:
-            who = rows[crashed]
-            box = after.around.contact[who]
-            side[crashed] = np.where(after.around.n[who, box] < 0, 1.0, -1.0)
-            s[crashed] = after.around.s[who, box] - self.settings.behind
         length = self._lengths[after.track[rows]]
+        if after.around is not None:
+            box = self._nearest(rows, after, length)
+            crashed = status == Status.CRASHED
+            box[crashed] = after.around.contact[rows[crashed]]
+            by = np.flatnonzero(box >= 0)
+            who, box = rows[by], box[by]
+            side[by] = np.where(after.around.n[who, box] < 0, 1.0, -1.0)
+            spared = self._spare(who, box, after)
+            beside = np.where(spared, self.settings.ahead, -self.settings.behind)
+            s[by] = after.around.s[who, box] + beside
         s = np.where(self._closed[after.track[rows]], s % length, np.clip(s, 0, length))
         half = np.where(side > 0, after.left[rows], after.right[rows])
-        self._spot[:, rows] = s, _LANE * side * half, seconds
+        self._spot[:, rows] = s, _LANE * side * half, seconds, np.zeros(len(rows))
+
+    def _nearest(self, rows: Array, after: State, length: Array) -> Array:
+        """Return which obstacle is near to where each row is, or -1."""
+        assert after.around is not None
+        boxes = after.around.boxes[rows]
+        if not boxes.shape[1]:
+            return np.full(len(rows), -1)
+        gap = np.abs(after.around.s[rows] - after.s[rows, None])
+        closed = self._closed[after.track[rows], None]
+        gap = np.where(closed, np.minimum(gap, length[:, None] - gap), gap)
+        gap = np.where((boxes[:, :, 7] == 0) & (boxes[:, :, 6] > 0), gap, np.inf)
+        nearest = gap.argmin(axis=1)
+        return np.where(gap[np.arange(len(rows)), nearest] < _NEAR, nearest, -1)
+
+    def _spare(self, rows: Array, box: Array, after: State) -> Array:
+        """Count stumbles at the same obstacle; return who is put ahead of it out of mercy."""
+        assert after.around is not None
+        still = after.around.boxes[rows, box, 7] == 0  # a car that is in the way drives on
+        again = still & (box == self._obstacle[rows])
+        tries = np.where(again, self._tries[rows] + 1, 1)
+        spared = still & (tries == self.settings.mercy_after) & self.settings.mercy
+        self._obstacle[rows] = np.where(still, box, self._obstacle[rows])
+        self._tries[rows] = np.where(still, np.where(spared, 0, tries), self._tries[rows])
+        return np.asarray(spared)

@@ -29,6 +29,7 @@ from hotlap.errors import ConfigError, RunError
 from hotlap.inputs import changed_inputs
 from hotlap.opponents import SELF
 from hotlap.runs import Run
+from hotlap.storage import is_url, url_of
 from hotlap.tasks.actions import MetadataActions
 from hotlap.tasks.rewards import FileReward, FunctionReward
 from hotlap.track import whole_names
@@ -164,6 +165,12 @@ def _read(source: str | Path | TrainConfig | None, overrides: Mapping[str, Any] 
     path = Path(source)
     if path.suffix == ".npy":
         raise ConfigError(f"{path} is a track: hotlap train --track {path}")
+    if is_url(source):
+        raise ConfigError(
+            f"{url_of(source)}: a configuration is a file on this machine. To continue a Run: "
+            f"hotlap train --resume {url_of(source)}; to start anew from its driver: hotlap train "
+            f"--from {url_of(source)}"
+        )
     if not path.exists():
         here = [*Path().glob("*.toml"), *Path().glob("*/*.toml")]
         here += [file.parent for file in Path().glob("*/*/reward_function.py")]
@@ -204,13 +211,13 @@ def anchored(config: TrainConfig) -> TrainConfig:
         place, _, name = config.reward.function.rpartition(":")
         function = f"{whole(place)}:{name}"
         changed["reward"] = config.reward.model_copy(update={"function": function})
-    rivals = [name if name == SELF else str(Run.open(name).path.resolve())
+    rivals = [name if name == SELF else Run.open(name).address
               for name in config.opponents.drivers]  # fmt: skip
     changed["opponents"] = config.opponents.model_copy(update={"drivers": tuple(rivals)})
     if isinstance(config.actions, MetadataActions):
         changed["actions"] = config.actions.model_copy(update={"path": whole(config.actions.path)})
     if isinstance(config.algorithm, DistillSettings) and config.algorithm.teacher:
-        teacher = str(Run.open(config.algorithm.teacher).path.resolve())
+        teacher = Run.open(config.algorithm.teacher).address
         changed["algorithm"] = config.algorithm.model_copy(update={"teacher": teacher})
     return config.model_copy(update=changed)
 
@@ -272,7 +279,7 @@ def continued(run: Run, overrides: Mapping[str, Any]) -> TrainConfig:
     kinds = ("resumed", "rolled_back")
     before = [event.get("settings", {}) for event in run.events() if event["kind"] in kinds]
     config = resolve(TrainConfig, first, *before, overrides)
-    refuse_changes(changes(resolve(TrainConfig, first, *before), config), run.path)
+    refuse_changes(changes(resolve(TrainConfig, first, *before), config), run.place)
     return config
 
 
@@ -280,17 +287,17 @@ def noticed(run: Run, config: TrainConfig) -> Plan:
     """Refuse what has changed since a run began; a reward file may have been mended."""
     if "imported" in run.meta:
         raise RunError(
-            f"{run.path} was imported, and holds a driver but no training that could go on. To "
-            f"train on from it: hotlap train --from {run.path}"
+            f"{run.place} was imported, and holds a driver but no training that could go on. To "
+            f"train on from it: hotlap train --from {run.place}"
         )
     changed = changed_inputs(run, config)
     wrong = [name for name in changed if not name.startswith("reward ")]
     if wrong:
         raise RunError(
-            f"{', '.join(wrong)}: changed since {run.path} began, so that it cannot continue "
-            f"exactly. Put back what was there, or train on with: hotlap train --from {run.path}"
+            f"{', '.join(wrong)}: changed since {run.place} began, so that it cannot continue "
+            f"exactly. Put back what was there, or train on with: hotlap train --from {run.place}"
         )
-    return Plan(config, tuple(f"{name}: changed since {run.path} began" for name in changed))
+    return Plan(config, tuple(f"{name}: changed since {run.place} began" for name in changed))
 
 
 def changeable(changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,8 +305,8 @@ def changeable(changed: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in changed.items() if name in _CHANGEABLE}
 
 
-def refuse_changes(changed: Mapping[str, Any], path: Path) -> None:
-    """Refuse settings that would make another training of the one at `path`.
+def refuse_changes(changed: Mapping[str, Any], place: str) -> None:
+    """Refuse settings that would make another training of the one at `place`.
 
     Raises:
         ConfigError: one of them is more than its budget.
@@ -309,7 +316,7 @@ def refuse_changes(changed: Mapping[str, Any], path: Path) -> None:
         raise ConfigError(
             f"{', '.join(wrong)}: --resume continues exactly, so that only "
             f"{', '.join(_CHANGEABLE)} may be changed. "
-            f"To train on with other settings: hotlap train --from {path}"
+            f"To train on with other settings: hotlap train --from {place}"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from hotlap.errors import RunError
 from hotlap.files import explained, whole
+from hotlap.gaze import HEAT, Gaze, sided
 from hotlap.runs import lap_times
 from hotlap.track import Track
 from hotlap.types import Array, Float64
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # loaded when the first figure is made: half a second
 
 __all__ = [
     "actions_picture",
+    "attention_picture",
+    "axes_picture",
     "episodes_picture",
     "learning_curves",
     "line_and_speed",
@@ -37,6 +40,8 @@ _BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#6B7280"
 _CYCLE = (_BLUE, _VERMILION, _GREEN, "#CC79A7", "#E69F00", "#56B4E9")
 _INK, _PAPER, _ROAD, _GRID = "#1F2430", "#FFFFFF", "#E4E6EA", "#E5E7EB"
 _OBSTACLE = "#C49A62"
+_ACROSS = 5
+"""Moments beside each other in a picture of attention."""
 
 
 def reward_and_completion(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -129,7 +134,8 @@ def learning_curves(
         axes.set_ylabel(label)
         _tidy(axes)
     panels[1].set_ylim(-4, 104)
-    panels[0].legend(loc="best", frameon=False)
+    many: dict[str, Any] = {"fontsize": 8.5, "ncols": 3} if len(tables) > 6 else {}
+    panels[0].legend(loc="best", frameon=False, **many)
     panels[2].set_xlabel(f"environment steps [{word}]")
     panels[2].set_xlim(0, max(highest, 1.0) / unit)
     return figure
@@ -167,6 +173,57 @@ def episodes_picture(groups: Mapping[str, Sequence[Mapping[str, Any]]], title: s
     panels[1].set_ylim(-4, 104)
     panels[0].legend(loc="best", frameon=False, fontsize=10)
     return figure
+
+
+def axes_picture(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], metric: str, title: str = ""
+) -> Figure:
+    """Draw what trainings came to over each setting in which they differ, a dot for each.
+
+    Args:
+        rows: a training each, the best one first, with its `values` by name and its `value`.
+        names: of the settings.
+        metric: what `value` is.
+        title: what stands above.
+    """
+    figure = _figure(title)
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure.set_size_inches(_SIZE[0], max(4.8, 3.6 * lines))
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    heights = np.array([row["value"] for row in rows], np.float64)
+    for i, axes in enumerate(grid.flat):
+        if i >= len(names):
+            axes.set_visible(False)
+            continue
+        _draw_axis(axes, [row["values"].get(names[i]) for row in rows], heights)
+        axes.set_xlabel(names[i])
+        _tidy(axes)
+        if i % columns == 0:
+            axes.set_ylabel(metric)
+    return figure
+
+
+def _draw_axis(axes: Axes, values: Sequence[Any], heights: Float64) -> None:
+    """Draw dots over the values of one setting: along its scale, or side by side."""
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if numbers:
+        x = np.array(values, np.float64)
+        if x.min() > 0 and x.max() / x.min() >= 10:
+            axes.set_xscale("log")
+    else:
+        labels = [str(v).replace(",", ",\n") for v in values]
+        order = sorted(set(labels))
+        x = np.array([order.index(v) for v in labels], np.float64)
+        axes.set_xticks(range(len(order)), order)
+        axes.set_xlim(-0.5, len(order) - 0.5)
+    places = np.unique(x)
+    if 1 < len(places) < len(x):
+        middle = [float(np.median(heights[x == place])) for place in places]
+        axes.plot(places, middle, color=_BLUE, lw=1.5, alpha=0.5, label="median")
+    axes.plot(x[1:], heights[1:], "o", ms=8, mfc=_BLUE, mec=_PAPER, alpha=0.75, zorder=3)
+    axes.plot(x[:1], heights[:1], "o", ms=11, mfc=_VERMILION, mec=_PAPER, zorder=4, label="best")
+    axes.legend(loc="best", frameon=False, fontsize=10)
 
 
 def _band(
@@ -380,6 +437,89 @@ def actions_picture(
     _tidy(axes)
     axes.legend(loc="lower center", frameon=False, ncols=3)
     return figure
+
+
+def attention_picture(
+    gazes: Mapping[str, Gaze], trace: Mapping[str, Array], title: str = ""
+) -> Figure:
+    """Draw what a driver looked at and was minded to do, at five moments of its last whole lap.
+
+    Args:
+        gazes: by the name of the heat, one for each row of the trace, as far as they go; each has a
+            row of pictures.
+        trace: (T,) arrays t, s, steering, speed and lap.
+        title: what stands above.
+
+    Raises:
+        RunError: nothing was watched.
+    """
+    gaze = next(iter(gazes.values()), None)
+    if gaze is None or not len(gaze):
+        raise RunError("nothing was watched, so there is no attention to draw")
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    lap = trace["lap"][: len(gaze)]
+    complete = np.flatnonzero(lap < lap[-1])  # the last one may be cut off
+    last = lap[complete[-1]] if len(complete) else lap[-1]
+    rows = np.flatnonzero(lap == last)
+    shown = rows[np.linspace(0, len(rows) - 1, _ACROSS + 1).astype(int)[:-1]]
+    figure = _figure(title)
+    height, width = gaze.picture(0).shape[:2]
+    tall = 2.2 * height / width
+    figure.set_size_inches(_SIZE[0], 1.6 + len(gazes) * (tall + 0.15) + 1.0)
+    ratios = [tall] * len(gazes) + [0.9]
+    grid = figure.subplots(len(ratios), _ACROSS, height_ratios=ratios, squeeze=False)
+    for k, step in enumerate(map(int, shown)):
+        for axes, one in zip(grid[:, k], gazes.values(), strict=False):
+            axes.imshow(one.painted(step), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+        side = sided(float(np.degrees(trace["steering"][step])))
+        said = f"{trace['s'][step]:.1f} m · {trace['speed'][step]:.1f} m/s · {side}"
+        grid[0, k].set_title(said, fontsize=10, color=_INK)
+        _draw_mind(grid[-1, k], gaze, step)
+    for axes, name in zip(grid[:, 0], gazes, strict=False):
+        axes.set_ylabel(name, fontsize=12, color=_INK)
+    colours = LinearSegmentedColormap.from_list("heat", HEAT / 255)
+    mappable = ScalarMappable(Normalize(0, 1), colours)
+    bar = figure.colorbar(mappable, ax=list(grid[:-1].flat), shrink=0.8, aspect=30, pad=0.01)
+    bar.set_label("speaks for what is done", fontsize=11)
+    bar.set_ticks([0, 1], labels=["not", "most"])
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _draw_mind(axes: Axes, gaze: Gaze, step: int) -> None:
+    """Draw how likely each choice was, or which steering and speed were."""
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_GREY)
+    axes.tick_params(colors=_INK, labelsize=9, length=0)
+    axes.set_yticks([])
+    if gaze.discrete:
+        shares, chosen = gaze.shares(step)
+        colours = [_VERMILION if k == chosen else _GREY for k in range(len(shares))]
+        axes.bar(range(len(shares)), shares, color=colours, width=0.85)
+        axes.set_ylim(0, 1)
+        axes.set_xticks([chosen], [gaze.label(gaze.order[chosen])])
+        axes.set_xlim(-0.6, len(shares) - 0.4)
+        return
+    axes.spines["bottom"].set_visible(False)
+    for row, (low, middle, high) in enumerate(gaze.spans(step)):
+        least, most = gaze.ranges[row]
+        ends = (np.array([low, middle, high]) - least) / (most - least)
+        ends = 1 - ends if row == 0 else ends  # left is left
+        y = 1 - row
+        axes.barh(y, 1, 0.42, color=_ROAD)
+        axes.barh(y, abs(ends[2] - ends[0]), 0.42, min(ends[0], ends[2]), color=_GREY)
+        axes.plot([ends[1]] * 2, [y - 0.32, y + 0.32], color=_VERMILION, lw=4, clip_on=False)
+        words = [sided(most), sided(least)] if row == 0 else [f"{x:.3g} m/s" for x in (least, most)]
+        for x, word in enumerate(words):
+            axes.text(x, y - 0.36, word, ha=("left", "right")[x], va="top", fontsize=8.5,
+                      color=_GREY)  # fmt: skip
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.75, 1.25)
+    axes.set_xticks([])
 
 
 def save(figure: Figure, path: Path | str) -> Path:

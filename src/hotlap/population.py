@@ -22,6 +22,7 @@ import numpy as np
 from hotlap.errors import ConfigError, RunError
 from hotlap.files import explained, replace
 from hotlap.runs import Run
+from hotlap.storage import Storage, is_url, url_of
 from hotlap.types import Array
 
 __all__ = ["FIGURES", "Population", "Result", "Spread", "read_seeds", "spread"]
@@ -40,7 +41,8 @@ class Result:
     """What one training came to; None where there is nothing to say."""
 
     seed: int
-    run: Path
+    run: Path | str
+    """Its directory, or its URL."""
     steps: int
     first_clean_s: float | None
     """Seconds of training until a driver first finished every trial."""
@@ -79,6 +81,7 @@ class Population:
     """Several trainings of one configuration; a directory."""
 
     path: Path
+    """The folder; of one at a URL, its copy on this machine."""
     seeds: tuple[int, ...]
     weights_from: str | None = None
     """The Run whose driver all start from,"""
@@ -86,6 +89,8 @@ class Population:
     """and which of its drivers."""
     failures: Mapping[int, str] = field(default_factory=dict)
     """What ended a training that did not come to its end, by seed; of this session."""
+    storage: Storage | None = field(default=None, compare=False)
+    """Where it is, if that is elsewhere."""
 
     @classmethod
     def create(
@@ -101,7 +106,17 @@ class Population:
         Raises:
             RunError: the folder holds something, or cannot be written.
         """
-        path = Path(path)
+        storage = Storage(path) if is_url(path) else None
+        if storage is not None:
+            path, held = storage.local, storage.infos(deep=False)
+            if held:
+                raise RunError(
+                    f"{storage.url} is not empty (it holds {', '.join(sorted(held)[:3])}): choose "
+                    "another place with --out, or continue a population with --resume "
+                    f"{storage.url}"
+                )
+            storage.clear()
+        path = Path(url_of(path))
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(
                 f"{path} is {'not empty' if path.is_dir() else 'a file'}: choose another directory "
@@ -113,7 +128,9 @@ class Population:
             facts = {"format": FORMAT, "seeds": list(seeds), "weights_from": weights_from}
             facts |= {"checkpoint": checkpoint}
             replace(path / _FILE, json.dumps(facts).encode())
-        return cls(path, tuple(seeds), weights_from, checkpoint)
+        if storage is not None:
+            storage.send([path / "config.toml", path / _FILE])
+        return cls(path, tuple(seeds), weights_from, checkpoint, storage=storage)
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -122,34 +139,64 @@ class Population:
         Raises:
             RunError: `path` is none, or one of a newer hotlap.
         """
-        path = Path(path)
+        storage = Storage(path) if is_url(path) else None
+        if storage is not None:
+            storage.fetch("facts")
+            path = storage.local
+        path = Path(url_of(path))
         try:
             found = json.loads((path / _FILE).read_bytes())
             version, seeds = found["format"], found["seeds"]
             if not isinstance(version, int) or not all(isinstance(s, int) for s in seeds):
                 raise TypeError
         except OSError:
-            raise RunError(f"{path} is no population: it has no {_FILE}") from None
+            place = path if storage is None else storage.url
+            raise RunError(f"{place} is no population: it has no {_FILE}") from None
         except (ValueError, KeyError, TypeError):
             raise RunError(f"{path / _FILE} is damaged: write the seeds into it again") from None
         if version > FORMAT:
             raise RunError(f"{path} was made by a newer hotlap: install the newer hotlap")
         which = str(found.get("checkpoint", "best"))
-        return cls(path, tuple(seeds), found.get("weights_from"), which)
+        return cls(path, tuple(seeds), found.get("weights_from"), which, storage=storage)
 
     @staticmethod
     def is_at(path: Path | str) -> bool:
         """Say whether a path is the folder of a population."""
-        return (Path(path) / _FILE).is_file()
+        if is_url(path):
+            return _FILE in Storage(path).infos(deep=False)
+        return (Path(url_of(path)) / _FILE).is_file()
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people: its URL, or its folder."""
+        return str(self.path) if self.storage is None else self.storage.url
+
+    def address_of(self, seed: int) -> str:
+        """Return the URL or the directory of a seed's Run, which need not exist yet."""
+        place = self.place(seed)
+        return str(place) if self.storage is None else self.storage.child(place.name)
+
+    def send(self, file: Path) -> None:
+        """Send a file of the folder to its URL, if it has one.
+
+        Raises:
+            RunError: it cannot be written there.
+        """
+        if self.storage is not None:
+            self.storage.send([file])
 
     def place(self, seed: int) -> Path:
-        """Return the directory of a seed's Run, which need not exist yet."""
+        """Return the directory of a seed's Run, or of its copy, which need not exist yet."""
         return self.path / f"seed{seed}"
 
     def runs(self) -> dict[int, Run]:
         """Open the Runs that have begun, by seed."""
-        begun = [seed for seed in self.seeds if (self.place(seed) / "meta.json").is_file()]
-        return {seed: Run.open(self.place(seed)) for seed in begun}
+        if self.storage is not None:
+            there = {seed: f"{self.place(seed).name}/meta.json" for seed in self.seeds}
+            begun = [seed for seed, name in there.items() if self.storage.exists(name)]
+        else:
+            begun = [seed for seed in self.seeds if (self.place(seed) / "meta.json").is_file()]
+        return {seed: Run.open(self.address_of(seed)) for seed in begun}
 
     def results(self) -> list[Result]:
         """Read what each training came to, or has come to so far."""
@@ -183,7 +230,7 @@ class Population:
         best = _best(results)
         rows = [asdict(result) | {"run": str(result.run)} for result in results]
         return {
-            "population": str(self.path),
+            "population": self.address,
             "run": None if best is None else str(best.run),
             "seeds": rows,
             "spread": {name: value.as_dict() for name, value in self._spreads(results).items()},
@@ -272,7 +319,7 @@ def _result(seed: int, run: Run, report: Mapping[str, Any] | None = None) -> Res
     kept = run.checkpoints()
     return Result(
         seed=seed,
-        run=run.path,
+        run=run.place if is_url(run.place) else run.path,
         steps=kept[-1] if kept else 0,
         first_clean_s=clean[0] if clean else None,
         best_lap_s=facts.get("best_lap_s"),

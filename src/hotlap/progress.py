@@ -324,6 +324,7 @@ class Board(_Screen):
             for name in names
         }
         self._states = dict.fromkeys(names, "waiting")
+        self._notes: dict[str, str] = {}
 
     def update(self, name: str, row: Mapping[str, Any]) -> None:
         """Show the metrics of an iteration of one training, and `first_clean` [s] if known."""
@@ -333,17 +334,25 @@ class Board(_Screen):
         """Say what a training does: `waiting`, `running`, or how it ended."""
         self._states[name] = word
 
+    def note(self, name: str, text: str) -> None:
+        """Say what makes a training another than the rest; it stands behind its name."""
+        self._notes[name] = text
+
     def tick(self) -> None:
         """Write the plain lines where they are due; to be called now and then."""
         self._tick()
 
     def _lines(self) -> list[str]:
-        width = max(map(len, self._rows))
+        width = max((len(self._title(name)) for name in self._rows), default=0)
         return [
-            f"{name:<{width}}  {self._rows[name].line()}"
+            f"{self._title(name):<{width}}  {self._rows[name].line()}"
             for name, state in self._states.items()
             if state == "running" and self._rows[name]._row
         ]
+
+    def _title(self, name: str) -> str:
+        note = self._notes.get(name, "")
+        return f"{name} {note}" if note else name
 
     def _block(self) -> Group:
         """Build the table; where the terminal is too low for all, of those that run."""
@@ -362,7 +371,8 @@ class Board(_Screen):
         for name, state in states.items():
             if len(states) <= room or state == "running":
                 cells = self._rows[name]._cells(state)
-                table.add_row(Text(f" {name}", "bold"), *cells)
+                title = Text(f" {name}", "bold").append(self._title(name)[len(name) :], "dim")
+                table.add_row(title, *cells)
         counts = [f"{list(states.values()).count(s)} {s}" for s in dict.fromkeys(states.values())]
         return Group(table, Text(f" {', '.join(counts)}", "dim"))
 

@@ -1,106 +1,41 @@
 """Races of saved drivers: several at once on one road; the result is a Standings.
 
-Who leaves the road, stands still, drives back or runs into the car ahead is taken off the road and,
-after a penalty, put back at rest where that happened, as in DeepRacer's races; after a contact on
-the other lane. Cars that touch side by side push each other and drive on.
+By hotlap's own rules, who leaves the road, stands still, drives back or runs into the car ahead is
+taken off the road and, after a penalty, put back at rest where that happened; after a contact on
+the other lane. Cars that touch side by side push each other and drive on. With penalties the rules
+are DeepRacer's: see `head_to_model.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from hotlap.config import resolve
-from hotlap.crew import NOBODY, Crew, Driver
-from hotlap.draws import Purpose, uniform
-from hotlap.env import EnvSettings, VectorEnv, env_settings, load_driver
+from hotlap.contest import Contest, Racer, Standings
+from hotlap.crew import Driver
+from hotlap.env import env_settings, load_driver
 from hotlap.errors import ConfigError
+from hotlap.head_to_model import HeadToModel
+from hotlap.penalties import PenaltySettings
 from hotlap.runs import Run
-from hotlap.sim.native import NativeSimulator
-from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Start, State
-from hotlap.starts import GRID
-from hotlap.tasks.rules import Rules, RulesSettings, Status
+from hotlap.tasks.rules import Status
 from hotlap.track import Track, load_track
-from hotlap.types import Array, Float32, Float64
-from hotlap.vehicle import load_vehicle
+from hotlap.types import Array
 
 __all__ = ["Racer", "Standings", "race", "race_drivers"]
 
 PENALTY = 2.0
-"""Seconds off the road after leaving it and the like: DeepRacer's default."""
+"""Seconds off the road after leaving it and the like."""
 _APART = 0.5
 """Seconds without touching after which two cars that touch again have another contact."""
-_SECONDS_PER_METRE = 2.0
-"""A driver slower than this does not finish."""
 _WARNING = 1.0
 """Nobody is put back within so many seconds of a car that comes from behind."""
 _STUMBLES = (Status.OFF_TRACK, Status.IMMOBILIZED, Status.REVERSED)
-_ROOM = 1.5
-"""Two places of the grid are so many lengths of the longest car apart, and GRID at least."""
-
-
-@dataclass(frozen=True)
-class Racer:
-    """How one driver did, over all races. Times in seconds; None where there is nothing to say."""
-
-    name: str
-    fingerprint: str
-    """Of its policy: two drivers of one name are told apart by it."""
-    vehicle: str
-    places: tuple[int, ...]
-    """In each race, 1 the best; those who finish together share a place."""
-    mean_place: float
-    wins: int
-    finished: int
-    """Races in which it drove every lap."""
-    race_times_s: tuple[float | None, ...]
-    """From the start to the end of the last lap; None where it did not finish."""
-    gaps_s: tuple[float | None, ...]
-    """To the winner of each race; None where it did not finish."""
-    laps_completed: int
-    best_lap_s: float | None
-    mean_lap_s: float | None
-    """Of all completed laps; the first one of a race begins at rest on the grid."""
-    overtakes: int
-    """How often it passed a car that was driving."""
-    overtaken: int
-    contacts: int
-    """Contacts with other cars; one that goes on is one."""
-    ran_into: int
-    """Those of them in which it was the car behind, by more than half a length, which costs the
-    penalty: by the custom of racing it is the one behind that has to avoid a contact. Side by side
-    it is nobody."""
-    off_tracks: int
-    stuck: int
-    """How often it stood still or drove back until it was put back on the road."""
-
-
-@dataclass(frozen=True)
-class Standings:
-    """How several drivers raced, the best first."""
-
-    track: str
-    laps: int
-    trials: int
-    racers: tuple[Racer, ...]
-    beaten: tuple[tuple[float, ...], ...]
-    """`beaten[i][j]`: in how many races racer i came in before racer j; one half for a tie."""
-    traces: tuple[Mapping[str, Array], ...] = field(default=(), repr=False, compare=False)
-    """What each race looked like: (T,) t, and (T, K) x, y, yaw, speed, steering, distance, present
-    and lap of the racers in the order of `racers`."""
-
-    course: Track | None = field(default=None, repr=False, compare=False)
-    """The track in the direction in which it was driven."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything but the traces, ready for JSON."""
-        plain = asdict(replace(self, traces=(), course=None))
-        return {k: v for k, v in plain.items() if k not in ("traces", "course")}
 
 
 def race(
@@ -110,6 +45,7 @@ def race(
     laps: int = 3,
     trials: int | None = None,
     checkpoint: Literal["best", "last"] = "best",
+    penalties: PenaltySettings | None = None,
     seed: int = 0,
     threads: int | None = None,
 ) -> Standings:
@@ -122,8 +58,11 @@ def race(
         track: name or file of the track; the first one of the first run if None.
         laps: of each race; on an open track it is once to its end.
         trials: how many races; each driver starts equally often from each place of the grid, so it
-            is a multiple of their number; twice their number if None.
+            is a multiple of their number; twice their number if None. With penalties any number,
+            and 1 if None: in it the first run starts in front.
         checkpoint: which driver of the runs.
+        penalties: race by DeepRacer's rules of head-to-model, with what a stumble costs; None: by
+            hotlap's own rules.
         seed: of small differences of the starts; the first race from each place has none.
         threads: how many threads the world uses.
 
@@ -133,7 +72,7 @@ def race(
         TrackError: there is no such track.
     """
     opened = [one if isinstance(one, Run) else Run.open(one) for one in runs]
-    drivers = [load_driver(run.path, checkpoint) for run in opened]
+    drivers = [load_driver(run.place, checkpoint) for run in opened]
     direction = "forward"
     if track is None and opened:
         settings = env_settings(opened[0])
@@ -142,7 +81,9 @@ def race(
         raise ConfigError(f"track: a race is on one track (got {track})")
     course = load_track(track or "reinvent_like")
     course = course.reversed() if direction == "reversed" else course
-    return race_drivers(drivers, course, laps=laps, trials=trials, seed=seed, threads=threads)
+    return race_drivers(
+        drivers, course, laps=laps, trials=trials, penalties=penalties, seed=seed, threads=threads
+    )
 
 
 def race_drivers(
@@ -151,6 +92,7 @@ def race_drivers(
     *,
     laps: int = 3,
     trials: int | None = None,
+    penalties: PenaltySettings | None = None,
     seed: int = 0,
     threads: int | None = None,
 ) -> Standings:
@@ -158,8 +100,11 @@ def race_drivers(
     count = len(drivers)
     if not 2 <= count <= 32:
         raise ConfigError(f"race: 2 to 32 drivers can race against each other (got {count})")
-    trials = 2 * count if trials is None else trials
-    if trials < 1 or trials % count:
+    if trials is None:
+        trials = 2 * count if penalties is None else 1
+    if trials < 1:
+        raise ConfigError(f"trials: there is one race at least (got {trials})")
+    if penalties is None and trials % count:
         raise ConfigError(
             f"trials: {count} drivers start equally often from each place of the grid if the races "
             f"are a multiple of {count} (got {trials}): try {max(1, -(-trials // count)) * count}"
@@ -172,136 +117,30 @@ def race_drivers(
             f"race: drivers that act {' and '.join(f'{rate:g}' for rate in rates)} times a second "
             "cannot share a world; train them with one control_rate"
         )
-    run = _Races(drivers, track, laps if track.closed else 1, trials, seed, threads)
-    return run.standings()
+    laps = laps if track.closed else 1
+    if penalties is not None:
+        return HeadToModel(drivers, track, laps, trials, seed, threads, penalties).standings()
+    return _Races(drivers, track, laps, trials, seed, threads).standings()
 
 
-class _Races:
-    """All races of a Standings at once: trial w is world w, and driver d its d-th car.
+class _Races(Contest):
+    """Hotlap's own rules: who stumbles is off the road for a while."""
 
-    `ahead` counts metres of race from the line: a car on the grid begins a little below zero.
-    """
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._back_at = np.full(self._world.rows, -1)
+        self._left_at, self._left_n = np.zeros((2, self._world.rows), np.float32)
 
-    def __init__(
-        self,
-        drivers: Sequence[Driver],
-        track: Track,
-        laps: int,
-        trials: int,
-        seed: int,
-        threads: int | None,
-    ) -> None:
-        self._drivers, self._track, self._laps = drivers, track, laps
-        self._cars = [load_vehicle(driver.task["vehicle"]) for driver in drivers]
-        self._shape = trials, len(drivers)
-        self._dt = 1 / drivers[0].task["control_rate"]
-        self._lengths = np.array([car.body_length for car in self._cars], np.float32)
-        spacing = max(GRID, _ROOM * float(self._lengths.max()))
-        self._gap = 0.6 * spacing
-        rows = trials * len(drivers)
-        need = spacing * len(drivers)
-        if need > track.length / 2:
-            raise ConfigError(
-                f"race: a grid of {len(drivers)} such cars is {need:.1f} m long, and {track.name} "
-                f"has {track.length:.1f} m; race fewer, or on a longer track"
-            )
-        self._world = NativeSimulator(
-            (track,),
-            [self._cars[row % len(drivers)] for row in range(rows)],
-            rows=rows,
-            dt=self._dt,
-            traffic=TrafficSettings(cars=len(drivers), gap=self._gap),
-            threads=threads,
-        )
-
-        def open_eyes(task: Mapping[str, Any]) -> VectorEnv:
-            settings = resolve(EnvSettings, task)
-            return VectorEnv(settings, rows, seed=seed, world=self._world, threads=threads)
-
-        self._crew = Crew(rows, open_eyes)
-        self._numbers = np.array([self._crew.add(driver) for driver in drivers], np.int32)
-        limit = max(30.0, track.length * laps * _SECONDS_PER_METRE)
-        self._steps_max = round(limit / self._dt)
-        rules = RulesSettings(time_limit=2 * limit, crash=False)
-        closed, length = np.array([track.closed]), np.array([track.length], np.float32)
-        self._rules = Rules(rules, length, closed, rows=rows, dt=self._dt)
-        self._line_up(seed, spacing)
-
-    def _line_up(self, seed: int, spacing: float) -> None:
-        """Put all cars on the grid, each driver one place further than in the race before."""
-        trials, count = self._shape
-        rows = np.arange(trials * count)
-        trial, driver = np.divmod(rows, count)
-        turn, place = trial // count, (driver + trial) % count
-        draws = uniform(seed, place, turn, np.zeros(len(rows), np.int64), Purpose.RACE, 3)
-        little = (2 * draws - 1) * (turn > 0)[:, None]
-        back = (place + 0.25 * np.abs(little[:, 0])) * spacing
-        length, st = self._track.length, self._track.stations
-        s = -back if self._track.closed else (count - 1) * spacing - back
-        k = (s % length / length * st.count).astype(int) % st.count
-        half = np.minimum(st.left, st.right)[k]
-        start = Start(
-            track=np.zeros(len(rows), np.int32),
-            s=(s % length).astype(np.float32),
-            n=((0.5 - place % 2 + 0.1 * little[:, 1]) * half).astype(np.float32),
-            heading_error=(np.radians(5) * little[:, 2]).astype(np.float32),
-            speed=np.zeros(len(rows), np.float32),
-            seed=seed,
-        )
-        state = self._world.reset(rows, start)
-        self._rules.begin(rows)
-        self._crew.take(rows, np.tile(self._numbers, trials))
-        self._base: Float64 = state.s.astype(np.float64)
-        if self._track.closed:
-            self._base -= length * (self._base > length / 2)
-        size = len(rows)
-        self._ahead = self._base.copy()
-        self._running = np.ones(size, bool)
-        self._back_at = np.full(size, -1)
-        self._left_at, self._left_n = np.zeros((2, size), np.float32)
-        self._laps_done, self._lap_start = np.zeros(size, int), np.zeros(size)
-        self._time = np.full(size, np.inf)
-        self._lap_times: list[list[float]] = [[] for _ in rows]
-        self._counts = {
-            name: np.zeros(size, int)
-            for name in ("overtakes", "overtaken", "contacts", "ran_into", "off_tracks", "stuck")
-        }
-        self._order = np.sign(self._between(self._ahead))
-        self._touched = np.full(self._order.shape, -(10**9))
-        self._log: list[tuple[State, Array, Array, Array]] = []
-
-    def _between(self, ahead: Array) -> Array:
-        """Return (W, K, K) how far car i of each world is ahead of car j [m]."""
-        each = ahead.reshape(self._shape)
-        return np.asarray(each[:, :, None] - each[:, None, :])
-
-    def _drive(self) -> None:
-        self._remember(self._world.state)
-        for step in range(1, self._steps_max + 1):
-            before = self._world.state
-            after = self._world.step(self._crew.command())
-            self._crew.look_on()
-            present = self._present
-            along = self._base + after.travelled if self._track.closed else after.s
-            self._ahead[present] = along[present]
-            self._meet(step, before, after)
-            self._pass()
-            self._lap(step, after)
-            self._stumble(step, before, after)
-            self._put_back(step)
-            self._remember(after)
-            if not self._running.any():
-                break
+    def _judge(self, step: int, before: State, after: State) -> None:
+        self._meet(step, before, after)
+        self._pass()
+        self._lap(step, after)
+        self._stumble(step, before, after)
+        self._put_back(step)
 
     @property
     def _present(self) -> Array:
-        """(N,) who is on the road."""
         return np.asarray(self._running & (self._back_at < 0))
-
-    def _remember(self, state: State) -> None:
-        self._log.append((state, self._ahead.copy(), self._present, self._laps_done.copy()))
-
-    # --- what can happen in a step ---
 
     def _meet(self, step: int, before: State, after: State) -> None:
         """Count the contacts that begin, and whose they are to avoid."""
@@ -331,33 +170,6 @@ class _Races:
                     self._left_n[last] = -0.5 * half if after.n[first] > 0 else 0.5 * half
             self._touched[world, i, j] = step
 
-    def _pass(self) -> None:
-        """Count who passed whom: by half a length, both of them on the road."""
-        _, count = self._shape
-        lead = self._between(self._ahead)
-        half = (self._lengths[:, None] + self._lengths[None, :]) / 4
-        now = np.where(np.abs(lead) > half, np.sign(lead), self._order)
-        for world, i, j in np.argwhere((now > 0) & (self._order < 0)):
-            a, b = world * count + i, world * count + j
-            if self._present[a] and self._present[b]:
-                self._counts["overtakes"][a] += 1
-                self._counts["overtaken"][b] += 1
-        self._order = now
-
-    def _lap(self, step: int, after: State) -> None:
-        """Take the time of those that cross the line, and take those off the road that finish."""
-        length = self._track.length if self._track.closed else 0.9999 * self._track.length
-        goal = (self._laps_done + 1) * length
-        for row in np.flatnonzero(self._present & (self._ahead >= goal)).tolist():
-            over = (self._ahead[row] - goal[row]) / max(float(after.advance[row]), 1e-6)
-            at = (step - min(over, 1.0)) * self._dt
-            self._lap_times[row].append(at - self._lap_start[row])
-            self._lap_start[row] = at
-            self._laps_done[row] += 1
-            if self._laps_done[row] == self._laps:
-                self._time[row], self._running[row] = at, False
-                self._leave(row)
-
     def _stumble(self, step: int, before: State, after: State) -> None:
         """Take those off the road who have left it, stand, or drive back."""
         status = self._rules.judge(before, after).status
@@ -370,11 +182,6 @@ class _Races:
         self._left_at[row], self._left_n[row] = after.s[row], 0
         self._back_at[row] = step + round(PENALTY / self._dt)
         self._leave(row)
-
-    def _leave(self, row: int) -> None:
-        rows = np.array([row])
-        self._world.withdraw(rows, True)
-        self._crew.take(rows, np.array([NOBODY], np.int32))
 
     def _put_back(self, step: int) -> None:
         """Put those back whose penalty is over, as soon as there is room where they left."""
@@ -396,75 +203,3 @@ class _Races:
             self._rules.begin(rows)
             self._crew.take(rows, self._numbers[rows % count])
             self._base[row], self._back_at[row] = self._ahead[row], -1
-
-    # --- what comes of it ---
-
-    def standings(self) -> Standings:
-        """Drive all races to their ends, and say how they went."""
-        self._drive()
-        trials, count = self._shape
-        time = np.where(np.isfinite(self._time), self._time, np.inf).reshape(self._shape)
-        # Who does not finish comes after those who do, in the order of how far they came.
-        score = np.where(np.isfinite(time), -time, self._ahead.reshape(self._shape) - 1e9)
-        better = score[:, :, None] > score[:, None, :]
-        places = 1 + better.sum(axis=1)
-        beaten = better.sum(axis=0) + 0.5 * (score[:, :, None] == score[:, None, :]).sum(axis=0)
-        gaps = np.where(np.isfinite(time), time - time.min(axis=1, keepdims=True, initial=1e9), 0)
-        mean_gap = gaps.mean(axis=0)
-        ranking = sorted(range(count), key=lambda d: (places[:, d].mean(), mean_gap[d], d))
-        racers = [self._racer(d, places[:, d], time[:, d], gaps[:, d]) for d in ranking]
-        matrix = tuple(
-            tuple(0.0 if i == j else float(beaten[i, j]) for j in ranking) for i in ranking
-        )
-        return Standings(
-            track=self._track.name,
-            laps=self._laps,
-            trials=trials,
-            racers=tuple(racers),
-            beaten=matrix,
-            traces=self._traces(ranking),
-            course=self._track,
-        )
-
-    def _racer(self, d: int, places: Array, time: Float64, gaps: Float64) -> Racer:
-        trials, count = self._shape
-        rows = d + count * np.arange(trials)
-        laps = [float(t) for row in rows for t in self._lap_times[row]]
-        done = np.isfinite(time)
-        same = [driver.name for driver in self._drivers[:d]].count(self._drivers[d].name)
-        again = f" ({same + 1})" if same else ""
-        return Racer(
-            name=self._drivers[d].name + again,
-            fingerprint=self._drivers[d].fingerprint,
-            vehicle=self._cars[d].name,
-            places=tuple(places.tolist()),
-            mean_place=float(places.mean()),
-            wins=int((places == 1).sum()),
-            finished=int(done.sum()),
-            race_times_s=tuple(float(t) if ok else None for t, ok in zip(time, done, strict=True)),
-            gaps_s=tuple(float(g) if ok else None for g, ok in zip(gaps, done, strict=True)),
-            laps_completed=len(laps),
-            best_lap_s=min(laps, default=None),
-            mean_lap_s=float(np.mean(laps)) if laps else None,
-            **{name: int(column[rows].sum()) for name, column in self._counts.items()},
-        )
-
-    def _traces(self, ranking: Sequence[int]) -> tuple[dict[str, Array], ...]:
-        trials, count = self._shape
-        states = [state for state, _, _, _ in self._log]
-        columns: dict[str, Array] = {
-            name: np.stack([getattr(state, name) for state in states])
-            for name in ("x", "y", "yaw", "steering")
-        }
-        columns["speed"] = np.stack([np.hypot(state.vx, state.vy) for state in states])
-        columns["distance"] = np.stack([ahead for _, ahead, _, _ in self._log])
-        columns["present"] = np.stack([present for _, _, present, _ in self._log])
-        columns["lap"] = np.stack([laps for _, _, _, laps in self._log])
-        t: Float32 = (np.arange(len(states)) * self._dt).astype(np.float32)
-        found = []
-        for world in range(trials):
-            rows = world * count + np.array(ranking)
-            last = np.flatnonzero(columns["present"][:, rows].any(axis=1))[-1] + 2
-            trace = {name: column[:last, rows] for name, column in columns.items()}
-            found.append({"t": t[:last], **trace})
-        return tuple(found)

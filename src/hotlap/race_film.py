@@ -22,6 +22,8 @@ COLOURS: tuple[film.Colour, ...] = (
 """Of the racers in their order, again from the first after the last; told apart by any eye."""
 _ROW = 44
 """Height of a racer's line in the panel."""
+_BLINK = 1.0
+"""Seconds from one blink to the next of a car that waits on the road."""
 _SHOWN = 10
 """Racers that have room in the panel."""
 
@@ -87,6 +89,7 @@ def _frames(
     xy = np.stack([trace["x"], trace["y"]], axis=2)
     pixels = view.pixels(xy.reshape(-1, 2)).reshape(xy.shape)
     present = trace["present"].astype(bool)
+    blinking = trace.get("waiting", np.zeros_like(present)) & (t[:, None] % _BLINK < _BLINK / 2)
     leader_lap = trace["lap"].max(axis=1)
     drawn = 0
     for row in rows:
@@ -99,7 +102,7 @@ def _frames(
         view.clear()
         order = panel.order(row)
         for car in reversed(order):  # the leader on top
-            if present[row, car]:
+            if present[row, car] or blinking[row, car]:
                 view.add_car(pixels[row, car], float(trace["yaw"][row, car]), _colour(car))
         screen[:, film.VIEW[0] :] = np.asarray(panel.draw(row, order))
         yield screen

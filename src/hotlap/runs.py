@@ -11,6 +11,8 @@ tensorboard/         event files                      traces/ films/ plots/ repo
 
 A reader may look at any time. Whenever the writer is killed, the Run opens with a complete
 checkpoint: a checkpoint is made under another name, forced to the disk, and then renamed.
+
+A Run may be at a URL: then the directory is its copy on this machine. See storage.py.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +42,8 @@ from safetensors.numpy import load_file, save
 
 from hotlap.errors import RunError
 from hotlap.files import TEMPORARY, append_line, explained, json_lines, replace, sync, write
+from hotlap.mirror import Claim, Mirror
+from hotlap.storage import INDEX, Storage, is_url, url_of
 from hotlap.tensorboard import EventFiles
 from hotlap.types import Array, Float64
 
@@ -47,7 +52,15 @@ try:
 except ImportError:  # Windows: two writers are then not kept apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FORMAT", "Run", "default_directory", "lap_times", "list_runs"]
+__all__ = [
+    "FORMAT",
+    "Run",
+    "check_vacant",
+    "default_directory",
+    "lap_times",
+    "list_runs",
+    "names_in",
+]
 
 FORMAT = 1
 """The version of the layout; a reader refuses a newer one."""
@@ -66,9 +79,14 @@ class Run:
     The lock falls with the process, however that ends.
     """
 
-    def __init__(self, path: Path, meta: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, meta: Mapping[str, Any], storage: Storage | None = None) -> None:
         self.path = path
+        """The directory; of a Run at a URL, its copy on this machine."""
         self.meta = meta
+        self.listener: Callable[[str], None] = _say
+        """Is told what a user should hear of the place where the Run is; by the writer's thread."""
+        self._storage = storage
+        self._mirror: Mirror | None = None
         self._lock: BinaryIO | None = None
         self._appending: dict[str, int] = {}
         self._events = EventFiles(path / "metrics.jsonl", path / "tensorboard")
@@ -78,7 +96,7 @@ class Run:
         """Make a new Run in an empty or missing directory, and claim it.
 
         Args:
-            path: the Run's own directory; its parents are made.
+            path: the Run's own directory, whose parents are made; or a URL.
             config_toml: the complete settings.
             meta: what else to keep, such as seed and device; it wins over what is found here
                 (versions, commit, machine, command, time of creation).
@@ -86,21 +104,22 @@ class Run:
         Raises:
             RunError: the directory holds something, is being written, or cannot be written.
         """
-        path = Path(path)
+        storage = Storage(path) if is_url(path) else None
+        path = Path(url_of(path)) if storage is None else storage.local
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file: choose another directory with --out")
+        if storage is not None and not storage.is_written():
+            check_vacant(storage.url)
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, _plain({"format": FORMAT, **_surroundings(), **meta}))
-        run.claim()
-        found = [name for name in _names(path) if name != _LOCK]
+        run = cls(path, _plain({"format": FORMAT, **_surroundings(), **meta}), storage)
+        run._claim(fresh=True)
+        found = [name for name in _names(path) if name not in (_LOCK, INDEX)]
+        if storage is not None:
+            found = sorted(storage.infos(deep=False))
         if found:
             run.close()
-            raise RunError(
-                f"{path} is not empty (it holds {', '.join(found[:3])}"
-                f"{' ...' if len(found) > 3 else ''}): choose another directory with --out, or "
-                f"continue a Run with --resume {path}"
-            )
+            _refuse_content(run.place, found)
         _replace(path / "config.toml", config_toml.encode())
         _replace(path / "meta.json", _document(run.meta))
         return run
@@ -112,7 +131,9 @@ class Run:
         Raises:
             RunError: `path` is not a Run, or one of a newer hotlap.
         """
-        path = Path(path)
+        if is_url(path):
+            return cls._open_at(url_of(path))
+        path = Path(url_of(path))
         if path.name == "latest" and not path.exists():
             runs = list_runs(path.parent)
             if not runs:
@@ -127,22 +148,39 @@ class Run:
             if path.name.endswith((".tar.gz", ".pb", ".ckpt.index")):
                 hint = f"DeepRacer's models become one: hotlap import {path}"
             raise RunError(f"{path} is a file; a Run is a directory ({hint})")
+        return cls._open(path)
+
+    @classmethod
+    def _open_at(cls, url: str) -> Self:
+        above, _, name = url.rpartition("/")
+        if name == "latest":
+            runs = list_runs(above)
+            if not runs:
+                raise RunError(f"{above} holds no Run yet: make one with hotlap train")
+            url = runs[-1].place
+        storage = Storage(url)
+        storage.fetch("drivers", Claim(storage, _say).newest_token)
+        return cls._open(storage.local, storage)
+
+    @classmethod
+    def _open(cls, path: Path, storage: Storage | None = None) -> Self:
+        shown = path if storage is None else storage.url
         if (path / _POPULATION).is_file():
-            some = ", ".join(str(run.path) for run in list_runs(path)[:3]) or "none has begun yet"
-            raise RunError(f"{path} is a population of Runs: name one of them, such as {some}")
+            some = ", ".join(run.place for run in list_runs(shown)[:3]) or "none has begun yet"
+            raise RunError(f"{shown} is a population of Runs: name one of them, such as {some}")
         for name in ("config.toml", "meta.json"):
             if not (path / name).is_file():
-                raise RunError(f"{path} is not a Run: it has no {name} (hotlap runs lists them)")
+                raise RunError(f"{shown} is not a Run: it has no {name} (hotlap runs lists them)")
         meta = _read_document(path / "meta.json")
         version = meta.get("format")
         if not isinstance(version, int) or version < 1:
-            raise RunError(f"{path} is not a Run: meta.json has no format version")
+            raise RunError(f"{shown} is not a Run: meta.json has no format version")
         if version > FORMAT:
             raise RunError(
-                f"{path} was made by a newer hotlap (format {version}; this one reads up to "
+                f"{shown} was made by a newer hotlap (format {version}; this one reads up to "
                 f"{FORMAT}): install the newer hotlap"
             )
-        return cls(path, meta)
+        return cls(path, meta, storage)
 
     def claim(self) -> None:
         """Become the one writer, and clear away what a killed writer left half done.
@@ -150,8 +188,39 @@ class Run:
         Raises:
             RunError: another process is writing this Run.
         """
+        self._claim(fresh=False)
+
+    def _claim(self, *, fresh: bool) -> None:
         if self._lock is not None:
             return
+        claim = None
+        if self._storage is not None:
+            if self._storage.is_written():
+                owner = _read(self.path / _LOCK).decode(errors="replace").strip() or "unknown"
+                raise RunError(
+                    f"{self.place} is being written by process {owner} on this machine: wait "
+                    "until it ends, or stop it, or choose another place with --out"
+                )
+            claim = Claim(self._storage, self.listener)
+            before = claim.take()
+        try:
+            if self._storage is not None and fresh:  # what an earlier Run of that URL left
+                self._storage.clear()
+                with explained(self.path):
+                    self.path.mkdir(parents=True, exist_ok=True)
+            elif self._storage is not None:
+                self._storage.fetch("all", lambda: before)
+            self._take_lock()
+            if self._storage is not None and claim is not None:
+                self._mirror = Mirror(self._storage, claim)
+        except BaseException:
+            self.close()
+            if claim is not None:
+                with contextlib.suppress(Exception):
+                    claim.release()
+            raise
+
+    def _take_lock(self) -> None:
         with explained(self.path / _LOCK):
             lock = (self.path / _LOCK).open("a+b", buffering=0)
             try:
@@ -174,13 +243,37 @@ class Run:
         self._clear()
 
     def close(self) -> None:
-        """Stop being the writer. Reading goes on to work."""
+        """Stop being the writer. Reading goes on to work.
+
+        Raises:
+            RunError: it is at a URL, and what it holds could not be sent there.
+        """
         for file in self._appending.values():
             os.close(file)
         self._appending.clear()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        mirror, self._mirror = self._mirror, None
+        try:
+            if mirror is not None:
+                mirror.close(lambda: self._tell(mirror))
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    def _tell(self, mirror: Mirror) -> None:
+        while mirror.words:
+            self.listener(mirror.words.popleft())
+
+    def send(self, *files: Path) -> None:
+        """Send files of this Run, such as a new film, to its URL; at once, if it has one.
+
+        Raises:
+            RunError: they cannot be written there.
+        """
+        if self._storage is not None and self._mirror is None and files:
+            self._storage.send(files)
+            for file in files:
+                self.listener(f"{file.name} is now {self.place_of(file)}")
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +284,29 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except RunError as unsent:
+            if error is None:
+                raise
+            if unsent is not error:
+                error.add_note(str(unsent))
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people and for other machines: its URL, or its directory."""
+        return str(self.path) if self._storage is None else self._storage.url
+
+    @property
+    def address(self) -> str:
+        """The same, from whatever folder it is read."""
+        return str(self.path.resolve()) if self._storage is None else self._storage.url
+
+    def place_of(self, file: Path) -> str:
+        """Return where a file of it is; see `place`."""
+        if self._storage is None:
+            return str(file)
+        return self._storage.child(file.relative_to(self.path).as_posix())
 
     @property
     def name(self) -> str:
@@ -293,7 +408,7 @@ class Run:
         except (OSError, ValueError, SafetensorError) as error:
             raise RunError(
                 f"{path} is missing or damaged ({error}): the training cannot continue exactly. "
-                f"Start anew from its driver with: hotlap train --from {self.path}"
+                f"Start anew from its driver with: hotlap train --from {self.place}"
             ) from None
 
     def write_checkpoint(
@@ -368,6 +483,8 @@ class Run:
                 (folder / f"{old:012d}").rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
         shutil.rmtree(folder / f"{_ASIDE}{target.name}", ignore_errors=True)
+        if self._mirror is not None:
+            self._mirror.wake()
         return target
 
     def _forget_segments(self, needed: Sequence[int]) -> None:
@@ -403,6 +520,8 @@ class Run:
         return self._read_part("state", which)
 
     def _read_part(self, name: str, which: str | int) -> tuple[dict[str, Any], dict[str, Array]]:
+        if name == "state" and self._storage is not None and self._lock is None:
+            self._storage.fetch("states", Claim(self._storage, _say).newest_token)
         for _ in range(8):  # the writer may delete a checkpoint between the look and the read
             folder = self._find(which)
             try:
@@ -423,7 +542,7 @@ class Run:
         there = self.checkpoints()
         if not there:
             raise RunError(
-                f"{self.path} has no checkpoint yet: wait for the first, or train longer"
+                f"{self.place} has no checkpoint yet: wait for the first, or train longer"
             )
         steps = self._pointed(which) if isinstance(which, str) else which
         if which == "best" and steps is None:
@@ -432,7 +551,7 @@ class Run:
             steps = there[-1]
         if steps not in there:
             raise RunError(
-                f"{self.path} has no checkpoint {which!r}: choose best, last or one of "
+                f"{self.place} has no checkpoint {which!r}: choose best, last or one of "
                 f"{', '.join(map(str, there))}"
             )
         folder = self.path / "checkpoints" / f"{steps:012d}"
@@ -497,11 +616,34 @@ class Run:
                 self._appending[name] = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             line = json.dumps(row, allow_nan=False).encode()
             append_line(self._appending[name], line)
+        if self._mirror is not None:
+            self._tell(self._mirror)
+            self._mirror.check()
+
+
+def check_vacant(url: Path | str) -> None:
+    """Refuse a URL at which something lies already; a directory is looked at when it is made.
+
+    Raises:
+        RunError: something does, or it cannot be looked at.
+    """
+    if is_url(url):
+        storage = Storage(url)
+        _refuse_content(storage.url, sorted(storage.infos(deep=False)))
+
+
+def _refuse_content(place: str, found: Sequence[str]) -> None:
+    if found:
+        raise RunError(
+            f"{place} is not empty (it holds {', '.join(found[:3])}"
+            f"{' ...' if len(found) > 3 else ''}): choose another directory with --out, or "
+            f"continue a Run with --resume {place}"
+        )
 
 
 def _nearest(path: Path) -> str:
     """Return a question that names the Run whose directory is called most alike, if any is."""
-    there = {str(run.path) for folder in {path.parent, Path("runs")} for run in list_runs(folder)}
+    there = {run.place for folder in {path.parent, Path("runs")} for run in list_runs(folder)}
     names = {name: name for name in there} | {Path(name).name: name for name in sorted(there)}
     near = difflib.get_close_matches(str(path), names, n=1)
     near = near or difflib.get_close_matches(path.name, names, n=1)
@@ -519,9 +661,11 @@ def default_directory(track: str, algorithm: str, folder: Path | str = "runs") -
 def list_runs(folder: Path | str = "runs") -> list[Run]:
     """Return the Runs that lie in a folder or in its populations, oldest first.
 
-    Other things are passed over.
+    Other things are passed over. Of those at a URL only report, settings and meta are here at once.
     """
-    folder = Path(folder)
+    if is_url(folder):
+        return _list_at(url_of(folder))
+    folder = Path(url_of(folder))
     runs: list[Run] = []
     for name in _names(folder):
         if (folder / name / _POPULATION).is_file():
@@ -530,6 +674,35 @@ def list_runs(folder: Path | str = "runs") -> list[Run]:
         with contextlib.suppress(RunError):
             runs.append(Run.open(folder / name))
     return sorted(runs, key=lambda run: str(run.meta.get("created", "")))
+
+
+def names_in(folder: Path | str) -> list[str] | None:
+    """Return what lies in a folder or at a URL, by name; None if there is nothing of that name."""
+    if is_url(folder):
+        return sorted(Storage(folder).infos(deep=False)) or None
+    return _names(Path(folder)) if Path(folder).is_dir() else None
+
+
+def _list_at(url: str) -> list[Run]:
+    storage = Storage(url)
+
+    def opened(name: str) -> list[Run]:
+        with contextlib.suppress(RunError):
+            one = Storage(storage.child(name))
+            one.fetch("facts", Claim(one, _say).newest_token)
+            if (one.local / _POPULATION).is_file():
+                return _list_at(one.url)
+            return [Run._open(one.local, one)]
+        return []
+
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(opened, storage.folders())
+        runs = [run for some in found for run in some]
+    return sorted(runs, key=lambda run: str(run.meta.get("created", "")))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"hotlap: {text}\n")
 
 
 def lap_times(trace: Mapping[str, Array], length: float | None) -> Float64:

@@ -3,7 +3,8 @@
 ```
 training-simtrace/K-iteration.csv       what the followed cars did; with several workers W/...
 metrics/TrainingMetrics.json            an entry an episode; TrainingMetrics_W.json of worker W > 0
-evaluation-<14 digits>/...              simtrace of an evaluation; metrics/evaluation/ its result
+evaluation-<14 digits>/...              simtrace of an evaluation or a race; metrics/evaluation/
+                                        its result; logs/evaluation/ lines of a race
 logs/training/training-<14 digits>-robomaker.log      the same episodes as SIM_TRACE_LOG lines
 model/  ip/  training_params.yaml  reward_function.py         what was trained, in its words
 ```
@@ -18,13 +19,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hotlap.algorithms.settings import DEEPRACER_CNNS
+from hotlap.contest import Standings
 from hotlap.deepracer import logs
 from hotlap.deepracer.files.folder import LIDAR_KINDS
 from hotlap.deepracer.logs import FOLDER
@@ -38,7 +40,7 @@ from hotlap.tasks.actions import ContinuousActions
 from hotlap.tasks.rewards import FileReward
 from hotlap.types import Array
 
-__all__ = ["Simtrace", "is_logged", "write_evaluation"]
+__all__ = ["Simtrace", "is_logged", "write_evaluation", "write_race"]
 
 _METRICS = {"progress": "progress", "reward": "reward", "lap_time": "laptime"}
 _NO_LAP = 999999
@@ -334,26 +336,73 @@ def write_evaluation(run: Run, report: Report) -> tuple[Path, ...]:
     Raises:
         RunError: they cannot be written.
     """
+    return _write_episodes(run, report.episodes, world=report.track, lines=False)
+
+
+def write_race(runs: Sequence[Run], standings: Standings) -> tuple[Path, ...]:
+    """Write what each driver of a race did into its own Run's folder of DeepRacer's logs.
+
+    Simtrace and metrics are those of an evaluation; SIM_TRACE_LOG lines are written beside them.
+
+    Args:
+        runs: of the drivers, in the order in which they were named.
+        standings: of a race by DeepRacer's rules.
+
+    Returns:
+        The files; none of a Run without such a folder.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    files: list[Path] = []
+    for racer, episodes in zip(standings.racers, standings.episodes, strict=True):
+        run = runs[racer.number]
+        files += _write_episodes(run, episodes, world=standings.track, lines=True)
+    return tuple(files)
+
+
+def _write_episodes(
+    run: Run, episodes: Sequence[Episode], *, world: str, lines: bool
+) -> tuple[Path, ...]:
     folder = run.path / FOLDER
-    if not folder.is_dir() or not report.episodes:
+    if not folder.is_dir() or not episodes:
         return ()
     moment = time.time()
     while True:  # two evaluations in one second
-        files = [folder / name for name in logs.evaluation_paths(logs.stamp(moment))]
-        with explained(files[0]), contextlib.suppress(FileExistsError):
-            files[0].parent.parent.mkdir(parents=True)
+        names = logs.evaluation_paths(logs.stamp(moment))
+        with explained(folder / names[0]), contextlib.suppress(FileExistsError):
+            (folder / names[0]).parent.parent.mkdir(parents=True)
             break
         moment += 1
-    rows = [logs.csv_rows(one.rows, k) for k, one in enumerate(report.episodes)]
-    entries = [
-        json.dumps(logs.evaluation_entry(one.rows, k + 1)) for k, one in enumerate(report.episodes)
-    ]
-    contents = ((logs.HEADER + "".join(rows)).encode(), logs.metrics_document(entries, None))
-    for file, content in zip(files, contents, strict=True):
+    numbered = list(enumerate(episodes))
+    entries = [json.dumps(logs.evaluation_entry(one.rows, k + 1)) for k, one in numbered]
+    rows = [logs.csv_rows(one.rows, k) for k, one in numbered]
+    contents = {
+        names[0]: (logs.HEADER + "".join(rows)).encode(),
+        names[1]: logs.metrics_document(entries, None),
+    }
+    if lines:
+        said = [_document(folder / name) for name in _TRAINED]
+        head = logs.header_lines(said[0], said[1], world) if all(said) else ""
+        text = head + "".join(logs.trace_lines(one.rows, k) for k, one in numbered)
+        contents[logs.race_log(logs.stamp(moment))] = text.encode()
+    for name, content in contents.items():
+        file = folder / name
         with explained(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             replace(file, content)
-    return tuple(files)
+    return tuple(folder / name for name in contents)
+
+
+_TRAINED = ("ip/hyperparameters.json", "model/model_metadata.json")
+"""What was trained, in DeepRacer's words; a racer may have taken it away."""
+
+
+def _document(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _metrics_name(worker: int) -> str:

@@ -38,6 +38,7 @@ from hotlap.plan import (
 from hotlap.population import Population, read_seeds
 from hotlap.progress import Progress
 from hotlap.runs import Run, default_directory
+from hotlap.storage import Storage, url_of
 from hotlap.threads import available
 from hotlap.training import Training, device_for, has_reached
 
@@ -123,7 +124,7 @@ def train(
         Stopped: by Ctrl-C, in the main thread; the Run holds a checkpoint to continue from.
     """
     if seeds is not None:
-        teacher = None if weights_from is None else (Path(weights_from), checkpoint)
+        teacher = None if weights_from is None else (str(weights_from), checkpoint)
         return _train_seeds(source, overrides or {}, seeds, out, resume, teacher, plain, quiet)
     began = time.perf_counter() if began is None else began
     if resume is None:
@@ -139,7 +140,7 @@ def train(
     elif source is None and out is None and weights_from is None:
         old = Run.open(resume)
         plan = noticed(old, continued(old, overrides or {}))
-        where = old.path
+        where = old.place
     else:
         raise ConfigError(
             "--resume continues a run as it is and where it is: leave file, folder, --out and "
@@ -147,10 +148,10 @@ def train(
         )
     config, rivals = plan.config, dict[str, Driver]()
     if resume is not None and any(name != SELF for name in config.opponents.drivers):
-        rivals = saved_rivals(config.opponents, Run.open(where).read_state("last")[1])
+        rivals = saved_rivals(config.opponents, old.read_state("last")[1])
     notes = (*plan.notes, *check_reward(config, rivals))
     budget = (config.train.seconds, config.train.steps)
-    progress = Progress(*budget, plain=plain, quiet=quiet, title=where.name)
+    progress = Progress(*budget, plain=plain, quiet=quiet, title=Path(where).name)
     practice = None
     if config.distributed.workers:
         from hotlap.distributed.team import Team
@@ -161,7 +162,7 @@ def train(
         for note in notes:
             progress.event(note)
         if resume is not None:
-            run = Run.open(where)
+            run = old
         else:
             training.take_teacher()
             if weights_from is not None:
@@ -169,18 +170,19 @@ def train(
             inputs = fingerprints(config)
             meta = {"seed": config.seed, "device": training.device, "inputs": inputs}
             run = Run.create(where, to_toml(config), meta)
+        run.listener = progress.event
         with run:
             if resume is not None:
                 training.restore(run)
             elif weights_from is not None:
-                facts = {"run": str(weights_from), "checkpoint": checkpoint, **transfer.as_dict()}
-                run.log_event("weights_from", **facts)
+                facts = {"run": url_of(weights_from), "checkpoint": checkpoint}
+                run.log_event("weights_from", **facts, **transfer.as_dict())
             advice = ""
             try:
                 training.loop(run)
                 if training.stopped_by:
                     raise KeyboardInterrupt
-                advice = f"The training is complete: hotlap film {run.path} writes film and plots"
+                advice = f"The training is complete: hotlap film {run.place} writes film and plots"
                 progress.event("the best driver laps for the report, the plots and the film")
                 write_outcome(run)
                 run.sync_tensorboard()
@@ -201,7 +203,7 @@ def _train_seeds(
     seeds: int | str | Sequence[int],
     out: str | Path | None,
     resume: str | Path | None,
-    teacher: tuple[Path, Literal["best", "last"]] | None,
+    teacher: tuple[str, Literal["best", "last"]] | None,
     plain: bool,
     quiet: bool,
 ) -> Population:
@@ -218,15 +220,15 @@ def _train_seeds(
             steps, seconds = config.train.steps, config.train.seconds
             more = f"train.seconds={2 * seconds:g}" if seconds else f"train.steps={2 * steps}"
             raise RunError(
-                f"{population.path}: all {len(population.seeds)} seeds have spent their budget. "
-                f"Give them more, such as hotlap train --resume {population.path} {more}"
+                f"{population.address}: all {len(population.seeds)} seeds have spent their budget. "
+                f"Give them more, such as hotlap train --resume {population.address} {more}"
             )
     else:
         if source is None and teacher is not None:
             source = Run.open(teacher[0]).path / "config.toml"
         plan = read_config(source, overrides)
         if teacher is None and plan.weights_from is not None:
-            teacher = plan.weights_from, plan.checkpoint
+            teacher = str(plan.weights_from), plan.checkpoint
         elif teacher is not None and plan.weights_from is not None:
             plan = _overruled(plan, teacher[0])
         config = anchored(plan.config)
@@ -240,7 +242,7 @@ def _train_seeds(
             )
         where = _place(out, plan)
         said = [*plan.notes, *check_reward(config)]
-        driver = None if teacher is None else str(Run.open(teacher[0]).path.resolve())
+        driver = None if teacher is None else Run.open(teacher[0]).address
         which = "best" if teacher is None else teacher[1]
         population = Population.create(where, to_toml(config), chosen, driver, which)
         words = {seed: _anew(population, seed) for seed in chosen}
@@ -251,7 +253,7 @@ def _train_seeds(
     limits = (config.train.seconds, config.train.steps)
     done, number = train_fleet(population, words, budget=limits, plain=plain, quiet=quiet)
     if number:
-        said_how = f"Continue with: hotlap train --resume {population.path}"
+        said_how = f"Continue with: hotlap train --resume {population.address}"
         raise Stopped(done, number, f"stopped. {said_how}")
     if len(done.failures) == len(population.seeds):
         problem = RunError(f"every seed failed. {next(iter(done.failures.values()))}")
@@ -263,31 +265,37 @@ def _train_seeds(
 def _anew(population: Population, seed: int) -> list[str]:
     """Return the words that train a seed from its start; what may be there of it is deleted."""
     where = population.place(seed)
-    if where.exists():  # it was killed before its first checkpoint
+    if population.storage is not None:
+        place = Storage(population.address_of(seed))
+        if place.exists("meta.json"):
+            with Run.open(place.url) as run:
+                run.claim()
+        place.delete()
+    elif where.exists():  # it was killed before its first checkpoint
         if (where / "meta.json").exists():
             with Run.open(where) as run:
                 run.claim()
         with explained(where):
             shutil.rmtree(where)
     words = ["train", str(population.path / "config.toml"), "--seed", str(seed), "--quiet"]
-    words += ["--out", str(where)]
+    words += ["--out", population.address_of(seed)]
     if population.weights_from:
         words += ["--from", population.weights_from, "--checkpoint", population.checkpoint]
     return words
 
 
-def _place(out: str | Path | None, plan: Plan) -> Path:
+def _place(out: str | Path | None, plan: Plan) -> str:
     """Return the directory of a new Run or population: as asked, by its model's name, or free."""
     if out:
-        return Path(out)
+        return url_of(out)
     if not plan.name:
         config = plan.config
-        return default_directory(config.tracks()[0].name, config.algorithm.kind)
+        return str(default_directory(config.tracks()[0].name, config.algorithm.kind))
     place, number = Path("runs") / plan.name, 1
     while place.exists():
         number += 1
         place = Path("runs") / f"{plan.name}-{number}"
-    return place
+    return str(place)
 
 
 def _overruled(plan: Plan, given: str | Path) -> Plan:
@@ -302,10 +310,11 @@ def _continued_seeds(
     file = population.path / "config.toml"
     before = resolve(TrainConfig, read_toml(file))
     config = resolve(TrainConfig, read_toml(file), overrides)
-    refuse_changes(changes(before, config), population.path)
+    refuse_changes(changes(before, config), population.address)
     if config != before:
         with explained(file):
             replace_file(file, to_toml(config).encode())
+        population.send(file)
     runs, words = population.runs(), dict[int, list[str]]()
     for seed in population.seeds:
         if seed not in runs or not runs[seed].checkpoints():
@@ -318,7 +327,7 @@ def _continued_seeds(
         # Its step size may be another one by now: see Training.
         changed = changeable(changes(continued(run, {}), own))
         given = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
-        words[seed] = ["train", "--resume", str(run.path), "--quiet", *given]
+        words[seed] = ["train", "--resume", run.place, "--quiet", *given]
     return config, words
 
 
@@ -339,7 +348,6 @@ def _is_spent(run: Run, config: TrainConfig) -> bool:
 def _how_to_go_on(run: Run) -> str:
     kept = run.checkpoints()
     if not kept:
-        return f"{run.path} has no checkpoint yet: start anew"
-    return (
-        f"Continue from its checkpoint of {kept[-1]:,} steps with: hotlap train --resume {run.path}"
-    )
+        return f"{run.place} has no checkpoint yet: start anew"
+    go_on = f"hotlap train --resume {run.place}"
+    return f"Continue from its checkpoint of {kept[-1]:,} steps with: {go_on}"

@@ -267,14 +267,14 @@ class Training:
         for name, (spent, limit) in self.spent().items():
             if spent >= limit and run.is_reported:
                 raise RunError(
-                    f"{run.path} has spent its budget of {name}={limit:g}. Give it more, such as "
-                    f"hotlap train --resume {run.path} {name}={2 * limit:g}"
+                    f"{run.place} has spent its budget of {name}={limit:g}. Give it more, such as "
+                    f"hotlap train --resume {run.place} {name}={2 * limit:g}"
                 )
         target = self.config.train.target_reward
         if has_reached(self.recent, target) and run.is_reported:
             raise RunError(
-                f"{run.path} has reached its train.target_reward of {target:g}. Ask for more with: "
-                f"hotlap train --resume {run.path} train.target_reward=..."
+                f"{run.place} has reached its train.target_reward of {target:g}. Ask for more "
+                f"with: hotlap train --resume {run.place} train.target_reward=..."
             )
         changed = changes(continued(run, {}), self.config)
         run.log_event("resumed", steps=self.steps, settings=changed)
@@ -293,8 +293,8 @@ class Training:
             return float(state["seconds"])
         except KeyError as error:
             raise RunError(
-                f"{run.path}: the checkpoint lacks {error}; it was written by another version of "
-                f"hotlap. Start anew from its driver with: hotlap train --from {run.path}"
+                f"{run.place}: the checkpoint lacks {error}; it was written by another version of "
+                f"hotlap. Start anew from its driver with: hotlap train --from {run.place}"
             ) from None
 
     def take_teacher(self) -> None:
@@ -317,11 +317,11 @@ class Training:
         wrong = [name for name, (its, own) in alike.items() if its != own]
         if wrong:
             raise ConfigError(
-                f"algorithm.teacher: {run.path} was trained with another {', '.join(wrong)}; "
+                f"algorithm.teacher: {run.place} was trained with another {', '.join(wrong)}; "
                 "teacher and student need the same: copy it from the teacher's config.toml"
             )
         self.learner.take_teacher(*policy)
-        self.progress.event(f"the driver of {run.path} teaches")
+        self.progress.event(f"the driver of {run.place} teaches")
 
     def take_weights(
         self, other: Run, checkpoint: Literal["best", "last"] = "best", *, by_name: bool
@@ -340,10 +340,11 @@ class Training:
             found = self.learner.adopt(learner, own, other.read_policy(checkpoint))
         except (RunError, KeyError) as error:
             raise RunError(
-                f"--from {other.path}: {error}; keep the observations, actions and network of its "
-                f"config.toml, or let it teach: algorithm=distill algorithm.teacher={other.path}"
+                f"--from {other.place}: {error}; keep the observations, actions and network of its "
+                f"config.toml, or let it teach: algorithm=distill algorithm.teacher={other.place}"
             ) from None
-        self.progress.event(f"starts from the {checkpoint} driver of {other.path}: {found.summary}")
+        whose = f"the {checkpoint} driver of {other.place}"
+        self.progress.event(f"starts from {whose}: {found.summary}")
         for line in found.table():
             if by_name or "  anew: " in line:
                 self.progress.event(f"  {line}")

@@ -357,6 +357,9 @@ def test_penalties_and_workers_are_those_of_evaluations_and_logs(folder):
         "DR_EVAL_OFF_TRACK_PENALTY=3.5": ("penalties.off_track", 3.5),
         "DR_EVAL_COLLISION_PENALTY=4": ("penalties.collision", 4),
         "DR_EVAL_RESET_BEHIND_DIST=0.7": ("penalties.behind", 0.7),
+        "ENABLE_MERCY_RESET=True": ("penalties.mercy", True),
+        "MAX_RESETS_AFTER_CRASH=4": ("penalties.mercy_after", 4),
+        "RESET_AHEAD_DIST=0.9": ("penalties.ahead", 0.9),
     }
 
     plan = read_folder(folder(run__env="\n".join([*given, "DR_WORKERS=30"])))

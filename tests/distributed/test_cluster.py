@@ -1,7 +1,9 @@
 """Connecting to Ray: what goes wrong is said in words, and what was started here is gone after."""
 
+import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -71,7 +73,7 @@ def test_a_port_where_nothing_listens_is_said_at_once():
 
     said = refused(f"127.0.0.1:{port}")
 
-    assert f"127.0.0.1:{port} is out of reach (Connection refused" in said
+    assert f"127.0.0.1:{port} is out of reach (Connection refused)" in said
     assert time.monotonic() - began < 2
 
 
@@ -92,11 +94,12 @@ def test_auto_without_a_cluster_says_how_to_start_one():
     assert "ray start --head" in refused("auto")
 
 
-def test_auto_takes_the_address_of_the_variable(monkeypatch):
+@pytest.mark.parametrize("given", ["", "auto"])
+def test_the_address_of_the_variable_is_taken(given, monkeypatch):
     port = closed_port()
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
 
-    assert f"127.0.0.1:{port} is out of reach" in refused("auto")
+    assert f"127.0.0.1:{port} is out of reach" in refused(given)
 
 
 def test_auto_does_not_join_another_users_cluster(tmp_path, monkeypatch):
@@ -136,6 +139,52 @@ def test_without_ray_the_line_that_installs_it_is_given(monkeypatch):
         connected(),
     ):
         pass
+
+
+def says(monkeypatch: pytest.MonkeyPatch, **facts: object) -> None:
+    """Let the head answer so when it is asked who it is; test_hosts.py asks real ones."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    said = json.dumps({"ray": ray.__version__, "python": version, "member": True, **facts})
+    done = subprocess.CompletedProcess([], 0, stdout=f"{said}\n", stderr="")
+    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: done)
+
+
+def test_a_cluster_that_wants_a_token_says_where_to_put_it(listener, monkeypatch):
+    says(monkeypatch, failure="token")
+
+    said = refused(listener)
+
+    assert "wants a token, and there is none here" in said
+    assert "~/.ray/auth_token" in said
+
+
+def test_a_token_that_is_not_taken_is_named(listener, monkeypatch):
+    says(monkeypatch, failure="token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+
+    assert f"the cluster at {listener} does not take the token in RAY_AUTH_TOKEN" in refused(
+        listener
+    )
+
+
+@pytest.mark.parametrize("name", ["ray", "python"])
+def test_a_head_of_another_version_is_said(name, listener, monkeypatch):
+    says(monkeypatch, **{name: "2.0.1"})
+
+    assert f"the cluster at {listener} runs {name} 2.0.1, this machine has" in refused(listener)
+
+
+def test_a_machine_that_is_no_node_is_told_to_join(listener, monkeypatch):
+    says(monkeypatch, member=False)
+
+    assert f"Join first: ray start --address={listener}" in refused(listener)
+
+
+def test_a_head_that_says_nothing_of_use_is_quoted(listener, monkeypatch):
+    done = subprocess.CompletedProcess([], 1, stdout="", stderr="a\nImportError: libray\n")
+    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: done)
+
+    assert "did not answer: ImportError: libray" in refused(listener)
 
 
 # ------------------------------------------------------------------ nodes

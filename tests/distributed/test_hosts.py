@@ -12,11 +12,15 @@ from hosts import Host, Network, network
 
 import hotlap
 from hotlap.distributed.cluster import HEALTH
+from hotlap.plan import read_config
+from hotlap.runs import Run
 
 pytest.importorskip("ray")
 
+ROOT = Path(__file__).parents[2]
+HOTLAP = (sys.executable, "-c", "from hotlap.cli import main; main()")
 TOKEN = "5e" * 32
-STORE = 90_000_000
+STORE = 210_000_000
 FAST = {f"RAY_{name}": str(value) for name, value in HEALTH.items()}
 
 DRIVER = f"""
@@ -108,12 +112,14 @@ def test_workers_compute_on_hosts_with_their_own_addresses(lan):
     ]
 
 
+@pytest.mark.slow
 def test_a_wrong_token_is_said(lan):
     said = refused(lan.worker, lan.address, RAY_AUTH_TOKEN="0" * 64)
 
     assert "does not take the token in RAY_AUTH_TOKEN" in said
 
 
+@pytest.mark.slow
 def test_a_missing_token_is_said(lan):
     empty = lan.wire.folder / "empty"
     empty.mkdir(exist_ok=True)
@@ -123,6 +129,7 @@ def test_a_missing_token_is_said(lan):
     assert f"the cluster at {lan.address} wants a token, and there is none here" in said
 
 
+@pytest.mark.slow
 def test_a_host_that_has_not_joined_is_told_how_to(lan):
     outsider = lan.wire.host("outsider")
     outsider.token(TOKEN)
@@ -132,6 +139,7 @@ def test_a_host_that_has_not_joined_is_told_how_to(lan):
     assert f"Join first: ray start --address={lan.address}" in said
 
 
+@pytest.mark.slow
 def test_an_address_where_nobody_is_takes_five_seconds(lan):
     began = time.monotonic()
 
@@ -186,3 +194,43 @@ def test_a_host_that_loses_power_is_given_up_within_ten_seconds(lan):
     took = time.monotonic() - began
     assert said == "given up\n"
     assert took < 10  # 5 s by the settings; Ray's own take 16 s and more
+
+
+@pytest.mark.slow
+def test_hosts_train_a_driver_together(lan):
+    """The command of the handbook, and what it leaves: a Run like any other."""
+    out = lan.head.home / "run"
+    settings = ["train.steps=40000", "train.seconds=0", "train.cars=64", "evaluation.trials=1"]
+    command = f"train {ROOT / 'configs' / 'state.toml'} --workers 2 --address {lan.address} --plain"
+
+    said = lan.head.run(*HOTLAP, *command.split(), "--out", str(out), *settings, limit=200)
+
+    run = Run.open(out)
+    assert f"run: {out}" in said
+    assert f"on {lan.address}" in said
+    assert run.metrics_rows()[-1]["steps"] >= 40_000
+    assert run.report() is not None
+    assert read_config(out / "config.toml").config.distributed.workers == 2
+
+
+@pytest.mark.slow
+def test_cpus_that_others_have_are_said(lan):
+    busy = """
+import ray, time
+ray.init("auto", logging_level="ERROR", log_to_driver=False)
+ray.remote(num_cpus=1)(lambda: time.sleep(60)).remote()
+while ray.available_resources().get("CPU", 0) > 1:
+    time.sleep(0.1)
+print("busy", flush=True)
+time.sleep(60)
+"""
+    other = lan.head.start(sys.executable, "-c", busy)
+    assert other.stdout is not None
+    while "busy" not in other.stdout.readline():
+        assert other.poll() is None
+
+    said = refused(lan.worker, lan.address)
+
+    other.kill()
+    other.communicate()
+    assert "2 workers of 1 CPU need 2 CPUs, and others of the cluster leave 1 free" in said

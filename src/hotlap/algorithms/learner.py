@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_c
 from pydantic import Field
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
-from hotlap.algorithms.peers import Peers
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hotlap.algorithms.experience import Scales
+    from hotlap.algorithms.peers import Peers
 
 __all__ = [
     "AlgorithmSettings",

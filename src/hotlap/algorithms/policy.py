@@ -149,7 +149,9 @@ class Plan(Settings):
         return found
 
 
-class _Description(Settings):
+class PolicyDescription(Settings):
+    """What a policy's arrays mean; see `NumpyPolicy`."""
+
     format: Literal[1]
     plan: Plan
     action: Literal["discrete", "continuous"]
@@ -223,6 +225,22 @@ class NumpyPolicy:
         """Numbers that it carries from one step of a row to the next; 0: it has no memory."""
         return self._saved.plan.carried
 
+    @property
+    def description(self) -> PolicyDescription:
+        """Its layers and the kind of its answers."""
+        return self._saved
+
+    @property
+    def weights(self) -> Mapping[str, Float32]:
+        """Its arrays by name, as `Plan.shapes` has them."""
+        return self._arrays
+
+    def carried(self, rows: int) -> Float32:
+        """Return what `act` remembers of `rows` rows: (rows, `self.memory`)."""
+        if self._carried is None:
+            return np.zeros((rows, self.memory), np.float32)
+        return self._carried
+
     def begin(self, rows: Array | None = None) -> None:
         """Forget what `act` remembers of some rows, by index or mask, as their episodes begin.
 
@@ -276,7 +294,7 @@ class NumpyPolicy:
         Returns:
             The actions, and what to give to the next step.
         """
-        output, hidden = self._run(observation, memory)
+        output, hidden = self.run(observation, memory)
         action = self._choose(output, uniform)
         if not self._saved.plan.previous_action:
             return action, hidden
@@ -284,6 +302,10 @@ class NumpyPolicy:
         if self._saved.action == "discrete":
             done = np.eye(self._saved.size, dtype=np.float32)[action]
         return action, np.concatenate([hidden, done], axis=1)
+
+    def answer(self, output: Float32) -> Array:
+        """Return the best action that an output of `run` means, (N,) or (N, A)."""
+        return self._choose(output.copy(), None)
 
     def _choose(self, output: Float32, uniform: Array | None) -> Array:
         if self._saved.action == "discrete":
@@ -322,7 +344,7 @@ class NumpyPolicy:
         """
         self._check(observation)
         rows = len(observation[self.names[0]])
-        return self._run(observation, np.zeros((rows, self.memory), np.float32))[0]
+        return self.run(observation, np.zeros((rows, self.memory), np.float32))[0]
 
     def _check(self, observation: Mapping[str, Array]) -> None:
         missing = sorted(set(self.names) - set(observation))
@@ -333,11 +355,28 @@ class NumpyPolicy:
                 "it was trained on"
             )
 
-    def _run(self, observation: Mapping[str, Array], memory: Float32) -> tuple[Float32, Float32]:
-        """Return the output, and what the recurrent units carry on: (N, memory)."""
+    def run(
+        self,
+        observation: Mapping[str, Array],
+        memory: Float32,
+        tape: dict[str, Float32] | None = None,
+    ) -> tuple[Float32, Float32]:
+        """Run the network, as `output` and `step` do.
+
+        Args:
+            observation: by name, (N, ...).
+            memory: (N, `self.memory`), what the step before returned; 0 where an episode begins.
+            tape: filled with what each layer gave, by the layer's name: after its activation, a
+                camera's last convolution before it is pooled, `NAME.before` a layer before it is
+                normalised, and the head before its atoms are one number.
+
+        Returns:
+            (N, A) logits or worths of the choices, or numbers not yet an action; and what the
+            recurrent units carry on, (N, units).
+        """
         plan = self._saved.plan
         self._check(observation)
-        parts = [self._see(name, observation[name]) for name in plan.images]
+        parts = [self._see(name, observation[name], tape) for name in plan.images]
         for name, size in plan.vectors.items():
             mean, std = (self._arrays[f"normalizer.{name}.{what}"] for what in ("mean", "std"))
             parts.append(normalize(observation[name].reshape(-1, size), mean, std))
@@ -348,12 +387,15 @@ class NumpyPolicy:
         for i in range(len(plan.hidden)):
             features = self._dense(f"hidden{i}", features)
             if plan.layer_norm:
+                _note(tape, f"hidden{i}.before", features)
                 features = self._normalize(f"hidden{i}", features)
             features = features if plan.linear else self._activate(features)
+            _note(tape, f"hidden{i}", features)
         if plan.memory:
-            hidden = self._remember(features, hidden)
+            hidden = self._remember(features, hidden, tape)
             features = hidden[:, : plan.memory]
         output = self._dense("head", features)
+        _note(tape, "head", output)
         if self._saved.atoms is None:
             return output, hidden
         low, high, count = self._saved.atoms
@@ -361,22 +403,26 @@ class NumpyPolicy:
         scale = np.linspace(low, high, count, dtype=np.float32)
         return np.asarray((probability @ scale).reshape(len(output), -1)), hidden
 
-    def _remember(self, features: Float32, hidden: Float32) -> Float32:
+    def _remember(
+        self, features: Float32, hidden: Float32, tape: dict[str, Float32] | None
+    ) -> Float32:
         """Advance the recurrent units by a step; see `networks.remember`."""
         units = self._saved.plan.memory
         fresh = self._dense("memory.input", features)
+        kept = self._dense("memory.hidden", hidden[:, :units])
+        _note(tape, "memory.input", fresh)
+        _note(tape, "memory.hidden", kept)
         if self._saved.plan.cell == "lstm":
-            gates = fresh + self._dense("memory.hidden", hidden[:, :units])
-            take, keep, show = (_sigmoid(gates[:, k * units : (k + 1) * units]) for k in (0, 1, 3))
+            gates = fresh + kept
+            take, keep, show = (sigmoid(gates[:, k * units : (k + 1) * units]) for k in (0, 1, 3))
             cell = keep * hidden[:, units:] + take * np.tanh(gates[:, 2 * units : 3 * units])
             return np.concatenate([show * np.tanh(cell), cell], axis=1)
-        kept = self._dense("memory.hidden", hidden)
-        gates = _sigmoid(fresh[:, : 2 * units] + kept[:, : 2 * units])
+        gates = sigmoid(fresh[:, : 2 * units] + kept[:, : 2 * units])
         reset, update = gates[:, :units], gates[:, units:]
         candidate = np.tanh(fresh[:, 2 * units :] + reset * kept[:, 2 * units :])
         return np.asarray(candidate + update * (hidden - candidate))
 
-    def _see(self, name: str, pixels: Array) -> Float32:
+    def _see(self, name: str, pixels: Array, tape: dict[str, Float32] | None) -> Float32:
         image = self._saved.plan.images[name]
         features: Array = pixels.reshape(-1, *image.shape)
         if image.padded:  # zeros belong around what is scaled
@@ -395,11 +441,13 @@ class NumpyPolicy:
             flat = patch.reshape(rows * height * width, -1).astype(np.float32, copy=False)
             out = flat @ weight.transpose(2, 3, 1, 0).reshape(-1, filters) + bias
             features = self._activate(out).reshape(rows, height, width, filters)
+            _note(tape, f"{name}.conv{i}", features)
             if image.pool > 1:
                 features = _pooled(features, image.pool)
         features = features.reshape(len(features), -1)
         for i in range(len(image.dense)):
             features = self._activate(self._dense(f"{name}.dense{i}", features))
+            _note(tape, f"{name}.dense{i}", features)
         return features
 
     def _layer(self, name: str) -> tuple[Float32, Float32]:
@@ -421,6 +469,11 @@ class NumpyPolicy:
         return np.maximum(features, np.float32(0.0), out=features)
 
 
+def _note(tape: dict[str, Float32] | None, name: str, given: Array) -> None:
+    if tape is not None:
+        tape[name] = given
+
+
 def _pooled(features_BHWC: Float32, size: int) -> Float32:
     """Return the greatest number of each `size` by `size` square."""
     rows, height, width, channels = features_BHWC.shape
@@ -439,9 +492,9 @@ def complete(description: Mapping[str, Any]) -> dict[str, Any]:
     return _validated(description).model_dump(mode="json")
 
 
-def _validated(description: Mapping[str, Any]) -> _Description:
+def _validated(description: Mapping[str, Any]) -> PolicyDescription:
     try:
-        return _Description.model_validate(description)
+        return PolicyDescription.model_validate(description)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -458,7 +511,7 @@ def choose(logits_NA: Float32, uniform: Array) -> Array:
     return np.asarray(np.minimum(below.sum(axis=1), logits_NA.shape[1] - 1))
 
 
-def _sigmoid(x: Float32) -> Float32:
+def sigmoid(x: Float32) -> Float32:
     # by the tangent, which does not overflow
     return np.asarray(np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1.0)))
 

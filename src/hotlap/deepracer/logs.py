@@ -34,6 +34,7 @@ __all__ = [
     "header_lines",
     "label",
     "metrics_document",
+    "race_log",
     "simtrace_path",
     "stamp",
     "summary_line",
@@ -277,6 +278,11 @@ def evaluation_paths(name: str) -> tuple[str, str]:
         f"evaluation-{name}/evaluation-simtrace/0-iteration.csv",
         f"metrics/evaluation/evaluation-{name}.json",
     )
+
+
+def race_log(name: str) -> str:
+    """Return where the lines of the race called `name` (14 digits) go; readers want four parts."""
+    return f"logs/evaluation/evaluation-{name}-race-robomaker.log"
 
 
 def nearer(waypoints: Float64, closest: Array, x: Array, y: Array) -> Array:

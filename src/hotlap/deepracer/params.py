@@ -99,13 +99,15 @@ class Params:
         self._previous = np.empty(0)
         self._goal = np.empty(0)
         self._lengths = np.array([track.length for track in tracks])
+        self._closed = np.array([track.closed for track in tracks])
         self._clock = np.empty(0, np.int64)
 
-    def begin(self, rows: Array, state: State) -> None:
+    def begin(self, rows: Array, state: State, *, on_line: bool = False) -> None:
         """Start episodes in the given rows (an index array) of the state.
 
         The start is where the car's origin projects to, so a car that has not moved has already
-        progressed by its nose.
+        progressed by its nose. With `on_line` it is the start line instead, as in a race: who
+        stands behind it on the grid has a progress below zero.
         """
         count = len(state.x)
         if len(self._start) != count:
@@ -120,6 +122,10 @@ class Params:
         self._start[rows] /= self._tables.length[track]
         self._previous[rows] = 0.0
         self._goal[rows] = self._lengths[track]
+        if on_line:
+            beyond = self._start[rows] - self._closed[track] * (self._start[rows] > 0.5)
+            self._goal[rows] -= beyond * self._lengths[track]
+            self._start[rows] = 0.0
 
     def compute(self, state: State, command: Command, steps: Array) -> Columns:
         """Compute the params of all rows.

@@ -75,12 +75,13 @@ class Recorder:
         self._followed = np.ones(len(self._cars), bool)
         self._done: list[Episode] = []
 
-    def begin(self, state: State, *, midway: bool = False) -> None:
+    def begin(self, state: State, *, midway: bool = False, on_line: bool = False) -> None:
         """Start following: from the episodes that begin in `state`, or if `midway` from the next.
 
-        Those that run already are then not handed over, as their beginning is not known.
+        Those that run already are then not handed over, as their beginning is not known. With
+        `on_line` laps count from the start line, wherever the cars stand.
         """
-        self._start(np.arange(len(self._cars)), _part(state, self._cars))
+        self._start(np.arange(len(self._cars)), _part(state, self._cars), on_line=on_line)
         self._followed[:] = not midway
 
     def take(
@@ -175,9 +176,9 @@ class Recorder:
             start = f"{name}."
             params.restore({k[len(start) :]: v for k, v in arrays.items() if k.startswith(start)})
 
-    def _start(self, which: Array, state: State) -> None:
-        self._params.begin(which, state)
-        self._standing.begin(which, state)
+    def _start(self, which: Array, state: State, *, on_line: bool = False) -> None:
+        self._params.begin(which, state, on_line=on_line)
+        self._standing.begin(which, state, on_line=on_line)
         self._tracks[which] = state.track[which]
 
     def _finish(self, i: int) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ REACH = 5.0
 PROBE = 20.0
 """Seconds for a head that did answer to say who it is."""
 
+FREE = 10.0
+"""Seconds for CPUs to become free that others have."""
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray reports to its makers unless told not to
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ half writes on the driver's terminal
@@ -86,11 +90,12 @@ def connected(
     A process that is connected already stays so, and stays connected afterwards.
 
     Args:
-        address: "" starts Ray on this machine, for this process alone: on the loopback interface,
-            behind a token of its own, in a folder that nobody else can read, whatever other
-            cluster runs here. "auto" joins the cluster of `RAY_ADDRESS` or, without it, the one
-            that this user started on this machine. "host:port" joins that one. A machine that
-            joins has to be one of the cluster's nodes, because Ray wants that of drivers.
+        address: "" is what `RAY_ADDRESS` says, and without it starts Ray on this machine, for this
+            process alone: on the loopback interface, behind a token of its own, in a folder that
+            nobody else can read, whatever other cluster runs here. "auto" joins the cluster of
+            `RAY_ADDRESS` or, without it, the one that this user started on this machine.
+            "host:port" joins that one. A machine that joins has to be one of the cluster's nodes,
+            because Ray wants that of drivers.
         workers: how many processes shall compute, none on two nodes.
         threads: CPUs that each of them takes.
         store: bytes that have to fit into the object store of each node.
@@ -103,6 +108,8 @@ def connected(
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtraError("training with several workers", "ray", "distributed")
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    address = "" if address == "local" else address  # Ray's word for one started here
     ray = _loaded()
     if ray is not None and ray.is_initialized():
         here = ray.get_runtime_context().gcs_address
@@ -113,6 +120,7 @@ def connected(
         if address:
             where = _joined(address, stack)
             ray = importlib.import_module("ray")
+            _await_free(ray, workers, threads)
         else:
             where = _started(workers, threads, store, stack)
             ray = importlib.import_module("ray")
@@ -154,6 +162,22 @@ def _checked(
     elif workers * threads > available():
         warnings = (f"{_workers(workers, threads)} share the {available()} CPUs of this machine",)
     return Cluster(address=address, started=started, nodes=alive, warnings=warnings)
+
+
+def _await_free(ray: Any, workers: int, threads: int) -> None:
+    """Raise if others have the CPUs; a training that has just ended gives back its own."""
+    wanted = min(workers, room(nodes(), threads)) * threads
+    limit = time.monotonic() + FREE
+    while True:
+        free = int(ray.available_resources().get("CPU", 0))
+        if free >= wanted:
+            return
+        if time.monotonic() > limit:
+            raise ClusterError(
+                f"{_workers(workers, threads)} need {wanted} CPUs, and others of the cluster "
+                f"leave {free} free. Wait for them (ray status), take fewer, or add a node."
+            )
+        time.sleep(0.2)
 
 
 def _workers(workers: int, threads: int) -> str:
@@ -354,9 +378,10 @@ def _reach(where: str) -> None:
             "number, which `ray start --head` printed there."
         ) from error
     except OSError as error:
-        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        silent = isinstance(error, TimeoutError)
+        why = f"no answer for {REACH:.0f} s" if silent else error.strerror or str(error)
         raise ClusterError(
-            f"the head of the cluster at {where} is out of reach ({why}, waited {REACH:.0f} s). "
+            f"the head of the cluster at {where} is out of reach ({why}). "
             f"Is it running there (ray status), is {port} its port, and does the firewall let "
             "this machine in?"
         ) from error

@@ -5,6 +5,7 @@ What travels is said by `distributed.share`; see docs/distributed.md.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -197,7 +198,8 @@ class Team:
 
     @staticmethod
     def _cores(workers: int, address: str) -> int:
-        return 1 if address else max(1, available() // workers)
+        elsewhere = address or os.environ.get("RAY_ADDRESS", "")
+        return 1 if elsewhere else max(1, available() // workers)
 
     def _greet(self) -> None:
         """Wait until all are ready; one that is lost meanwhile is started anew."""
@@ -385,7 +387,7 @@ class Team:
         for place in places:
             seat = self._seats[place]
             with self._forgiving(seat):
-                ask = seat.actor.copy if weights else seat.actor.state
+                ask: Any = seat.actor.copy if weights else seat.actor.state
                 given: tuple[Any, ...] = (ray.put(self._get(ask.remote())),)
                 given = (*given, 0) if weights else given
                 self._tell_all("follow" if weights else "become", *given)

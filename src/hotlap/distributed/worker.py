@@ -24,7 +24,10 @@ from hotlap.types import Array, Float32, Float64
 
 __all__ = ["BegunAnewError", "Worker", "fetched", "open_server", "open_worker"]
 
-_LARGE = 64 * 1024
+_PIECE = 88 * 1024
+"""Bytes of an array that Ray sends within a call; what has more than 100 KB it puts aside first,
+which takes longer than the call."""
+_LARGE = 1 << 20
 """Bytes from which an array goes through shared memory, once, and not to each apart."""
 
 
@@ -89,9 +92,14 @@ class _Meeting:
         self._server.forget(place)
 
     async def meet(
-        self, number: int, step: int, place: int, own: Array, what: Literal["sum", "gather"]
+        self, what: Literal["sum", "gather"], number: int, step: int, place: int, *own: Array
     ) -> Any:
-        return await self._server.meet(number, step, place, own, what)
+        """Give an array, in one piece or several; return as many."""
+        whole = np.concatenate(own) if len(own) > 1 else own[0]
+        found = await self._server.meet(number, step, place, whole, what)
+        if len(own) == 1:
+            return found
+        return _pieces(found, len(own)) if isinstance(found, np.ndarray) else [found] * len(own)
 
     async def keep(self, weights: Float32) -> int:
         return self._server.keep(weights)
@@ -108,10 +116,17 @@ class _Meeting:
     async def process(self) -> int:
         return os.getpid()
 
+    async def spent(self) -> float:
+        return time.process_time()
+
 
 def _hand_out(array: Array) -> Any:
     """Put a large array into shared memory; what is given to each is where it lies."""
     return [ray.put(array)] if array.nbytes >= _LARGE else array
+
+
+def _pieces(array: Array, count: int) -> list[Array]:
+    return [np.ascontiguousarray(piece) for piece in np.array_split(array, count)]
 
 
 def fetched(given: Any) -> Any:
@@ -235,15 +250,22 @@ class Worker:
     def _meet(
         self, number: int, step: int, place: int, own: Array, what: Literal["sum", "gather"]
     ) -> Any:
-        return self._asked(
-            lambda: fetched(ray.get(self._server.meet.remote(number, step, place, own, what)))
-        )
+        count = -(-own.nbytes // _PIECE) if what == "sum" and own.nbytes < _LARGE else 1
+        if count <= 1:
+            return self._asked(
+                lambda: fetched(ray.get(self._server.meet.remote(what, number, step, place, own)))
+            )
+        meet: Any = self._server.meet.options(num_returns=count)
+        pieces = _pieces(own, count)
+        found = self._asked(lambda: ray.get(meet.remote(what, number, step, place, *pieces)))
+        return None if found[0] is None else np.concatenate(found)
 
     def _push(self, place: int, version: int, change: Float32, seen: Mapping[str, Float64]) -> News:
         given = (place, version, change, seen, self._share, self._bound)
 
         def ask() -> News:
-            news: News = ray.get(self._server.push.remote(*given))
+            asked: Any = self._server.push.remote(*given)
+            news: News = ray.get(asked)
             return News(news.version, np.array(fetched(news.weights)), news.others)
 
         found: News = self._asked(ask)

@@ -1,6 +1,6 @@
 """Floors that are more than a road and two lines: bands across the road, kerbs, wear, light, shade.
 
-They are painted from the same field as the plain ones of `camera`, but pixel by pixel, with as much
+They are painted from the same field as the plain ones of `road`, but pixel by pixel, with as much
 filtering; a batch whose looks are all plain never comes here.
 """
 

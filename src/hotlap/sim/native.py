@@ -239,6 +239,16 @@ class NativeSimulator:
             self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
             self._state = self._view()
 
+    def fade(self, rows: Array, faded: Array | bool) -> None:
+        """Say of rows whether others see their cars but nobody touches them, until told otherwise.
+
+        It is not saved.
+        """
+        if self._traffic is not None and self._around is not None and len(rows):
+            self._traffic.fade(rows, faded)
+            self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
+            self._state = self._view()
+
     def reset(self, rows: Array, start: Start) -> State:
         """Begin a new episode in the given rows (an index array) and leave the others alone."""
         rows = np.asarray(rows)
@@ -267,7 +277,14 @@ class NativeSimulator:
         self._state = self._view()
         return self._state
 
-    def put(self, rows: Array, s: Array, n: Array, travelled: Array) -> None:
+    def put(
+        self,
+        rows: Array,
+        s: Array,
+        n: Array,
+        travelled: Array,
+        heading_error: Array | None = None,
+    ) -> None:
         """Put the cars of the given rows somewhere else on their tracks, at rest; episodes go on.
 
         Args:
@@ -275,10 +292,12 @@ class NativeSimulator:
             s: (M,) arc length [m].
             n: (M,) offset to the left [m].
             travelled: (M,) what they had travelled before; what lies between is added or taken off.
+            heading_error: (M,) against the road [rad]; None: along it.
         """
         zero = np.zeros(len(rows), np.float32)
         track = self._track[rows]
-        spot = Start(track, s.astype(np.float32), n.astype(np.float32), zero, zero, self._seed)
+        turned = zero if heading_error is None else heading_error.astype(np.float32)
+        spot = Start(track, s.astype(np.float32), n.astype(np.float32), turned, zero, self._seed)
         self._floats, self._ints = self._floats.copy(), self._ints.copy()
         moved = spot.s - self._floats[_INDEX["s"], rows]
         length = np.array([course.length for course in self.tracks], np.float32)[track]

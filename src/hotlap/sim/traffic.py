@@ -141,7 +141,7 @@ class Traffic:
         self._push = np.zeros((rows, _PUSH), np.float32)
         self._absent = np.zeros(rows, bool)
         self._cars = np.array(
-            [(v.body_length / 2, v.body_width / 2, _TALL * v.body_width, v.gyration**2)
+            [(v.body_length / 2, v.body_width / 2, _TALL * v.body_width, v.gyration**2, 0)
              for v in vehicles],
             np.float32,
         )  # fmt: skip
@@ -235,6 +235,15 @@ class Traffic:
         self._absent = self._absent.copy()
         self._absent[rows] = absent
 
+    def fade(self, rows: Array, faded: Array | bool) -> None:
+        """Say of rows whether others see their cars but nobody touches them.
+
+        It counts from the next look on, until it is said otherwise. It is not saved: who wants it
+        says so again.
+        """
+        self._cars = self._cars.copy()
+        self._cars[rows, _FADED] = faded
+
     def nothing(self) -> Surroundings:
         """Return what is around cars that are not on the road yet: boxes without height."""
         rows, boxes = len(self._push), self.settings.boxes
@@ -319,6 +328,8 @@ _S, _LANE, _AIM, _SPEED, _PERIOD, _CLOCK, _SWAY = range(7)
 _BODY = 7
 _PUSH = 5
 """x, y [m], speed in x and y of the world [m/s], yaw rate [rad/s]."""
+_FADED = 4
+"""Column of the cars' sizes: 1 where nobody touches the car."""
 _TALL = 0.65
 """Height of a car over its width."""
 _AWAY = 1e5
@@ -443,8 +454,14 @@ def _meet(  # type: ignore[no-untyped-def]
         for car in range(base, base + cars):
             deepest = _F0
             contact[car] = -1
+            if size[car, 4] > _F0:
+                continue
             c, s = math.cos(state[2, car]), math.sin(state[2, car])
             for k in range(boxes.shape[1]):
+                other = base + (k - count)
+                other = other + 1 if other >= car else other
+                if k >= count and size[other, 4] > _F0:
+                    continue
                 box = boxes[car, k]
                 dx, dy = box[0] - state[0, car], box[1] - state[1, car]
                 reach = size[car, 0] + size[car, 1] + box[4] + box[5]
@@ -460,8 +477,6 @@ def _meet(  # type: ignore[no-untyped-def]
                 # velocity of the other body at the point of contact, and its mobility
                 rx, ry = px - dx, py - dy
                 if k >= count:
-                    other = base + (k - count)
-                    other = other + 1 if other >= car else other
                     ovx = box[2] * state[3, other] - box[3] * state[4, other]
                     ovy = box[3] * state[3, other] + box[2] * state[4, other]
                     spin, mobile, turns = state[5, other], _F1, _F1 / size[other, 3]

@@ -10,7 +10,7 @@ amazon-archives/aws-robomaker-sample-application-deepracer, read for names and d
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,11 @@ def plain_name(word: str) -> str:
 
 
 def read_environment(
-    folder: Path, findings: Findings, process: Mapping[str, str] | None = None
+    folder: Path,
+    findings: Findings,
+    process: Mapping[str, str] | None = None,
+    *,
+    evaluation: bool = False,
 ) -> Environment:
     """Read the variables of a folder, and say which files are absent or overruled.
 
@@ -91,10 +95,16 @@ def read_environment(
         folder: the folder.
         findings: are added to.
         process: variables of this process, which count where the folder is a RoboMaker sample.
+        evaluation: whether it is for an evaluation; then `eval_params.yaml` counts, first of all,
+            and what only trainings are told does not.
 
     Raises:
         ConfigError: a file is broken; the message names file and line.
     """
+    if evaluation:
+        documents = [Document.of_yaml(path) for path in _present(folder, _EVALUATIONS)]
+        documents += [Document.of_variables(path) for path in _present(folder, _ENVS)]
+        return Environment(_first(documents, findings))
     documents = [Document.of_variables(p) for p in _present(folder, _ENVS)]
     documents += [Document.of_yaml(p) for p in _present(folder, _YAMLS)]
     is_sample = (folder / _SETTINGS).exists() or (folder / "simulation_ws").is_dir()
@@ -109,6 +119,14 @@ def read_environment(
         findings.note(
             "run.env is absent: as in DeepRacer, each episode starts 0.05 of a lap further"
         )
+    found = _first(documents, findings)
+    for path in _present(folder, _EVALUATIONS):
+        _say_evaluation(Document.of_yaml(path), findings)
+    return Environment(found, _workers(folder, found, findings))
+
+
+def _first(documents: Iterable[Document], findings: Findings) -> dict[str, Variable]:
+    """Return the variables of several files; the first file that says something wins."""
     found: dict[str, Variable] = {}
     for document in documents:
         for name, variable in _variables(document).items():
@@ -116,9 +134,7 @@ def read_environment(
                 found[name] = variable
             elif found[name].text != variable.text:
                 findings.nothing(variable.said, f"{found[name].file} says {found[name].text}")
-    for path in _present(folder, _EVALUATIONS):
-        _say_evaluation(Document.of_yaml(path), findings)
-    return Environment(found, _workers(folder, found, findings))
+    return found
 
 
 def _present(folder: Path, names: tuple[str, ...]) -> list[Path]:

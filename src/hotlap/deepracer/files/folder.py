@@ -26,7 +26,7 @@ from hotlap.deepracer.files.values import choice, truth
 from hotlap.deepracer.files.variables import apply_variables
 from hotlap.errors import ConfigError, RewardError
 
-__all__ = ["FolderPlan", "read_folder"]
+__all__ = ["FolderPlan", "find_run", "read_folder"]
 
 CARS, SECONDS = 32, 180
 """Cars at once, and seconds of training: what suits a 160x120 network on a laptop. With twice the
@@ -103,6 +103,13 @@ def read_folder(path: str | Path, *, track: str | None = None) -> FolderPlan:
         weights_from=weights_from,
         checkpoint=checkpoint,
     )
+
+
+def find_run(folder: Path, name: str) -> Path | None:
+    """Find the Run of a model by its prefix: in runs/, here, in the folder or beside it."""
+    near_by = (Path("runs"), Path(), folder, folder / "runs", folder.parent)
+    places = [place / word for place in near_by for word in (name, _file_name(name)) if word]
+    return next((place for place in places if (place / "meta.json").is_file()), None)
 
 
 class _Reading:
@@ -261,7 +268,7 @@ class _Reading:
                 f"{asked.at}: {asked.text}, but DR_LOCAL_S3_PRETRAINED_PREFIX does not say from "
                 "which model; name a Run there, or use hotlap train FOLDER --from RUN"
             )
-        run = self._run(prefix.text)
+        run = find_run(self._folder, prefix.text)
         if run is None:
             findings.doubts.append(
                 f"{prefix.said} has no effect: no Run of that name is in runs/ or beside the "
@@ -271,12 +278,6 @@ class _Reading:
             return called, None, "best"
         findings.note(f"{prefix.said}: starts from the {checkpoint} driver of {run}")
         return called, run, checkpoint
-
-    def _run(self, name: str) -> Path | None:
-        """Find the Run of a model by its prefix."""
-        near_by = (Path("runs"), Path(), self._folder, self._folder / "runs", self._folder.parent)
-        places = [place / word for place in near_by for word in (name, _file_name(name)) if word]
-        return next((place for place in places if (place / "meta.json").is_file()), None)
 
     def _find(self, name: str) -> Path | None:
         """Find a file: the one that a variable names, or the first of its name."""

@@ -68,7 +68,10 @@ def read_race(
     race = (asked.text.upper() if asked else "") or "TIME_TRIAL"
     if asked and race not in _TYPES:
         if race == "HEAD_TO_MODEL":
-            why = "two drivers race once they are trained: hotlap race RUN RUN"
+            why = (
+                "two drivers race once they are trained: hotlap race FOLDER, or hotlap race RUN "
+                "RUN --deepracer"
+            )
         else:
             why = f"choose from {', '.join(_TYPES)}{near(race, _TYPES)}"
         raise ConfigError(f"{asked.at}: {asked.text} is no race to train for; {why}")

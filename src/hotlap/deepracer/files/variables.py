@@ -15,7 +15,7 @@ from hotlap.deepracer.logs import WORKERS_MOST
 from hotlap.errors import ConfigError, TrackError
 from hotlap.track import DEFAULT_TRACK, known_name, load_track, split_names, unknown_track
 
-__all__ = ["VARIABLES", "apply_variables"]
+__all__ = ["VARIABLES", "apply_variables", "find_world"]
 
 METRICS = {"progress": "progress", "reward": "reward", "laptime": "lap_time"}
 _SAMPLE_WORLDS = {"easy_track": "easy", "medium_track": "medium", "hard_track": "hard"}
@@ -73,6 +73,9 @@ VARIABLES: Mapping[str, Meaning] = {
     "EVAL_OFF_TRACK_PENALTY": Meaning(("evaluation.penalties.off_track",), _SECONDS),
     "EVAL_COLLISION_PENALTY": Meaning(("evaluation.penalties.collision",), _SECONDS),
     "EVAL_RESET_BEHIND_DIST": Meaning(("evaluation.penalties.behind",), _METRES),
+    "ENABLE_MERCY_RESET": Meaning(("evaluation.penalties.mercy",), truth),
+    "MAX_RESETS_AFTER_CRASH": Meaning(("evaluation.penalties.mercy_after",), integer),
+    "RESET_AHEAD_DIST": Meaning(("evaluation.penalties.ahead",), _METRES),
     "EVAL_CHECKPOINT": Meaning.nothing(
         "say it when you evaluate: `hotlap evaluate RUN --checkpoint best`"
     ),
@@ -81,6 +84,7 @@ VARIABLES: Mapping[str, Meaning] = {
 
 _GROUPS = (
     ("EVAL_RTF|RTF_OVERRIDE", VARIABLES["RTF"].why),
+    ("EVAL_OPP_.*", "it is of a race of two models: hotlap race FOLDER"),
     (".*PRETRAINED.*", "DR_LOCAL_S3_PRETRAINED is not True"),
     (
         "LOCAL_S3_.*|UPLOAD_.*|AWS_.*|ROS_AWS_.*|S3_.*|.*_S3_.*|METRICS_.*|SIMTRACE_.*|MINIO_.*"
@@ -215,7 +219,7 @@ def _read_world(
     if not worlds:
         findings.note("no DR_WORLD_NAME is given: hotlap's own track is used")
         return
-    names = [_find_world(folder, world) for world in worlds]
+    names = [find_world(folder, world) for world in worlds]
     findings.settings["track"] = ",".join(names)
     shown = findings.shown("track")
     if len(names) > 1:
@@ -226,7 +230,8 @@ def _read_world(
         findings.note(f"{world.said}: {shown}{why}")
 
 
-def _find_world(folder: Path, world: Variable) -> str:
+def find_world(folder: Path, world: Variable) -> str:
+    """Return the track that a variable calls by its name or id: of the folder, or known here."""
     name = world.text.removesuffix(".npy")
     for place in (folder, folder / "tracks"):
         file = place / f"{name}.npy"
