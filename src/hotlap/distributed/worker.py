@@ -289,7 +289,7 @@ class Worker:
 
         def ask() -> News:
             asked: Any = self._server.push.remote(*given)
-            news: News = ray.get(asked)
+            news: Any = ray.get(asked)
             return News(news.version, np.array(fetched(news.weights)), news.others)
 
         found: News = self._asked(ask)
