@@ -165,6 +165,8 @@ class Team:
         self.learner = learner_for(config, self.env, device)
         if given.share != "gradients":
             divisible(self.learner)
+        self._seats: list[_Seat] = []
+        self._server: Any = None
         self._memory = Memory()
         self._pieces: dict[int, dict[int, tuple[int, int]]] = {}
         self._number = 0
@@ -346,7 +348,11 @@ class Team:
 
     def close(self) -> None:
         """End every worker, and Ray if it was started for this."""
-        self._seats = []
+        actors = [seat.actor for seat in self._seats]
+        actors += [] if self._server is None else [self._server]
+        self._seats, self._server = [], None
+        for actor in actors if ray.is_initialized() else []:
+            ray.kill(actor)
         self._stack.close()
 
     def traffic(self) -> dict[str, int]:
