@@ -392,21 +392,24 @@ def test_a_stopped_training_names_its_run(monkeypatch):
         (OSError("odd"), "hotlap: odd\n"),
     ],
 )
-def test_what_we_did_not_foresee_is_a_sentence_too(error, said, monkeypatch):
+def test_what_we_did_not_foresee_is_a_sentence_too(error, said, monkeypatch, tmp_path):
+    with Run.create(tmp_path / "run", "", {}):
+        pass
+
     def fail(*args, **named):
         raise error
 
     error.add_note("Go on like this.")
     monkeypatch.setattr(importlib.import_module("hotlap.evaluate"), "evaluate", fail)
 
-    status, out, err = hotlap("evaluate", "run")
+    status, out, err = hotlap("evaluate", tmp_path / "run")
 
     assert (status, out) == (1, "")
     assert err.startswith(said)
     assert err.splitlines()[-1] == "hotlap: Go on like this."
     monkeypatch.setenv("HOTLAP_DEBUG", "1")
     with pytest.raises(type(error)):
-        hotlap("evaluate", "run")
+        hotlap("evaluate", tmp_path / "run")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux says it")

@@ -181,7 +181,8 @@ def test_penalties_are_part_of_the_score_and_resets_are_counted(tmp_path):
     assert status == 0
     (board,) = League(file).boards(laps=1)
     assert board.penalties == {
-        "resets": 3, "off_track": 5.0, "collision": 5.0, "stuck": 2.0, "behind": 1.0
+        "resets": 3, "off_track": 5.0, "collision": 5.0, "stuck": 2.0, "behind": 1.0,
+        "mercy": False, "mercy_after": 3, "ahead": 1.0,
     }  # fmt: skip
     (row,) = League(file).trials()
     assert row["trials"][0]["resets"] == 3

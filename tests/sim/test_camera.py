@@ -10,7 +10,7 @@ from numba import njit
 from scipy.spatial import cKDTree
 
 from hotlap.errors import ConfigError, SimulationError
-from hotlap.sim import camera as module
+from hotlap.sim import road
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.look import Look
 from hotlap.track import Track, load_track
@@ -283,7 +283,7 @@ def test_images_are_near_the_mean_of_many_points_of_the_exact_course():
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 code")
 def test_the_inner_loops_are_vectorised():
-    fresh = njit(nogil=True, fastmath=True, error_model="numpy")(module._shade.py_func)
+    fresh = njit(nogil=True, fastmath=True, error_model="numpy")(road._shade.py_func)
     camera = Camera(CameraSettings(), [kidney()])
     one, texels = np.float32(1), np.zeros(1 << 14, np.int32)
     mixed, cover = np.zeros(9, np.int32), np.zeros(48, np.float32)

@@ -281,7 +281,9 @@ def recall(
         (T, B, state) what the units reach, which `head` reads; with an LSTM then their cells.
     """
     gates = _layers(plan, weights, inputs, "memory.input", bfloat16=bfloat16)
-    steps = 1 if fresh_TB is None else len(fresh_TB)
+    steps = (
+        -1 if len(hidden_BH) or fresh_TB is None else len(fresh_TB)
+    )  # of no rows nobody can tell
     gates = gates.reshape(steps, *hidden_BH.shape[:-1], plan.gates * plan.memory)
     weight, bias = weights["memory.hidden.weight"], weights["memory.hidden.bias"]
     if plan.cell == "lstm":
