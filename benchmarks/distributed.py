@@ -3,8 +3,8 @@
     python benchmarks/distributed.py [--configs state camera] [--seconds 20] [--repeats 3]
 
 For each configuration, in turn, several times over: no workers on one core and on all; one worker
-of one core and of all; as many workers of one core as there are cores. The rate is the median over
-the rounds of collecting and learning after the first tenth, without evaluations and start-up.
+of one core and of all; as many workers of one core as there are cores, in two ways. The rate is
+the median over the rounds after the first tenth, without evaluations and start-up.
 Ratios: one worker against none, with the same cores; all workers against one, of one core each.
 
     python benchmarks/distributed.py server [--seeds 0 1 2] [--seconds 400]
@@ -58,11 +58,12 @@ def train(config: str, words: list[str], threads: int) -> tuple[list[dict[str, A
     return rows, events
 
 
-def rate(config: str, workers: int, threads: int, seconds: float) -> dict[str, Any]:
+def rate(config: str, workers: int, threads: int, share: str, seconds: float) -> dict[str, Any]:
     """Return the steps a second of a training, and what an exchange weighs."""
     words = [f"train.seconds={seconds + (12 if workers else 4)}", "evaluation.share=0.02"]
     if workers:
         words += [f"distributed.workers={workers}", f"distributed.threads={threads}"]
+        words += [f"distributed.share={share}"]
     rows, events = train(config, words, threads * max(workers, 1))
     rows = rows[len(rows) // 10 :]
     found: dict[str, Any] = {"steps_per_second": median(r["steps_per_second"] for r in rows)}
@@ -76,35 +77,42 @@ def compare(config: str, seconds: float, repeats: int) -> None:
     """Print and keep the rates of one configuration."""
     cores = available()
     cases = {
-        "none, one core": (0, 1),
-        "one worker, one core": (1, 1),
-        f"none, {cores} cores": (0, cores),
-        f"one worker, {cores} cores": (1, cores),
-        f"{cores} workers, one core each": (cores, 1),
+        "none, one core": (0, 1, ""),
+        "one worker, one core": (1, 1, "gradients"),
+        f"none, {cores} cores": (0, cores, ""),
+        f"one worker, {cores} cores": (1, cores, "gradients"),
+        f"{cores} workers, gradients": (cores, 1, "gradients"),
+        f"{cores} workers, weights": (cores, 1, "weights"),
     }
     rates: dict[str, list[float]] = {name: [] for name in cases}
     exchange = None
     for _ in range(repeats):
-        for name, (workers, threads) in cases.items():
-            found = rate(config, workers, threads, seconds)
+        for name, case in cases.items():
+            found = rate(config, *case, seconds)
             rates[name].append(found["steps_per_second"])
             exchange = found.get("bytes_per_exchange", exchange)
     middle = {name: median(values) for name, values in rates.items()}
-    none, one, *_ = middle.values()
-    *_, none_all, one_all, many = middle.values()
-    row = {
-        "benchmark": "workers",
-        "config": config,
-        "steps_per_second": middle,
+    none, one, none_all, one_all, gradients, weights = middle.values()
+    ratios = {
         "one_against_none": one / none,
         "one_against_none_all_cores": one_all / none_all,
-        "many_against_one": many / one,
-        "bytes_per_exchange": exchange,
+        "many_against_one_gradients": gradients / one,
+        "many_against_one_weights": weights / one,
     }
     for name, value in middle.items():
         print(f"{config:>10}  {name:<28} {value:>10,.0f} steps/s")
-    print(f"{config:>10}  one against none {one / none:.2f}, many against one {many / one:.2f}")
-    append(RESULTS, {**stamp(), **machine(), **row})
+    for name, value in ratios.items():
+        print(f"{config:>10}  {name:<28} {value:>10.2f}")
+    row = {
+        "benchmark": "workers",
+        "config": config,
+        "seconds": seconds,
+        "repeats": repeats,
+        "steps_per_second": middle,
+        **ratios,
+        "bytes_per_exchange": exchange,
+    }
+    append(RESULTS, {**stamp(), "machine": machine(), **row})
 
 
 def server(seeds: list[int], seconds: float) -> None:
@@ -129,7 +137,7 @@ def server(seeds: list[int], seconds: float) -> None:
                 "steps": rows[-1]["steps"],
             }
             print(row)
-            append(RESULTS, {**stamp(), **machine(), **row})
+            append(RESULTS, {**stamp(), "machine": machine(), **row})
 
 
 def main() -> None:
