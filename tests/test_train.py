@@ -511,3 +511,10 @@ def test_from_wins_over_what_a_folder_names(no_outcome, racer, capsys):
     event = next(event for event in run.events() if event["kind"] == "weights_from")
     assert event["checkpoint"] == "best"
     assert "wins over runs/my-first, which the folder names" in capsys.readouterr().err
+
+
+def test_workers_without_ray_are_refused_with_the_line_that_installs_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hotlap\[distributed\]'"):
+        hotlap.train(None, {"distributed.workers": 2}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -10,12 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from hotlap.config import read_toml, resolve, to_toml
 from hotlap.crew import Driver
-from hotlap.errors import ConfigError, HotlapError, RunError
+from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
 from hotlap.files import explained
 from hotlap.files import replace as replace_file
 from hotlap.fleet import train_fleet
@@ -154,6 +155,8 @@ def train(
     progress = Progress(*budget, plain=plain, quiet=quiet, title=Path(where).name)
     practice = None
     if config.distributed.workers:
+        if find_spec("ray") is None:
+            raise MissingExtraError("hotlap train --workers", "ray", "distributed")
         from hotlap.distributed.team import Team
 
         practice = Team(config, device_for(config), rivals, progress.event)
