@@ -187,7 +187,7 @@ def main() -> int:
     if not (ROOT / TASKS[asked.task]).exists():
         parser.error(f"{TASKS[asked.task]}: no such file or folder")
 
-    facts = {k: v for k, v in machine().items() if k not in ("kernels", "kernel_cache")}
+    facts = {k: v for k, v in machine().items() if k != "kernels"}
     subprocess.run([sys.executable, "-c", "import torch, hotlap.train"], cwd=ROOT, check=True)
     begun = stamp()
     if warning := begun["conditions"]["warning"]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from buckets import BUCKET, Bucket, Network, point_to, s3_server, wait_for
+from buckets import BUCKET, Network, point_to, wait_for
 from drivers import follower
 from hotlap import mirror
 from hotlap.errors import RunError
@@ -34,17 +34,6 @@ SETTINGS = {
     "evaluation.trials": 2,
     "evaluation.laps": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def port():
-    with s3_server() as port:
-        yield port
-
-
-@pytest.fixture(scope="module")
-def bucket(port):
-    return Bucket(port)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from buckets import BUCKET, Bucket, point_to, s3_server
+from buckets import BUCKET, point_to, s3_server
 from drivers import command, saved
 from hotlap import storage as module
 from hotlap.errors import MissingExtraError, RunError
@@ -17,17 +17,6 @@ from hotlap.evaluate import load_policy
 from hotlap.population import Population
 from hotlap.runs import Run, list_runs
 from hotlap.storage import Storage, is_url, url_of
-
-
-@pytest.fixture(scope="module")
-def port():
-    with s3_server() as port:
-        yield port
-
-
-@pytest.fixture(scope="module")
-def bucket(port):
-    return Bucket(port)
 
 
 @pytest.fixture

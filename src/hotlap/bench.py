@@ -46,15 +46,12 @@ _DT = 1 / 15
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON line in a single write, after a line that a killed writer left half done."""
-    kept = {name: value for name, value in row.items() if name != "kernel_cache"}
-    if isinstance(here := row.get("machine"), Mapping):  # whose folders are nobody else's business
-        kept["machine"] = {name: value for name, value in here.items() if name != "kernel_cache"}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
         torn = file.read(1) not in (b"", b"\n")
-        file.write(b"\n" * torn + json.dumps(kept, allow_nan=False).encode() + b"\n")
+        file.write(b"\n" * torn + json.dumps(row, allow_nan=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -115,7 +112,7 @@ def measure(seconds: float = 1.0, peers: bool = True, out: Path | None = None) -
     result: dict[str, Any] = {"kind": "speed", **stamp()}
     if warning := result["conditions"]["warning"]:
         _say(warning)
-    facts = {name: fact for name, fact in machine().items() if name != "kernel_cache"}
+    facts = machine()
     others = PEERS if peers else ()
     cases = _cases()
     _say(f"measuring, about {seconds * (len(cases) + len(others)) + 5:.0f} s")

@@ -623,9 +623,10 @@ def runs(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has, for a bug report; compile the kernels if they are not yet."""
+    from hotlap.kernels import folders
     from hotlap.machine import machine
 
-    facts = machine()
+    facts = {**machine(), "kernel_cache": ", ".join(folders())}
     if as_json:
         show(json.dumps(facts, indent=2))
         return

@@ -13,17 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, TypeAlias
 
 from hotlap.errors import RunError
 from hotlap.files import explained, json_lines
 from hotlap.population import Population
 from hotlap.progress import Board
+from hotlap.signals import heard
 from hotlap.threads import available
 
 __all__ = ["Child", "Fleet", "State", "Tail", "follow", "train_fleet"]
@@ -69,7 +69,8 @@ def train_fleet(
     names = [child.name for child in fleet.children.values()]
     board = Board(names, *budget, plain=plain, quiet=quiet)
     with ExitStack() as stack:
-        signals = stack.enter_context(_signals())
+        signals: list[int] = []
+        stack.enter_context(heard(signals.append))
         stack.enter_context(board)
         stack.callback(fleet.stop)
         asked = 0
@@ -315,22 +316,3 @@ class Tail:
         fresh = fresh[: fresh.rfind(b"\n") + 1]
         self._offset += len(fresh)
         return list(json_lines(fresh))
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, in the main thread, where they can be."""
-    got: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        got.append(number)
-
-    before = {}
-    with suppress(ValueError):  # another thread's owner decides about Ctrl-C
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    try:
-        yield got
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -41,7 +41,6 @@ def machine() -> dict[str, Any]:
     was_warm = kernels.is_warm()
     seconds = kernels.warm()
     facts["kernels"] = f"{'loaded' if was_warm else 'compiled'} in {seconds:.1f} s"
-    facts["kernel_cache"] = ", ".join(kernels.folders())
     return facts
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +23,7 @@ from hotlap.plan import TrainConfig, changes, continued
 from hotlap.practice import Practice, Practising, Round
 from hotlap.progress import Progress
 from hotlap.runs import Run
+from hotlap.signals import heard
 from hotlap.trials import Trial, Trials
 from hotlap.types import Array
 
@@ -99,7 +98,7 @@ class Training:
         if not run.checkpoints():
             self.practice.open(run)
         last_checkpoint = -math.inf
-        with self.progress, _stop_on_signal(self):
+        with self.progress, heard(self._asked_to_stop):
             while not self.stopped_by and not self.is_over:
                 start = time.perf_counter()
                 try:
@@ -142,6 +141,14 @@ class Training:
             if traffic := self.practice.traffic():
                 self.run.log_event("traffic", steps=self.steps, **traffic)
             self._checkpoint(best=not self.stopped_by and self._try().best)
+
+    def _asked_to_stop(self, number: int) -> None:
+        """End after this round, or when asked again at once."""
+        if self.stopped_by:
+            raise KeyboardInterrupt
+        self.stopped_by = number
+        with suppress(RuntimeError):  # it may have come in the middle of a line
+            self.progress.event("stopping after this update; Ctrl-C again stops at once")
 
     def _count(self, done: Round) -> None:
         """Count a round, and remember its episodes: reward, completion, seconds, fastest lap."""
@@ -357,30 +364,6 @@ class Training:
 def has_reached(recent: Array, target: float | None) -> bool:
     """Say whether the last 100 episodes, whose rewards come first, reach a mean reward."""
     return target is not None and len(recent) >= _RECENT and float(recent[:, 0].mean()) >= target
-
-
-@contextmanager
-def _stop_on_signal(training: Training) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end the training after its iteration, the second at once."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if training.stopped_by:
-            raise KeyboardInterrupt
-        training.stopped_by = number
-        with suppress(RuntimeError):  # it may have come in the middle of a line
-            training.progress.event("stopping after this update; Ctrl-C again stops at once")
-
-    before = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread: its owner decides about Ctrl-C
-        pass
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _rates(settings: Settings, above: str = "") -> dict[str, float]:

@@ -196,6 +196,15 @@ def test_moments_of_parts_are_those_of_the_whole() -> None:
     np.testing.assert_allclose(normalizer.variance, values.var(axis=0), rtol=1e-12)
 
 
+def test_what_was_seen_since_has_its_own_moments() -> None:
+    values = np.random.default_rng(0).standard_normal((100, 4)) * 5 + np.arange(100)[:, None]
+    normalizer = RunningNormalizer(4)
+    normalizer.update(values[:30])
+    before = normalizer.save()
+    normalizer.update(values[30:])
+    np.testing.assert_allclose(normalizer.since(before), moments(values[30:]), rtol=1e-10)
+
+
 def test_a_layout_counts_the_steps_of_all_rows_in_time() -> None:
     own = {"number": np.arange(6, dtype=np.float32).reshape(2, 3)}
     alone = Layout(own, ALONE)

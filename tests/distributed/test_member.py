@@ -99,6 +99,30 @@ def test_members_drive_the_very_rows_that_one_would():
         practice.learner.update(batch, progress=0.0)
 
 
+def test_members_explore_as_much_as_their_cars_would():
+    """With a ladder every car has its own share of chance, by its number among all."""
+    ladder = {"algorithm.kind": "dqn", "actions.kind": "grid", "algorithm.epsilon_ladder": True}
+    config = resolve(TrainConfig, {
+        **ladder, "train.cars": 12, "algorithm.warmup": 0, "distributed.share": "experience",
+        "distributed.workers": 3, "algorithm.horizon": 8,
+    })  # fmt: skip
+    practice = Practice(config, "cpu")
+    batch, _ = practice.runner.collect(practice.learner, 8)
+    members = [Member(config, part, lambda *_: None) for part in shared_out(12, 3, 1)]
+    found = [member.collect(0, None, copied(practice.learner)).batch for member in members]
+    joined = np.concatenate([one.action for one in found], axis=1)
+    np.testing.assert_array_equal(joined, batch.action)
+
+
+def test_who_becomes_another_keeps_what_is_of_its_own_cars():
+    first, second = rounds(settings("gradients", **{"distributed.workers": 2}), 2)
+    own = second.learner.save()[1]["reward.return"].copy()
+    second.become(*first.state())
+    np.testing.assert_array_equal(vector(second.learner), vector(first.learner))
+    np.testing.assert_array_equal(second.learner.save()[1]["reward.return"], own)
+    assert not np.array_equal(own, first.learner.save()[1]["reward.return"])
+
+
 def test_members_that_share_weights_go_on_from_the_mean():
     config = settings("weights")
     before = vector(Practice(config, "cpu").learner)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from hotlap.config import resolve
-from hotlap.errors import ConfigError
 from hotlap.plan import TrainConfig
 from hotlap.practice import Practice
 from hotlap.runs import Run
@@ -14,7 +13,7 @@ from hotlap.runs import Run
 ray = pytest.importorskip("ray")
 
 from hotlap.distributed.member import vector  # noqa: E402
-from hotlap.distributed.team import Team, chosen_share  # noqa: E402
+from hotlap.distributed.team import Team  # noqa: E402
 
 PPO = {
     "seed": 5,
@@ -141,33 +140,6 @@ def test_who_does_not_wait_learns_too(team):
     assert not np.array_equal(vector(many.learner), before)
     assert many.learner.scales.normalizers["state"]._count >= 6 * 48
     assert many.traffic()["dropped"] == 0
-
-
-@pytest.mark.parametrize(
-    ("given", "changed", "said"),
-    [
-        (PPO, {"algorithm.episodes": 7}, "algorithm.episodes: 7 episodes an update"),
-        (PPO, {"distributed.share": "gradients", "distributed.synchronous": False}, "wait for"),
-        (PPO, {"algorithm.network.memory": 4, "distributed.share": "experience"}, "memory"),
-        (PPO, {"algorithm.minibatch": 1}, "too few for 2 workers"),
-        ({"distributed.workers": 2}, {"algorithm.kind": "distill", "distributed.share": "weights"},
-         "can only share gradients"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_shared_is_refused_at_once(given, changed, said):
-    with pytest.raises(ConfigError, match=said):
-        chosen_share(resolve(TrainConfig, {**given, **changed}))
-
-
-@pytest.mark.parametrize(
-    ("changed", "share"),
-    [({}, "gradients"), ({"algorithm.kind": "sac"}, "experience"),
-     ({"algorithm.kind": "sac", "observation.actor": ["camera"]}, "gradients"),
-     ({"distributed.synchronous": False}, "weights")],
-)  # fmt: skip
-def test_what_travels_is_chosen_by_what_it_weighs(changed, share):
-    config = resolve(TrainConfig, {"distributed.workers": 2, **changed})
-    assert chosen_share(config).distributed.share == share
 
 
 def test_a_worker_with_another_reward_file_is_refused(tmp_path, team, monkeypatch):

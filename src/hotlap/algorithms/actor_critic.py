@@ -28,7 +28,7 @@ from hotlap.algorithms.networks import (
     numpy_of,
     uses_bfloat16,
 )
-from hotlap.algorithms.peers import ALONE, Peers, summed
+from hotlap.algorithms.peers import Joining, Peers, summed
 from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
@@ -52,7 +52,7 @@ SHARE = 0.5
 AnySettings: TypeAlias = DDPGSettings | TD3Settings | RDPGSettings | SACSettings | QRSACSettings
 
 
-class ActorCritic:
+class ActorCritic(Joining):
     """Learns a deterministic, a squashed normal or a discrete policy from what it remembers.
 
     Only its owner, the training loop, may call it; it is not safe between threads.
@@ -131,7 +131,6 @@ class ActorCritic:
             self._adams["temperature"] = Adam([self._log_temperature])
         self._walk: Float32 = np.zeros((0, action.size), np.float32)
         self._adopted = False
-        self._peers = ALONE
         self._share = 1.0  # of the samples of a gradient step, those that are ours
 
     def _plans(
@@ -167,12 +166,8 @@ class ActorCritic:
 
     def join(self, peers: Peers) -> None:
         """Learn together with others from now on; see `Learner.join`."""
-        self._peers = self._experience.peers = peers
-
-    @property
-    def scales(self) -> Scales:
-        """The running scales of what it sees and of its rewards."""
-        return self._scales
+        super().join(peers)
+        self._experience.peers = peers
 
     def weights(self) -> dict[str, Tensor]:
         """Return what its gradient steps move, by name."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from hotlap.types import Array, Float32
 
-__all__ = ["ActionSpec", "Batch", "ObservationSpec", "below", "shard_rows"]
+__all__ = ["ActionSpec", "Batch", "ObservationSpec", "below", "shard_rows", "side_by_side"]
 
 X = TypeVar("X")
 
@@ -119,3 +119,41 @@ class Batch:
     def ended(self) -> Array:
         """(T, N) bool: after this step the row began a new episode."""
         return np.asarray(self.terminated | self.truncated)
+
+
+def side_by_side(batches: Sequence[Batch]) -> Batch:
+    """Put the rows of several batches, each of as many steps, into one."""
+    ended = np.concatenate([one.ended for one in batches], axis=1)
+    # What ended steps reached stands step by step, over all rows.
+    at, first = [], 0
+    for one in batches:
+        t, row = np.nonzero(one.ended)
+        at.append(t * ended.shape[1] + row + first)
+        first += one.rows
+    order = np.argsort(np.concatenate(at), kind="stable")
+
+    def side(name: str) -> Array:
+        return np.concatenate([getattr(one, name) for one in batches], axis=1)
+
+    first_one = batches[0]
+    return replace(
+        first_one,
+        observation={
+            name: np.concatenate([one.observation[name] for one in batches], axis=1)
+            for name in first_one.observation
+        },
+        last_observation={
+            name: np.concatenate([one.last_observation[name] for one in batches])
+            for name in first_one.last_observation
+        },
+        action=side("action"),
+        log_prob=side("log_prob"),
+        reward=side("reward"),
+        terminated=side("terminated"),
+        truncated=side("truncated"),
+        reached={
+            name: np.concatenate([one.reached[name] for one in batches])[order]
+            for name in first_one.reached
+        },
+        failed=side("failed"),
+    )

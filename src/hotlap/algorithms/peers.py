@@ -8,7 +8,7 @@ that a learner is written once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,10 @@ from torch import Tensor
 
 from hotlap.types import Array, Float32
 
-__all__ = ["ALONE", "Layout", "Peers", "summed"]
+if TYPE_CHECKING:
+    from hotlap.algorithms.experience import Scales
+
+__all__ = ["ALONE", "Joining", "Layout", "Peers", "summed"]
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -59,6 +62,27 @@ class Peers:
 
 ALONE = Peers()
 """The peers of a learner that has none."""
+
+
+class Joining:
+    """The side of a learner that others learn along with, or drive and learn on as copies of."""
+
+    _scales: Scales
+    _learned: Mapping[str, Any]
+    _peers: Peers = ALONE
+
+    def join(self, peers: Peers) -> None:
+        """Learn together with others from now on; see `Learner.join`."""
+        self._peers = peers
+
+    @property
+    def scales(self) -> Scales:
+        """The running scales of what it sees and of its rewards."""
+        return self._scales
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return what its gradient steps move, by name."""
+        return dict(self._learned)
 
 
 def summed(peers: Peers, tensors: Sequence[Tensor], weight: float = 1.0) -> list[Tensor]:

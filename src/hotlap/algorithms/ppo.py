@@ -24,7 +24,7 @@ from hotlap.algorithms.networks import (
     numpy_of,
     uses_bfloat16,
 )
-from hotlap.algorithms.peers import ALONE, Layout, Peers, summed
+from hotlap.algorithms.peers import Joining, Layout, summed
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
 from hotlap.algorithms.returns import gae
 from hotlap.algorithms.settings import PPOSettings
@@ -37,7 +37,7 @@ from hotlap.types import Array, Float32
 __all__ = ["PPO", "clipped_objective", "value_error"]
 
 
-class PPO:
+class PPO(Joining):
     """Learns a policy from batches; owns weights, optimisers and normalisers.
 
     Only its owner, the training loop, may call it; it is not safe between threads.
@@ -119,7 +119,6 @@ class PPO:
         )
         self._updates = self._transitions = 0
         self._learning_rate = settings.learning_rate
-        self._peers = ALONE
 
         plans = (self._actor, self._critic)
         images = [math.prod(i.shape) for plan in plans for i in plan.images.values()]
@@ -127,19 +126,6 @@ class PPO:
         self._shard = shard_rows(images)
         if self._device.type != "cpu":
             self._shard = settings.minibatch
-
-    def join(self, peers: Peers) -> None:
-        """Learn together with others from now on; see `Learner.join`."""
-        self._peers = peers
-
-    @property
-    def scales(self) -> Scales:
-        """The running scales of what it sees and of its rewards."""
-        return self._scales
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return what its gradient steps move, by name."""
-        return dict(self._learned)
 
     def counters(self) -> dict[str, Any]:
         """Return what it counts."""

@@ -24,7 +24,7 @@ from hotlap.algorithms.networks import (
     uses_bfloat16,
 )
 from hotlap.algorithms.normalizer import RunningNormalizer
-from hotlap.algorithms.peers import ALONE, Layout, Peers, summed
+from hotlap.algorithms.peers import Joining, Layout, Peers, summed
 from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
@@ -182,7 +182,7 @@ def c51_projection(
     return (near_BKJ.clamp(min=0.0) @ probability_BK[:, :, None])[:, :, 0]
 
 
-class _QLearner(ABC):
+class _QLearner(Joining, ABC):
     """What DQN and PQN share: a network that drives, and how it is kept."""
 
     def __init__(
@@ -213,20 +213,6 @@ class _QLearner(ABC):
             self._weights[name].requires_grad_(False)
         self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
         self._adam = Adam(list(self._learned.values()))
-        self._peers = ALONE
-
-    def join(self, peers: Peers) -> None:
-        """Learn together with others from now on; see `Learner.join`."""
-        self._peers = peers
-
-    @property
-    def scales(self) -> Scales:
-        """The running scales of what it sees and of its rewards."""
-        return self._scales
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return what its gradient steps move, by name."""
-        return dict(self._learned)
 
     def greedy(self, observation: Mapping[str, Array]) -> Array:
         """Return the best choice for N rows: (N,) int64."""

@@ -187,7 +187,6 @@ class Member:
         config: of the training.
         part: which cars.
         meet: how to meet the others.
-        device: torch's name for where to learn.
         rivals: saved opponents by name.
         chance: 0, or what lets the cars of one that begins anew drive otherwise than before.
     """
@@ -198,11 +197,10 @@ class Member:
         part: Part,
         meet: Meet,
         *,
-        device: str = "cpu",
         rivals: Mapping[str, Driver] | None = None,
         chance: int = 0,
     ) -> None:
-        self.part, self._device = part, device
+        self.part = part
         self.share = config.distributed.share
         self.env = VectorEnv(
             config,
@@ -224,7 +222,7 @@ class Member:
         if self.share == "weights":
             config = part_settings(config, self.part.members)
         self.config = config
-        self.learner = learner_for(config, self.env, self._device)
+        self.learner = learner_for(config, self.env, "cpu")
         if self.share == "gradients":
             self.learner.join(self._link)
         elif self.share == "experience":

@@ -23,8 +23,8 @@ from hotlap.algorithms.learner import Divisible
 from hotlap.distributed.calibration import Calibration, as_measured
 from hotlap.distributed.cluster import connected
 from hotlap.distributed.member import Member, Part, copied, shared_out, vector
+from hotlap.distributed.share import chosen_share
 from hotlap.distributed.sizing import Exchange, Link, Share, Work
-from hotlap.distributed.team import chosen_share
 from hotlap.distributed.worker import laid, open_server, received
 from hotlap.errors import ConfigError
 from hotlap.machine import cpu

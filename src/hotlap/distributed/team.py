@@ -23,9 +23,8 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from hotlap.algorithms.batch import Batch, below
+from hotlap.algorithms.batch import below, side_by_side
 from hotlap.algorithms.learner import Phase
-from hotlap.algorithms.settings import DistillSettings
 from hotlap.crew import Driver
 from hotlap.distributed.cluster import connected
 from hotlap.distributed.member import (
@@ -40,9 +39,10 @@ from hotlap.distributed.member import (
     divisible,
     shared_out,
 )
+from hotlap.distributed.share import chosen_share
 from hotlap.distributed.worker import BegunAnewError, fetched, open_server, open_worker
 from hotlap.env import VectorEnv
-from hotlap.errors import ClusterError, ConfigError, DivergedError, HotlapError, RunError
+from hotlap.errors import ClusterError, DivergedError, HotlapError, RunError
 from hotlap.plan import TrainConfig
 from hotlap.practice import Kept, Memory, Round, learner_for, next_phase
 from hotlap.runner import joined_episodes
@@ -51,7 +51,7 @@ from hotlap.simtrace import Simtrace
 from hotlap.threads import available
 from hotlap.types import Array
 
-__all__ = ["Team", "chosen_share"]
+__all__ = ["Team"]
 
 _DRIVER = -1
 """The place of this process among those whom the server tells what is new."""
@@ -61,56 +61,6 @@ _START = 600.0
 """Seconds to wait for all workers at the beginning: they may have to compile first."""
 _GONE = (RayActorError, ObjectLostError, NodeDiedError, BegunAnewError)
 """What a call to a worker raises that is lost, or whose answer is, or that is another by now."""
-
-
-def chosen_share(config: TrainConfig) -> TrainConfig:
-    """Return the settings with what travels decided, and checked.
-
-    Raises:
-        ConfigError: the algorithm cannot share in that way.
-    """
-    given, algorithm = config.distributed, config.algorithm
-    pictures = {"camera", "stereo", "depth", "segmentation"}
-    seen = {*config.observation.actor, *config.observation.critic}
-    replay, share = hasattr(algorithm, "capacity"), given.share
-    distill = isinstance(algorithm, DistillSettings)
-    memory = bool(getattr(getattr(algorithm, "network", None), "memory", 0))
-    if share == "auto":
-        share = "experience" if replay and not distill and not seen & pictures else "gradients"
-        if not given.synchronous and share == "gradients":
-            share = "weights"
-    if distill and share != "gradients":
-        raise ConfigError(
-            f"distributed.share={share}: algorithm distill can only share gradients, as the "
-            "frames it learns from stay where they were seen; choose gradients or auto"
-        )
-    if share == "experience" and memory and not replay:
-        raise ConfigError(
-            "distributed.share=experience: what a driver with a memory remembered is needed where "
-            "it learns; choose gradients or weights"
-        )
-    if share == "gradients" and not given.synchronous:
-        raise ConfigError(
-            "distributed.synchronous=false: gradients are summed over all workers, who wait for "
-            "each other; choose distributed.share=weights, or experience with a replay"
-        )
-    episodes = getattr(algorithm, "episodes", 0)
-    if episodes and episodes % given.workers:
-        raise ConfigError(
-            f"algorithm.episodes: {episodes} episodes an update cannot be shared evenly by "
-            f"{given.workers} workers; choose a multiple of {given.workers}"
-        )
-    if episodes and (memory or share == "experience"):
-        raise ConfigError(
-            "algorithm.episodes: workers end their shares of the episodes at different steps, "
-            "which a memory, or a learner of experience, cannot put together; leave it 0"
-        )
-    minibatch = getattr(algorithm, "minibatch", given.workers)
-    if minibatch < given.workers:
-        raise ConfigError(
-            f"algorithm.minibatch: {minibatch} samples are too few for {given.workers} workers"
-        )
-    return config.model_copy(update={"distributed": given.model_copy(update={"share": share})})
 
 
 @dataclass
@@ -159,7 +109,7 @@ class Team:
     ) -> None:
         self.config = chosen_share(config)
         given = self.config.distributed
-        self._tell, self._device, self._rivals = tell, device, rivals
+        self._tell, self._device = tell, device
         parts = shared_out(config.train.cars, given.workers, config.traffic.cars)
         self.env = VectorEnv(config, parts[0].rows, seed=config.seed, rivals=rivals)
         self.learner = learner_for(config, self.env, device)
@@ -184,6 +134,11 @@ class Team:
                 f"{given.share}, with {threads} {'core' if threads == 1 else 'cores'} each, on "
                 f"{'this machine' if cluster.started else cluster.address}"
             )
+            if device != "cpu" and given.share != "experience":
+                tell(
+                    "workers learn on processors; with distributed.share=experience this process "
+                    "learns on its GPU"
+                )
             self._server = open_server()
             self._seats = [
                 _Seat(
@@ -428,7 +383,7 @@ class Team:
         found = [self._returned(seat, steps) for seat in self._seats]
         if ahead:
             self._send(steps + sum(one.steps for one in found))
-        batch = _joined([one.batch for one in found if one.batch is not None])
+        batch = side_by_side([one.batch for one in found if one.batch is not None])
         collected = time.perf_counter()
         metrics = self.learner.update(batch, progress=progress)
         return self._noted(phase, found, metrics, start, collected)
@@ -753,44 +708,6 @@ class _Forgiving:
             self._team._lose(self._seat)
             return True
         return isinstance(error, LeftOutError)
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    """Put the rows of several batches side by side."""
-    ended = np.concatenate([one.ended for one in batches], axis=1)
-    # What ended steps reached stands step by step, over all rows.
-    at, first = [], 0
-    for one in batches:
-        t, row = np.nonzero(one.ended)
-        at.append(t * ended.shape[1] + row + first)
-        first += one.rows
-    order = np.argsort(np.concatenate(at), kind="stable")
-
-    def side(name: str) -> Array:
-        return np.concatenate([getattr(one, name) for one in batches], axis=1)
-
-    first_one = batches[0]
-    return replace(
-        first_one,
-        observation={
-            name: np.concatenate([one.observation[name] for one in batches], axis=1)
-            for name in first_one.observation
-        },
-        last_observation={
-            name: np.concatenate([one.last_observation[name] for one in batches])
-            for name in first_one.last_observation
-        },
-        action=side("action"),
-        log_prob=side("log_prob"),
-        reward=side("reward"),
-        terminated=side("terminated"),
-        truncated=side("truncated"),
-        reached={
-            name: np.concatenate([one.reached[name] for one in batches])[order]
-            for name in first_one.reached
-        },
-        failed=side("failed"),
-    )
 
 
 def _pair(entry: Sequence[Any]) -> tuple[int, tuple[int, int]]:

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from hotlap.distributed.sweep_folder import Search, Sweep
 from hotlap.distributed.watch import Watch
 from hotlap.errors import HotlapError, MissingExtraError, RunError
 from hotlap.runs import Run
+from hotlap.signals import heard
 from hotlap.threads import available
 
 __all__ = ["run_sweep"]
@@ -252,7 +252,7 @@ def _signals(watch: Watch) -> Iterator[list[int]]:
     """Let the first Ctrl-C or SIGTERM end the sweep in order, the second at once."""
     got: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int) -> None:
         got.append(number)
         if len(got) > 1 or not hasattr(signal, "SIGUSR1"):
             raise KeyboardInterrupt
@@ -260,15 +260,8 @@ def _signals(watch: Watch) -> Iterator[list[int]]:
             watch.board.event("stopping each after its update; Ctrl-C again stops at once")
         signal.raise_signal(signal.SIGUSR1)  # which Tune takes as the wish to stop and write
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    try:
+    with heard(note):
         yield got
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _settle(sweep: Sweep) -> None:

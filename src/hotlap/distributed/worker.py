@@ -58,7 +58,6 @@ def open_worker(
     rivals: Mapping[str, Driver] | None,
     *,
     threads: int,
-    folders: Sequence[str] = (),
 ) -> ActorHandle[Any]:
     """Start a worker; Ray starts it anew, on a node that lives, if it dies.
 
@@ -68,7 +67,6 @@ def open_worker(
         server: where it meets the others.
         rivals: saved opponents by name.
         threads: processor cores.
-        folders: where Python looks for what the user's own files import.
     """
     options: dict[str, Any] = {
         "num_cpus": threads,
@@ -80,7 +78,7 @@ def open_worker(
     worker: Any = ray.remote(**options)(Worker)
     words = config.model_dump(mode="json", exclude_none=True)
     inputs = fingerprints(config)
-    handle: ActorHandle[Any] = worker.remote(words, inputs, part, server, rivals, list(folders))
+    handle: ActorHandle[Any] = worker.remote(words, inputs, part, server, rivals, sys.path)
     return handle
 
 
@@ -178,6 +176,7 @@ class Worker:
         rivals: Mapping[str, Driver] | None,
         folders: Sequence[str],
     ) -> None:
+        # where the user's own files find what they import, on a machine that has it
         sys.path.extend(folder for folder in folders if folder not in sys.path)
         self._words, self._inputs, self._rivals = dict(words), inputs, rivals
         self._part, self._server = part, server
