@@ -16,7 +16,16 @@ from ray.exceptions import ObjectLostError, RayActorError
 
 from hotlap.crew import Driver
 from hotlap.distributed.meeting import fetched, laid, received
-from hotlap.distributed.member import Collected, Copy, Keepsake, LeftOutError, Member, Part
+from hotlap.distributed.member import (
+    Collected,
+    Copy,
+    Keepsake,
+    Learned,
+    LeftOutError,
+    Member,
+    Part,
+)
+from hotlap.distributed.ring import Circle
 from hotlap.distributed.server import News
 from hotlap.errors import ClusterError
 from hotlap.inputs import fingerprints
@@ -100,7 +109,15 @@ class Worker:
             anew &= config.distributed.share != "experience"  # where cars are put back
             # Who begins anew shall not drive what it has driven already.
             chance = int.from_bytes(os.urandom(4), "little") if anew else 0
-            self._made = Member(config, self._part, self._meet, rivals=self._rivals, chance=chance)
+            address: Any = ray.util.get_node_ip_address
+            self._made = Member(
+                config,
+                self._part,
+                self._meet,
+                rivals=self._rivals,
+                host=address(),
+                chance=chance,
+            )
         return os.getpid()
 
     def _compare(self, here: Mapping[str, str]) -> None:
@@ -138,9 +155,9 @@ class Worker:
             self._member.put(world)
         return self._member.collect(steps, breadth, driver)
 
-    def learn(self, number: int, progress: float) -> tuple[dict[str, float], float, int]:
+    def learn(self, number: int, progress: float, circle: Circle | None) -> Learned:
         """Learn with the others; see `Member.learn`."""
-        return self._member.learn(number, progress)
+        return self._member.learn(number, progress, circle)
 
     def cycle(
         self, steps: int, breadth: float | None, progress: float
