@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.normalizer import normalize
@@ -72,6 +72,8 @@ class Plan(Settings):
     """By observation name, in the order in which they are joined; before the vectors."""
     vectors: dict[str, PositiveInt]
     """Sizes by observation name, in the order in which they are joined."""
+    own: dict[str, tuple[PositiveInt, ...]] = Field(default_factory=dict)
+    """Widths of the dense layers that a vector passes before it joins the others, by name."""
     hidden: tuple[PositiveInt, ...]
     """Widths of the dense layers after the joint."""
     activation: Literal["tanh", "relu"]
@@ -112,6 +114,15 @@ class Plan(Settings):
         """Gates of a unit, the candidate among them."""
         return 4 if self.cell == "lstm" else 3
 
+    def widths(self) -> dict[str, int]:
+        """Return how many numbers of each observation are joined, by name, in their order."""
+        found = {}
+        for name, image in self.images.items():
+            found[name] = image.dense[-1] if image.dense else int(np.prod(image.grid()))
+        for name, size in self.vectors.items():
+            found[name] = (size, *self.own.get(name, ()))[-1]
+        return found
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight and bias by name, in the order of the layers.
 
@@ -125,7 +136,6 @@ class Plan(Settings):
             found[f"{name}.weight"] = weight
             found[f"{name}.bias"] = weight[:1]
 
-        width = sum(self.vectors.values()) + self.previous_action
         for name, image in self.images.items():
             channels = image.shape[2]
             for i, (filters, kernel, _) in enumerate(image.conv):
@@ -135,7 +145,12 @@ class Plan(Settings):
             for i, out in enumerate(image.dense):
                 layer(f"{name}.dense{i}", (out, size))
                 size = out
-            width += size
+        for name, widths in self.own.items():
+            size = self.vectors[name]
+            for i, out in enumerate(widths):
+                layer(f"{name}.dense{i}", (out, size))
+                size = out
+        width = sum(self.widths().values()) + self.previous_action
         for i, out in enumerate(self.hidden):
             layer(f"hidden{i}", (out, width))
             if self.layer_norm:
@@ -379,7 +394,11 @@ class NumpyPolicy:
         parts = [self._see(name, observation[name], tape) for name in plan.images]
         for name, size in plan.vectors.items():
             mean, std = (self._arrays[f"normalizer.{name}.{what}"] for what in ("mean", "std"))
-            parts.append(normalize(observation[name].reshape(-1, size), mean, std))
+            x = normalize(observation[name].reshape(-1, size), mean, std)
+            for i in range(len(plan.own.get(name, ()))):
+                x = self._activate(self._dense(f"{name}.dense{i}", x))
+                _note(tape, f"{name}.dense{i}", x)
+            parts.append(x)
         hidden, previous = memory[:, : plan.state], memory[:, plan.state :]
         if plan.previous_action:
             parts.append(previous)

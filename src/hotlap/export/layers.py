@@ -132,7 +132,11 @@ def lay_out(
         mean, std = (arrays[f"normalizer.{name}.{what}"] for what in ("mean", "std"))
         x = nodes.binary("subtract", inputs[name], mean)
         x = nodes.binary("multiply", x, np.asarray(1 / std, np.float32))
-        parts.append(nodes.clip(x, -float(CLIP), float(CLIP)))
+        x = nodes.clip(x, -float(CLIP), float(CLIP))
+        for i in range(len(plan.own.get(name, ()))):
+            key = f"{name}.dense{i}"
+            x = nodes.unary(plan.activation, nodes.dense(x, key, *layer(key)))
+        parts.append(x)
     if plan.previous_action and memory is not None:
         parts.append(nodes.columns(memory, plan.state, plan.carried))
     x = nodes.concat(parts) if len(parts) > 1 else parts[0]
