@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -122,6 +122,19 @@ class Plan(Settings):
         for name, size in self.vectors.items():
             found[name] = (size, *self.own.get(name, ()))[-1]
         return found
+
+    def columns(self, order: Sequence[str]) -> Array:
+        """Return which number of ours each number is, were the observations joined in an order.
+
+        Args:
+            order: all of their names.
+        """
+        ends, begin = {}, 0
+        for name, width in self.widths().items():
+            ends[name] = np.arange(begin, begin + width)
+            begin += width
+        after = np.arange(begin, begin + self.previous_action)
+        return np.concatenate([*(ends[name] for name in order), after])
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight and bias by name, in the order of the layers.
