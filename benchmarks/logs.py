@@ -3,8 +3,9 @@
     python benchmarks/logs.py [TASK ...] [--rounds 3]
 
 Trains each task with `log.deepracer=true` and with `false`, in turns, for as many steps and without
-evaluations on the way; once before, which does not count. Seconds are those of the processor in the training's own loop, so that other
-programs hardly matter. Appends one JSON line a task to benchmarks/results/logs.jsonl.
+evaluations on the way; once before, which does not count. Seconds are those of the processor in the
+training's own loop, so that other programs hardly matter. Appends one JSON line a task to
+benchmarks/results/logs.jsonl.
 """
 
 from __future__ import annotations
