@@ -36,7 +36,6 @@ TASKS = {
     "state": "configs/state.toml",
     "camera": "configs/camera.toml",
     "deepracer": "examples/deepracer",
-    "deepracer_episodes": "examples/deepracer algorithm.episodes=20",
     "distill": "configs/distill.toml",
     "distill_deepracer": "configs/distill_deepracer.toml",
     "sac": "configs/sac.toml",
@@ -67,7 +66,7 @@ def hotlap() -> list[str]:
 def words(task: str, seed: int, run: str, seconds: float | None) -> list[str]:
     """Return the command line of one training, without `hotlap`."""
     budget = [] if seconds is None else [f"train.seconds={seconds:g}"]
-    return ["train", *TASKS[task].split(), *budget, "--seed", str(seed), "--out", run, "--plain"]
+    return ["train", TASKS[task], *budget, "--seed", str(seed), "--out", run, "--plain"]
 
 
 def measure(task: str, seed: int, seconds: float | None, limit: float) -> dict[str, Any]:
@@ -185,9 +184,8 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=900, help="most seconds of one training")
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON lines file to append to")
     asked = parser.parse_args()
-    trained = TASKS[asked.task].split()[0]
-    if not (ROOT / trained).exists():
-        parser.error(f"{trained}: no such file or folder")
+    if not (ROOT / TASKS[asked.task]).exists():
+        parser.error(f"{TASKS[asked.task]}: no such file or folder")
 
     facts = {k: v for k, v in machine().items() if k != "kernels"}
     subprocess.run([sys.executable, "-c", "import torch, hotlap.train"], cwd=ROOT, check=True)

@@ -2,9 +2,10 @@
 
     python benchmarks/logs.py [TASK ...] [--rounds 3]
 
-Trains each task with `log.deepracer=true` and with `false`, in turns, for as many steps and without
-evaluations on the way; once before, which does not count. Seconds are those of the processor in the
-training's own loop, so that other programs hardly matter. Appends one JSON line a task to
+Trains each task with `log.deepracer=true`, once more than it counts, for some steps and without
+evaluations on the way. Seconds are those of the processor: of the training's own loop, and of what
+in it follows cars and writes logs. Other programs hardly change their ratio, where they make two
+trainings differ by more than logs cost. Appends one JSON line a task to
 benchmarks/results/logs.jsonl.
 """
 
@@ -15,10 +16,12 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from hotlap import runner
 from hotlap.bench import append
 from hotlap.config import to_toml
 from hotlap.kernels import compile_for
@@ -35,24 +38,44 @@ TASKS = {"state": ("configs/state.toml", 60_000), "deepracer": ("examples/deepra
 TOKEN = "SIM_TRACE_LOG:"
 
 
-def configured(task: str, logged: bool) -> TrainConfig:
-    """Return a training of a task that does not evaluate on its way."""
-    what, steps = TASKS[task]
-    changes = {"train.steps": steps, "train.seconds": 0, "train.checkpoint_seconds": 1e6,
-               "evaluation.every": 1_000_000, "log.deepracer": logged}  # fmt: skip
-    return read_config(ROOT / what, changes).config
+class Clock:
+    """Counts the processor seconds of the calls that it wraps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the same call, counted."""
+
+        def counted(*args: Any, **more: Any) -> Any:
+            begun = time.thread_time()
+            try:
+                return call(*args, **more)
+            finally:
+                self.seconds += time.thread_time() - begun
+
+        return counted
 
 
-def train(config: TrainConfig, place: Path) -> float:
-    """Train once; return the processor seconds of the loop."""
+def train(config: TrainConfig, place: Path) -> tuple[float, float]:
+    """Train once; return the processor seconds of the loop, and those of the logs in it."""
     training = Training(config, time.perf_counter(), Progress(0, 0, quiet=True))
-    with (
-        closing(training.practice),
-        Run.create(place, to_toml(config), {"seed": config.seed}) as run,
-    ):
-        begun = time.process_time()
-        training.loop(run)
-        return time.process_time() - begun
+    clock, simtrace = Clock(), training.practice.simtrace
+    assert simtrace is not None
+    for name in ("open", "collected", "evaluated", "checkpoint"):
+        setattr(simtrace, name, clock.timed(getattr(simtrace, name)))
+    follow = runner.note_step
+    runner.note_step = clock.timed(follow)
+    try:
+        with (
+            closing(training.practice),
+            Run.create(place, to_toml(config), {"seed": config.seed}) as run,
+        ):
+            begun = time.process_time()
+            training.loop(run)
+            return time.process_time() - begun, clock.seconds
+    finally:
+        runner.note_step = follow
 
 
 def rows_of(run: Path) -> tuple[int, int, int]:
@@ -67,26 +90,23 @@ def rows_of(run: Path) -> tuple[int, int, int]:
 
 def measure(task: str, rounds: int) -> dict[str, Any]:
     """Return what the logs of a task cost."""
-    configs = {logged: configured(task, logged) for logged in (False, True)}
-    compile_for(configs[True])
-    spent: dict[bool, list[float]] = {True: [], False: []}
+    what, steps = TASKS[task]
+    changes = {"train.steps": steps, "train.seconds": 0, "train.checkpoint_seconds": 1e6,
+               "evaluation.every": 1_000_000, "log.deepracer": True}  # fmt: skip
+    config = read_config(ROOT / what, changes).config
+    compile_for(config)
     with tempfile.TemporaryDirectory() as folder:
-        train(configs[True], Path(folder) / "before")
-        for turn in range(rounds):
-            for logged in (False, True) if turn % 2 == 0 else (True, False):
-                place = Path(folder) / f"{turn}-{logged}"
-                spent[logged].append(train(configs[logged], place))
-        count, table, lines = rows_of(Path(folder) / "0-True")
-    with_logs, without = (statistics.median(spent[logged]) for logged in (True, False))
-    steps, cars, followed = TASKS[task][1], configs[True].train.cars, configs[True].log.cars
+        spent = [train(config, Path(folder) / str(turn)) for turn in range(rounds + 1)][1:]
+        count, table, lines = rows_of(Path(folder) / "1")
+    cars, followed = config.train.cars, config.log.cars
     return {
         "task": task,
         "steps": steps,
         "cars": cars,
         "followed": followed,
-        "with_s": [round(s, 2) for s in spent[True]],
-        "without_s": [round(s, 2) for s in spent[False]],
-        "cost": round(with_logs / without - 1, 4),
+        "loop_s": [round(loop, 3) for loop, _ in spent],
+        "logs_s": [round(logs, 3) for _, logs in spent],
+        "cost": round(statistics.median(logs / (loop - logs) for loop, logs in spent), 4),
         "rows": count,
         "bytes_a_row_csv": round(table / count, 1),
         "bytes_a_row_lines": round(lines / count, 1),
@@ -112,7 +132,7 @@ def main() -> None:
         about = {"kind": "logs", **row, **stamp(), "machine": facts}
         append(asked.out, about | {"command": " ".join(sys.argv)})
         print(
-            f"{task}: {row['cost']:+.1%} processor seconds; a row has "
+            f"{task}: logs take {row['cost']:.1%} of what all else does; a row has "
             f"{row['bytes_a_row_csv']:.0f} bytes as CSV, {row['bytes_a_row_lines']:.0f} as a line; "
             f"{row['bytes_a_thousand_steps'] / 1000:.0f} kB for a thousand steps with "
             f"{row['followed']} of {row['cars']} cars",
