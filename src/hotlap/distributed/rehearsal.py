@@ -22,10 +22,10 @@ from hotlap.algorithms.batch import Batch
 from hotlap.algorithms.learner import Divisible
 from hotlap.distributed.calibration import Calibration, as_measured
 from hotlap.distributed.cluster import connected
+from hotlap.distributed.meeting import laid, open_server, received
 from hotlap.distributed.member import Member, Part, copied, shared_out, vector
 from hotlap.distributed.share import chosen_share
 from hotlap.distributed.sizing import Exchange, Link, Share, Work
-from hotlap.distributed.worker import laid, open_server, received
 from hotlap.errors import ConfigError
 from hotlap.machine import cpu
 from hotlap.plan import TrainConfig
@@ -322,19 +322,16 @@ def _got(reference: Any) -> Any:
 
 
 def _open(threads: int) -> ActorHandle[Any]:
-    options: dict[str, Any] = {
-        "num_cpus": threads,
-        "runtime_env": {"env_vars": {"HOTLAP_THREADS": str(threads)}},
-    }
-    actor: Any = ray.remote(**options)(_Stand)
-    handle: ActorHandle[Any] = actor.remote([path for path in sys.path if path])
+    actor: Any = ray.remote(num_cpus=threads)(_Stand)
+    handle: ActorHandle[Any] = actor.remote([path for path in sys.path if path], threads)
     return handle
 
 
 class _Stand:
     """A worker's process, in which pieces of its work are timed."""
 
-    def __init__(self, folders: Sequence[str]) -> None:
+    def __init__(self, folders: Sequence[str], threads: int) -> None:
+        os.environ["HOTLAP_THREADS"] = str(threads)
         sys.path.extend(folder for folder in folders if folder not in sys.path)
 
     def nothing(self) -> None:

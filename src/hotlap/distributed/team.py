@@ -27,6 +27,7 @@ from hotlap.algorithms.batch import below, side_by_side
 from hotlap.algorithms.learner import Phase
 from hotlap.crew import Driver
 from hotlap.distributed.cluster import connected
+from hotlap.distributed.meeting import fetched, open_server
 from hotlap.distributed.member import (
     Collected,
     Copy,
@@ -40,7 +41,7 @@ from hotlap.distributed.member import (
     shared_out,
 )
 from hotlap.distributed.share import chosen_share
-from hotlap.distributed.worker import BegunAnewError, fetched, open_server, open_worker
+from hotlap.distributed.worker import BegunAnewError, open_worker
 from hotlap.env import VectorEnv
 from hotlap.errors import ClusterError, DivergedError, HotlapError, RunError
 from hotlap.plan import TrainConfig
