@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from hotlap.distributed.ring import Circle, Ring, available
+from hotlap.distributed.ring import Circle, Gather, Ring, available
+from hotlap.types import Array
 
 pytestmark = pytest.mark.skipif(not available(), reason="this PyTorch has no Gloo")
 
@@ -17,11 +18,11 @@ class Table:
     """Where members lay what they give, and wait for the others."""
 
     def __init__(self, members: int) -> None:
-        self.given: dict[int, bytes] = {}
+        self.given: dict[int, Array] = {}
         self.all = threading.Barrier(members, timeout=10)
 
-    def gather(self, place: int) -> Callable[[bytes], Mapping[int, bytes]]:
-        def gather(own: bytes) -> Mapping[int, bytes]:
+    def gather(self, place: int) -> Gather:
+        def gather(own: Array) -> Mapping[int, Array]:
             self.given[place] = own
             self.all.wait()
             return self.given
@@ -80,7 +81,7 @@ def test_who_says_nothing_is_missed_after_a_while(monkeypatch):
 
 
 def test_without_one_of_them_there_is_no_ring():
-    def gather(own: bytes) -> Mapping[int, bytes]:
+    def gather(own: Array) -> Mapping[int, Array]:
         return {0: own}
 
     with pytest.raises((RuntimeError, KeyError)):

@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 from hotlap.distributed.server import News, Server
 from hotlap.types import Array, Float32
 
-__all__ = ["fetched", "laid", "open_server", "received"]
+__all__ = ["fetched", "laid", "open_server", "own_address", "received"]
 
 _PIECE = 88 * 1024
 """Bytes of an array that Ray sends within a call; what has more than 100 KB it puts aside first,
@@ -114,3 +114,9 @@ def received(references: Any) -> Any:
 def fetched(given: Any) -> Any:
     """Return the array that a server handed out."""
     return ray.get(given[0]) if isinstance(given, list) else given
+
+
+def own_address() -> str:
+    """Return where other nodes of the cluster reach this one."""
+    address: Any = ray.util.get_node_ip_address
+    return str(address())

@@ -23,7 +23,7 @@ from hotlap.algorithms.learner import Divisible
 from hotlap.distributed import ring
 from hotlap.distributed.calibration import Calibration, as_measured
 from hotlap.distributed.cluster import connected
-from hotlap.distributed.meeting import laid, open_server, received
+from hotlap.distributed.meeting import laid, open_server, own_address, received
 from hotlap.distributed.member import Member, Part, copied, shared_out, vector
 from hotlap.distributed.share import chosen_share
 from hotlap.distributed.sizing import Exchange, Link, Share, Work
@@ -368,14 +368,12 @@ class _Stand:
 
     def around(self, server: ActorHandle[Any], number: int, place: int) -> list[float]:
         """Sum in a ring of two; return how long each of `SIZES` took [s]."""
-
-        def gather(own: bytes) -> dict[int, bytes]:
-            meeting: Any = server.meet.remote(
-                "gather", number, 0, place, np.frombuffer(own, np.uint8)
-            )
-            return {at: one.tobytes() for at, one in _got(meeting).items()}
-
-        pair = ring.Ring(ring.Circle(number, (0, 1)), place, _address(), gather)
+        pair = ring.Ring(
+            ring.Circle(number, (0, 1)),
+            place,
+            own_address(),
+            lambda own: received(laid(server, number, 0, place, own, "gather")),
+        )
         found = []
         for size in SIZES:
             own, times = np.ones(max(1, size // 4), np.float32), []
@@ -385,11 +383,6 @@ class _Stand:
                 times.append(time.perf_counter() - start)
             found.append(statistics.median(times))
         return found
-
-
-def _address() -> str:
-    address: Any = ray.util.get_node_ip_address
-    return str(address())
 
 
 def _link(stand: ActorHandle[Any], other: ActorHandle[Any], seconds: float) -> tuple[Link, int]:

@@ -14,9 +14,12 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 
-from hotlap.types import Float32
+from hotlap.types import Array, Float32
 
 __all__ = ["Circle", "Ring", "available"]
+
+Gather = Callable[[Array], Mapping[int, Array]]
+"""What this member gives at a meeting to what each gives there, by place."""
 
 SILENCE = 15.0
 """Seconds after which one that says nothing is taken for lost; one that dies is missed at once."""
@@ -55,7 +58,7 @@ class Ring:
         circle: Circle,
         place: int,
         host: str,
-        gather: Callable[[bytes], Mapping[int, bytes]],
+        gather: Gather,
     ) -> None:
         self.circle = circle
         gloo: Any = distributed.ProcessGroupGloo
@@ -87,16 +90,14 @@ class Ring:
 class _Board(distributed.Store):  # type: ignore[name-defined,misc]
     """Where Gloo, which wants a store, reads what the others gave at one meeting."""
 
-    def __init__(
-        self, gather: Callable[[bytes], Mapping[int, bytes]], places: Sequence[int]
-    ) -> None:
+    def __init__(self, gather: Gather, places: Sequence[int]) -> None:
         super().__init__()
         self._gather, self._places = gather, places
-        self._own = b""
-        self._found: Mapping[int, bytes] | None = None
+        self._own = np.empty(0, np.uint8)
+        self._found: Mapping[int, Array] | None = None
 
     def set(self, key: str, value: bytes) -> None:
-        self._own = value
+        self._own = np.frombuffer(value, np.uint8)
 
     def wait(self, keys: Sequence[str], timeout: timedelta = timedelta(0)) -> None:
         if self._found is None:
@@ -104,4 +105,4 @@ class _Board(distributed.Store):  # type: ignore[name-defined,misc]
 
     def get(self, key: str) -> bytes:
         assert self._found is not None
-        return self._found[self._places[int(key.rpartition("/")[2])]]
+        return self._found[self._places[int(key.rpartition("/")[2])]].tobytes()

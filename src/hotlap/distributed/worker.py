@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError
 
 from hotlap.crew import Driver
-from hotlap.distributed.meeting import fetched, laid, received
+from hotlap.distributed.meeting import fetched, laid, own_address, received
 from hotlap.distributed.member import (
     Collected,
     Copy,
@@ -109,13 +109,12 @@ class Worker:
             anew &= config.distributed.share != "experience"  # where cars are put back
             # Who begins anew shall not drive what it has driven already.
             chance = int.from_bytes(os.urandom(4), "little") if anew else 0
-            address: Any = ray.util.get_node_ip_address
             self._made = Member(
                 config,
                 self._part,
                 self._meet,
                 rivals=self._rivals,
-                host=address(),
+                host=own_address(),
                 chance=chance,
             )
         return os.getpid()
