@@ -408,7 +408,7 @@ def _is_inside(name: str) -> bool:
     """Say whether a name stays inside the copy; an object may be called ../anything."""
     parts = name.split("/")
     strange = "\\:" if os.name == "nt" else ""
-    return parts[0] != CLAIMS and not any(
+    return CLAIMS not in parts and not any(
         part in ("", ".", "..") or any(letter in part for letter in strange) for part in parts
     )
 

@@ -67,7 +67,7 @@ def sweep_command(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the search; that of the trainings is seed=.")
     ] = 0,
-    out: Annotated[Path | None, typer.Option(help="Directory of the new sweep.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory or URL of the new sweep.")] = None,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="SWEEP", help="Go on with a sweep, and try again what failed."),
@@ -137,7 +137,7 @@ def sweep_command(
     print_sweep(facts, as_json)
     if not as_json:
         for file in sorted(made.path.glob("*.png")):
-            show(f"plot: {file}")
+            show(f"plot: {made.at(file.name)}")
     raise typer.Exit(1 if any(row["state"] == "failed" for row in facts["trials"]) else 0)
 
 

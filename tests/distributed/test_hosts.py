@@ -173,6 +173,7 @@ def test_a_host_with_other_files_of_hotlap_is_refused(lan):
     said = refused(lan.head, lan.address)
 
     other.switch_off()
+    time.sleep(8)  # until it is given up, and no other test asks it
     assert f"node {other.address} has hotlap {hotlap.__version__} too, but not the same" in said
 
 

@@ -27,7 +27,7 @@ SMALL = {
     "evaluation.laps": 1,
 }
 SHORT = {**SMALL, "train.steps": 1600}
-LONG = {**SMALL, "train.seconds": 12, "train.checkpoint_seconds": 0.5}
+LONG = {**SMALL, "train.seconds": 20, "train.checkpoint_seconds": 0.5}
 
 
 def waited(condition, seconds=90.0):

@@ -27,6 +27,7 @@ from hotlap.errors import RunError
 from hotlap.files import explained
 from hotlap.fleet import Fleet, Tail
 from hotlap.runs import Run
+from hotlap.storage import Storage
 
 __all__ = ["NOTHING", "Attempt", "values_of"]
 
@@ -137,10 +138,13 @@ class Attempt(tune.Trainable):
         if (place / "meta.json").is_file():
             run = _free(place)
             if run.checkpoints():
-                return [] if run.is_reported else ["train", "--resume", str(place), "--quiet"]
+                resumed = ["train", "--resume", self.sweep.at(now.run), "--quiet"]
+                return [] if run.is_reported else resumed
         if place.exists():  # it was killed before its first checkpoint
+            if self.sweep.storage is not None:
+                Storage(self.sweep.at(now.run)).delete()
             with explained(place):
-                shutil.rmtree(place)
+                shutil.rmtree(place, ignore_errors=self.sweep.storage is not None)
         given = {**self.sweep.fixed, **now.values}
         if now.before:
             left = max(1 - now.before, _SHORTEST)
@@ -149,7 +153,7 @@ class Attempt(tune.Trainable):
                     part = limit * left
                     given[f"train.{name}"] = part if name == "seconds" else max(1, round(part))
         said = ["train", str(self.sweep.path / "config.toml"), *words(given)]
-        said += ["--out", str(place), "--quiet"]
+        said += ["--out", self.sweep.at(now.run), "--quiet"]
         if now.snapshot:
             said += ["--from", str(self.sweep.path / now.snapshot), "--checkpoint", "last"]
         elif self.sweep.weights_from:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from hotlap.distributed.axes import (
     read_axes,
     sizes,
 )
+from hotlap.distributed.sending import Sender
 from hotlap.distributed.sweep_folder import Facts, Search, Sweep, mode_of
 from hotlap.distributed.watch import Watch, shown
 from hotlap.errors import ConfigError, HotlapError, MissingExtraError, RunError
@@ -105,7 +107,7 @@ def sweep(
         together: trials at once; 0 for one a core.
         seed: of what the search draws.
         weights_from: a Run whose driver all trials start from.
-        out: directory of the new sweep; the next free one under runs/ if None.
+        out: directory or URL of the new sweep; the next free one under runs/ if None.
         resume: a sweep to go on with, as it is: what failed is tried again too.
         address: of a Ray cluster, or `auto`; a Ray of our own on this machine if empty.
         plain: print plain lines in place of the live table.
@@ -124,7 +126,7 @@ def sweep(
                 "--resume goes on with a sweep as it is and where it is: leave file, settings and "
                 "--out away"
             )
-        return _resume(Path(resume), address=address, plain=plain, quiet=quiet)
+        return _resume(resume, address=address, plain=plain, quiet=quiet)
     planned = outline(
         source,
         axes,
@@ -139,7 +141,7 @@ def sweep(
         weights_from=weights_from,
     )
     _need_ray()
-    where = Path(out) if out else _place(planned)
+    where = out or _place(planned)
     made = Sweep.create(
         where, to_toml(planned.config), planned.search, planned.fixed, planned.weights_from
     )
@@ -150,14 +152,16 @@ def sweep(
         return _run(made, planned.count, resume=False, address=address, plain=plain, quiet=quiet)
     except HotlapError:
         if not made.book():  # nothing began: Ray was out of reach, or the like
+            if made.storage is not None:
+                made.storage.delete()
             shutil.rmtree(made.path, ignore_errors=True)
         raise
 
 
-def _resume(path: Path, *, address: str, plain: bool, quiet: bool) -> Sweep:
+def _resume(path: str | Path, *, address: str, plain: bool, quiet: bool) -> Sweep:
     """Go on with a sweep that was stopped or killed, and try again what failed."""
-    found = Sweep.open(path)
-    if found.made != found.path and not (found.made.exists() and found.made.samefile(path)):
+    found = Sweep.open(path, _say)
+    if found.made != found.path and not (found.made.exists() and found.made.samefile(found.path)):
         raise RunError(
             f"{found.path} was {found.made} when it was made; put it back there, or make a link"
         )
@@ -170,7 +174,7 @@ def _resume(path: Path, *, address: str, plain: bool, quiet: bool) -> Sweep:
     states = [said["state"] for said in book.values()]
     if len(states) >= count and set(states) <= {"done", "cut"}:
         raise RunError(
-            f"{found.path}: all {count} trials came to their end. For more, start another sweep; "
+            f"{found.place}: all {count} trials came to their end. For more, start another sweep; "
             "to train one of them on: hotlap train --resume RUN train.seconds=..."
         )
     return _run(found, count, resume=bool(book), address=address, plain=plain, quiet=quiet)
@@ -185,22 +189,23 @@ def _run(made: Sweep, count: int, *, resume: bool, address: str, plain: bool, qu
         names, limits["seconds"] or None, int(limits["steps"]) or None, plain=plain, quiet=quiet
     )
     watch = Watch(made, board)
-    with board:
-        number = run_sweep(made, watch, resume=resume, address=address)
-    found = made.write_results()
-    _draw(made, found)
-    if not number:
-        _forget_drivers(made)
+    with Sender(made.storage, _say) if made.storage is not None else nullcontext():
+        with board:
+            number = run_sweep(made, watch, resume=resume, address=address)
+        found = made.write_results()
+        _draw(made, found)
+        if not number:
+            _forget_drivers(made)
     if watch.problem:
         raise RunError(f"--metric {watch.problem}. Known here: {_known(made)}")
     if number:
         raise SweepStopped(
-            made, number, f"stopped. Continue with: hotlap sweep --resume {made.path}"
+            made, number, f"stopped. Continue with: hotlap sweep --resume {made.place}"
         )
     if found["trials"] and all(row["state"] == "failed" for row in found["trials"]):
         row = found["trials"][0]
         said = row["failures"][-1] if row["failures"] else "their processes were lost"
-        problem = RunError(f"{made.path}: every trial failed. {row['trial']}: {said}")
+        problem = RunError(f"{made.place}: every trial failed. {row['trial']}: {said}")
         problem.exit_code = 1
         raise problem
     return made
@@ -418,6 +423,10 @@ def _place(planned: Outline) -> Path:
     return default_directory(name, "sweep")
 
 
+def _say(said: str) -> None:
+    sys.stderr.write(f"{said}\n")
+
+
 def _need_ray() -> None:
     if find_spec("ray") is None or find_spec("ray.tune") is None:
         raise MissingExtraError("hotlap sweep", "ray", "distributed")
@@ -438,7 +447,7 @@ def _draw(made: Sweep, found: Mapping[str, Any]) -> None:
     for row in found["trials"]:  # the best ones come first
         if row["run"] is None:
             continue
-        rows = Run.open(row["run"]).metrics_rows()
+        rows = Run.open(made.path / Path(row["run"]).name).metrics_rows()
         if not rows:
             continue
         name = shown({k: v for k, v in row["values"].items() if k != "seed"}) or "all"

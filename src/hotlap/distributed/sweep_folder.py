@@ -20,7 +20,7 @@ import difflib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from dataclasses import replace as replace_fields
@@ -33,7 +33,9 @@ from hotlap.config import read_toml
 from hotlap.distributed.axes import Axis, Choices, Range, label
 from hotlap.errors import ConfigError, RunError
 from hotlap.files import explained, replace
+from hotlap.mirror import Claim
 from hotlap.runs import Run
+from hotlap.storage import Storage, is_url, url_of
 
 __all__ = ["LIMITS", "MODES", "Facts", "Generation", "Search", "Sweep", "Trial", "mode_of"]
 
@@ -216,6 +218,7 @@ class Sweep:
     """Trainings that differ in some settings; a directory."""
 
     path: Path
+    """The folder; of one at a URL, its copy on this machine."""
     search: Search
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Settings that were given beside the axes."""
@@ -225,6 +228,17 @@ class Sweep:
     """The Run whose driver all start from."""
     made: Path = field(default_factory=Path)
     """Where the folder was when it was made."""
+    storage: Storage | None = field(default=None, compare=False)
+    """Where it is, if that is elsewhere."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: its URL, or its folder."""
+        return str(self.path) if self.storage is None else self.storage.url
+
+    def at(self, name: str) -> str:
+        """Return the path or the URL of what lies in it, or will."""
+        return str(self.path / name) if self.storage is None else self.storage.child(name)
 
     @classmethod
     def create(
@@ -240,7 +254,17 @@ class Sweep:
         Raises:
             RunError: the folder holds something, or cannot be written.
         """
-        path = Path(path).absolute()
+        storage = Storage(path) if is_url(path) else None
+        if storage is not None:
+            path, held = storage.local, storage.infos(deep=False)
+            if held:
+                raise RunError(
+                    f"{storage.url} is not empty (it holds {', '.join(sorted(held)[:3])}): choose "
+                    "another place with --out, or continue a sweep with hotlap sweep --resume "
+                    f"{storage.url}"
+                )
+            storage.clear()
+        path = Path(url_of(path)).absolute()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(
                 f"{path} is {'not empty' if path.is_dir() else 'a file'}: choose another directory "
@@ -250,6 +274,8 @@ class Sweep:
         facts: dict[str, Any] = {"format": FORMAT, "home": str(home), "path": str(path)}
         if weights_from:
             facts["weights_from"] = weights_from
+        if storage is not None:
+            facts["url"] = storage.url
         how = asdict(search)
         facts |= {"search": {name: how[name] for name in how if name != "axes"}}
         facts |= {"fixed": dict(fixed), "axes": [_axis_facts(axis) for axis in search.axes]}
@@ -257,16 +283,28 @@ class Sweep:
             path.mkdir(parents=True, exist_ok=True)
             replace(path / "config.toml", config_toml.encode())
             replace(path / _FILE, tomli_w.dumps(facts).encode())
-        return cls(path, search, dict(fixed), home, weights_from, path)
+        if storage is not None:
+            storage.send([path / "config.toml", path / _FILE])
+        return cls(path, search, dict(fixed), home, weights_from, path, storage)
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: Path | str, say: Callable[[str], None] = lambda said: None) -> Self:
         """Open a sweep for reading.
+
+        Args:
+            path: its directory or URL.
+            say: tells a user what is waited for, where it is elsewhere.
 
         Raises:
             RunError: `path` is none, is damaged, or is one of a newer hotlap.
         """
-        path = Path(path)
+        if is_url(path):
+            storage = Storage(path)
+            storage.fetch("all", Claim(storage, say).newest_token)
+            if not (storage.local / _FILE).is_file():
+                raise RunError(f"{storage.url} is no sweep: it has no {_FILE}")
+            path = storage.local
+        path = Path(url_of(path))
         if not (path / _FILE).is_file():
             raise RunError(f"{path} is no sweep: it has no {_FILE}")
         try:
@@ -278,13 +316,15 @@ class Sweep:
             search = Search(axes=axes, **found["search"])
             home, at = Path(found["home"]), Path(found["path"])
             start = found.get("weights_from")
-            return cls(path.absolute(), search, found["fixed"], home, start, at)
+            url = found.get("url")
+            elsewhere = None if url is None else Storage(url)
+            return cls(path.absolute(), search, found["fixed"], home, start, at, elsewhere)
         except (KeyError, TypeError, ConfigError) as problem:
             raise RunError(f"{path / _FILE} is damaged ({problem})") from None
 
     @staticmethod
     def is_at(path: Path | str) -> bool:
-        """Say whether a path is the folder of a sweep."""
+        """Say whether a path is the folder of a sweep on this machine."""
         return (Path(path) / _FILE).is_file()
 
     @property
@@ -337,7 +377,7 @@ class Sweep:
         rows.sort(key=lambda row: self.search.better(row["value"]))
         best = next((row["run"] for row in rows if row["value"] is not None), None)
         return {
-            "sweep": str(self.path),
+            "sweep": self.place,
             "run": best,
             "metric": self.search.metric,
             "mode": self.search.mode,
@@ -355,7 +395,7 @@ class Sweep:
         if now is None or not (self.path / now.run / "meta.json").is_file():
             return row
         facts = Facts.of(Run.open(self.path / now.run))
-        row["run"] = str(self.path / now.run)
+        row["run"] = self.at(now.run)
         row["value"] = facts.value(self.search.metric)
         return row | {name: facts.value(name) for name in (*names, "steps", "seconds")}
 

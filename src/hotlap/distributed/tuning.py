@@ -89,7 +89,7 @@ def run_sweep(sweep: Sweep, watch: Watch, *, resume: bool, address: str = "") ->
         except HotlapError:
             raise
         except (tune.TuneError, RuntimeError, ValueError, OSError) as problem:
-            raise RunError(f"{sweep.path}: Ray Tune gave up ({problem})") from problem
+            raise RunError(f"{sweep.place}: Ray Tune gave up ({problem})") from problem
         finally:
             _watch = None
             _settle(sweep)
