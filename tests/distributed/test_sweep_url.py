@@ -48,6 +48,7 @@ def storage(bucket, home):
     return made
 
 
+@pytest.mark.slow
 def test_it_is_there_whole_and_read_from_an_empty_machine(bucket, home):
     url = f"s3://{BUCKET}/whole"
 
