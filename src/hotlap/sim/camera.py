@@ -381,7 +381,9 @@ class Camera:
                 threads=self._threads,
             )
         met = self._walls.meet(x, y, yaw, track, look, view)
-        self._walls.paint(flat, (height, width, channels), look, view, met)
+        cover = np.zeros((len(met), height, -(-width // CHUNK)), np.uint8)
+        pieces = self._walls.judge(cover, look, view, met)
+        self._walls.paint(flat, width, channels, cover, pieces, look, view, met)
         if boxes is not None and boxes.size:
             spread(
                 draw_boxes,
