@@ -21,7 +21,7 @@ from hotlap.threads import spread
 from hotlap.track import Track
 from hotlap.types import Array, Float32, Int32
 
-__all__ = ["Walls", "hide_row", "is_before", "is_near", "level_rows"]
+__all__ = ["FULL", "Walls", "hide_row", "level_rows", "may_hide"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
@@ -42,7 +42,8 @@ _TOGETHER = 4
 """Rows that share what is met, but not its distance."""
 _CHUNK = 16
 """Pixels of a row that are judged together."""
-_CLEAR, _FULL, _MIXED = 0, 1, 2
+_CLEAR, FULL, _MIXED = 0, 1, 2
+"""What walls cover of a chunk of a row: nothing, all, perhaps a part."""
 _SUN = (math.cos(0.6), math.sin(0.6))
 _LIGHT = (0.76, 0.2)
 """Brightness of a wall along the light, and how much more or less of one across it."""
@@ -340,6 +341,8 @@ def _paint_image(  # type: ignore[no-untyped-def]
     """
     prefer_512_bits()
     height, chunks = cover.shape
+    # Always _CHUNK; but a loop known to be short is unrolled before it can be vectorised.
+    lanes = min(width, _CHUNK)
     low = lens[3]
     tall = paint[3] - low
     layers = 1 if tall >= _ZERO else met.shape[1]
@@ -371,26 +374,37 @@ def _paint_image(  # type: ignore[no-untyped-def]
                     inverse = met[0, depth, k] - slope * (_f4(piece[n]) * beams[3])
                     edge = (_f4(piece[n]) - _HALF) * beams[3]
                     edge = edge if n > begun else _f4(-1e9)
-                    _lay(m, o, aside, first, step, edge, inverse, slope, light)
+                    _lay(m, o, lanes, aside, first, step, edge, inverse, slope, light)
                     some += light
                 if some <= _ZERO:
                     break
                 depth += 1
                 if kind == _MIXED:
-                    _scale(m, o, deep, _HALF * step, tall, low)
-            _flatten(flat, channels, m, paint)
+                    _scale(m, o, lanes, deep, _HALF * step, tall, low)
+            _flatten(flat, channels, lanes, m, paint)
             for row in range(top, bottom):
                 o = origin + (row * width + left) * channels
-                if cover[row, chunk] == _FULL:
+                if cover[row, chunk] == FULL:
                     for k in range(pixels * channels):
                         out[_u8(o + k)] = flat[_u8(k)]
                 elif cover[row, chunk] == _MIXED:
-                    for k in range(4 * _CHUNK):
+                    for k in range(4 * lanes):
                         mix[k] = _ZERO
                     first = rows[row, 0] - beams[1] + rows[row, 1] * _f4(left)
                     for k in range(depth):
-                        _cover(m, _u8((depth - 1 - k) * _LAYER), mix, aside, first, rows[row, 1],
-                               rows[row, 2], tall, low)  # fmt: skip
+                        behind = _u8((depth - 1 - k) * _LAYER)
+                        _cover(
+                            m,
+                            behind,
+                            lanes,
+                            mix,
+                            aside,
+                            first,
+                            rows[row, 1],
+                            rows[row, 2],
+                            tall,
+                            low,
+                        )
                     if channels == 1:
                         _blend(out, o, 1, 0, pixels, mix, paint)
                     else:
@@ -448,9 +462,9 @@ def _measure(piece, seen, begin, step, beams, extent):  # type: ignore[no-untype
 
 
 @_inline
-def _lay(m, o, aside, first, step, edge, inverse, slope, light):  # type: ignore[no-untyped-def]
+def _lay(m, o, lanes, aside, first, step, edge, inverse, slope, light):  # type: ignore[no-untyped-def]
     """Lay a piece of wall into the pixels of a chunk that are to the right of its left edge."""
-    for j in range(2 * _CHUNK):
+    for j in range(2 * lanes):
         old = first + step * aside[j] < edge
         m[o + _u8(_A + j)] = m[o + _u8(_A + j)] if old else inverse
         m[o + _u8(_B + j)] = m[o + _u8(_B + j)] if old else slope
@@ -458,19 +472,19 @@ def _lay(m, o, aside, first, step, edge, inverse, slope, light):  # type: ignore
 
 
 @_inline
-def _scale(m, o, deep, slide, tall, low):  # type: ignore[no-untyped-def]
+def _scale(m, o, lanes, deep, slide, tall, low):  # type: ignore[no-untyped-def]
     """Compute over which heights the edges of a layer pass through the halves of pixels."""
     square = deep * deep
-    for j in range(2 * _CHUNK):
+    for j in range(2 * lanes):
         over, under = tall * m[o + _u8(_B + j)] * slide, low * m[o + _u8(_B + j)] * slide
         m[o + _u8(_OVER + j)] = _ONE / math.sqrt(square + over * over)
         m[o + _u8(_UNDER + j)] = _ONE / math.sqrt(square + under * under)
 
 
 @_inline
-def _flatten(flat, channels, m, paint):  # type: ignore[no-untyped-def]
+def _flatten(flat, channels, lanes, m, paint):  # type: ignore[no-untyped-def]
     """Compute the colours of a chunk where the nearest walls cover all of it."""
-    for j in range(_CHUNK):
+    for j in range(lanes):
         tone = m[_u8(_TONE + j)] + m[_u8(_TONE + _CHUNK + j)]
         if channels == 1:
             flat[j] = np.uint8(_i4(_HALF * tone * paint[0] + _HALF))
@@ -486,16 +500,16 @@ def _kind(far, near, steep, up, deep, tall, low):  # type: ignore[no-untyped-def
     if up - margin > max(tall, _ZERO) * near or up + under < -low * near:
         return _CLEAR
     least = tall * (far if tall > _ZERO else near)
-    return _FULL if up + margin < least and up - under > -low * far else _MIXED
+    return FULL if up + margin < least and up - under > -low * far else _MIXED
 
 
 @_inline
-def _cover(m, o, mix, aside, first, step, up, tall, low):  # type: ignore[no-untyped-def]
+def _cover(m, o, lanes, mix, aside, first, step, up, tall, low):  # type: ignore[no-untyped-def]
     """Put a layer over what is behind it in a row of a chunk.
 
     `mix`: share of the left halves of its pixels, then of the right ones, and their tones.
     """
-    for j in range(2 * _CHUNK):
+    for j in range(2 * lanes):
         q = m[o + _u8(_A + j)] + m[o + _u8(_B + j)] * (first + step * aside[j])
         c = min(max(_HALF + (tall * q - up) * m[o + _u8(_OVER + j)], _ZERO), _ONE) - _ONE
         c += min(max(_HALF + (low * q + up) * m[o + _u8(_UNDER + j)], _ZERO), _ONE)
@@ -518,14 +532,15 @@ def _blend(out, o, channels, c, pixels, mix, paint):  # type: ignore[no-untyped-
 
 @_compiled
 def hide_row(  # type: ignore[no-untyped-def]
-    cover, begin, step, up, deep, base, rise, seen, beams, tall, low, first, last
+    cover, begin, step, up, deep, base, rise, seen, beams, tall, low, first, last, start
 ):
     """Take from a row of a box's side what walls before it cover.
 
-    `base + rise t` is the inverse of how far ahead the side is at t metres aside a metre ahead.
+    `base + rise t` is the inverse of how far ahead the side is at t metres aside a metre ahead;
+    `cover` begins at column `start`.
     """
     for column in range(first, last):
-        if cover[column] > _ZERO:
+        if cover[_u8(column - start)] > _ZERO:
             t = begin + step * _f4(column)
             k = _u8(_i8((t - beams[1]) * beams[2] + _HALF))
             off = t - beams[1] - _f4(k) * beams[3]
@@ -538,35 +553,25 @@ def hide_row(  # type: ignore[no-untyped-def]
                     bottom = (low * q + up) / math.sqrt(deep * deep + under * under)
                     c = min(max(_HALF + top, _ZERO), _ONE) - _ONE
                     c += min(max(_HALF + bottom, _ZERO), _ONE)
-                    cover[column] *= _ONE - max(c, _ZERO)
+                    cover[_u8(column - start)] *= _ONE - max(c, _ZERO)
 
 
 @_compiled
-def is_near(seen, beams, rows, left, right, top, bottom, inverse):  # type: ignore[no-untyped-def]
-    """Tell whether any wall in a part of the image is nearer than 1 / `inverse` metres ahead."""
-    low, high = _f4(1e9), _f4(-1e9)
-    for row in range(top, bottom):
-        if rows[row, 5] != _ZERO:
-            low = min(low, rows[row, 0] + rows[row, 1] * _f4(left - 1))
-            high = max(high, rows[row, 0] + rows[row, 1] * _f4(right))
-    k0 = _i8(max((low - beams[1]) * beams[2], _ZERO))
-    k1 = _i8(min((high - beams[1]) * beams[2] + _ONE, beams[0] - _ONE))
-    nearest = _ZERO
-    for k in range(k0, k1 + 1):
-        nearest = max(nearest, seen[0, 0, _u8(k)])
-    return nearest > inverse
+def may_hide(piece, seen, beams, low, high, base, rise):  # type: ignore[no-untyped-def]
+    """Tell whether a wall may be before a box's side; see `hide_row`.
 
-
-@_compiled
-def is_before(seen, beams, rows, left, right, row, base, rise):  # type: ignore[no-untyped-def]
-    """Tell whether a wall may be before a box's side in some columns of a row; see `hide_row`."""
-    if left >= right or rows[row, 5] == _ZERO:
-        return False
-    begin, step = rows[row, 0], rows[row, 1]
-    low, high = begin + step * _f4(left), begin + step * _f4(right - 1)
-    k0 = _i8((low - beams[1]) * beams[2] + _HALF)
-    k1 = _i8((high - beams[1]) * beams[2] + _HALF)
-    nearest, half = _ZERO, _HALF * beams[3]
-    for k in range(k0, k1 + 1):
-        nearest = max(nearest, seen[0, 0, _u8(k)] + abs(seen[1, 0, _u8(k)]) * half)
-    return nearest > min(base + rise * low, base + rise * high)
+    `low`, `high`: how far aside for each metre ahead the side begins and ends.
+    """
+    last, half = beams[0] - _ONE, _HALF * beams[3]
+    k0 = _i8(min(max((low - beams[1]) * beams[2] - _ONE, _ZERO), last))
+    k1 = _i8(min(max((high - beams[1]) * beams[2] + _f4(2), _ZERO), last))
+    for n in range(1, piece[0] + 1):
+        first, end = piece[_u8(n)], piece[_u8(n + 1)] - 1
+        if end >= k0 and first <= k1:
+            k = _u8(first)
+            slope = seen[1, 0, k]
+            for at in (_i8(max(first, k0)), _i8(min(end, k1))):
+                q = seen[0, 0, k] + slope * beams[3] * _f4(at - first) + half * abs(slope)
+                if q > base + rise * (beams[1] + beams[3] * _f4(at)) - half * abs(rise):
+                    return True
+    return False
