@@ -151,9 +151,9 @@ def _draw_image(  # type: ignore[no-untyped-def]
                     only = f if part[f, 1] <= column and part[f, 2] >= stop else only
                 at = origin + (row * width + column) * channels
                 if only >= 0 and not (walled and side[only, 3] > _ZERO):
-                    face = _u8(side[only, 0])
+                    shown = _u8(side[only, 0])
                     for c in range(channels):
-                        value = np.uint8(shade[kind, face, c] + _HALF)
+                        value = np.uint8(shade[kind, shown, c] + _HALF)
                         for j in range(stop - column):
                             out[_u8(at + j * channels + c)] = value
                     continue
@@ -165,21 +165,21 @@ def _draw_image(  # type: ignore[no-untyped-def]
                     begin, end = max(part[f, 0], column), min(part[f, 3], stop)
                     if begin >= end:
                         continue
-                    face = _u8(side[f, 0])
+                    shown = _u8(side[f, 0])
                     _cover(m, lanes, edges, f, _f4(row), start, column)
                     if walled and side[f, 3] > _ZERO and rows[row, 5] != _ZERO:
-                        base = side[f, 1] * (rows[row, 2] if face == _u8(0) else _ONE)
+                        base = side[f, 1] * (rows[row, 2] if shown == _u8(0) else _ONE)
                         hide_row(
                             m, rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
                             base, side[f, 2], seen, beams, wall - tall, tall, begin, end, start,
                         )  # fmt: skip
                     if channels == 1:
-                        _add(m, lanes, shade[kind, face, 0], _ZERO, _ZERO)
+                        _add(m, lanes, shade[kind, shown, 0], _ZERO, _ZERO)
                     else:
                         _add(
                             m,
                             lanes,
-                            *(shade[kind, face, 0], shade[kind, face, 1], shade[kind, face, 2]),
+                            *(shade[kind, shown, 0], shade[kind, shown, 1], shade[kind, shown, 2]),
                         )
                 at = origin + (row * width + start) * channels
                 for c in range(channels):

@@ -350,7 +350,7 @@ def _paint_image(  # type: ignore[no-untyped-def]
         bottom, middle, begun = min(top + _TOGETHER, height), _middle(rows, top), 1
         begin, step, deep = rows[middle, 0] - beams[1], rows[middle, 1], rows[middle, 3]
         for chunk in range(chunks):
-            kind = _CLEAR
+            kind: Any = _CLEAR
             for row in range(top, bottom):
                 kind = max(kind, _i8(cover[row, chunk]))
             if kind == _CLEAR:
@@ -367,32 +367,32 @@ def _paint_image(  # type: ignore[no-untyped-def]
                 end += 1
             depth = 0
             while depth < (layers if kind == _MIXED else 1):
-                some, o = _ZERO, _u8(depth * _LAYER)
+                some, own = _ZERO, _u8(depth * _LAYER)
                 for n in range(begun, end):
                     k = _u8(piece[n])
                     slope, light = met[1, depth, k], met[2, depth, k]
                     inverse = met[0, depth, k] - slope * (_f4(piece[n]) * beams[3])
                     edge = (_f4(piece[n]) - _HALF) * beams[3]
                     edge = edge if n > begun else _f4(-1e9)
-                    _lay(m, o, lanes, aside, first, step, edge, inverse, slope, light)
+                    _lay(m, own, lanes, aside, first, step, edge, inverse, slope, light)
                     some += light
                 if some <= _ZERO:
                     break
                 depth += 1
                 if kind == _MIXED:
-                    _scale(m, o, lanes, deep, _HALF * step, tall, low)
+                    _scale(m, own, lanes, deep, _HALF * step, tall, low)
             _flatten(flat, channels, lanes, m, paint)
             for row in range(top, bottom):
                 o = origin + (row * width + left) * channels
                 if cover[row, chunk] == FULL:
-                    for k in range(pixels * channels):
-                        out[_u8(o + k)] = flat[_u8(k)]
+                    for i in range(pixels * channels):
+                        out[_u8(o + i)] = flat[_u8(i)]
                 elif cover[row, chunk] == _MIXED:
-                    for k in range(4 * lanes):
-                        mix[k] = _ZERO
+                    for i in range(4 * lanes):
+                        mix[i] = _ZERO
                     first = rows[row, 0] - beams[1] + rows[row, 1] * _f4(left)
-                    for k in range(depth):
-                        behind = _u8((depth - 1 - k) * _LAYER)
+                    for i in range(depth):
+                        behind = _u8((depth - 1 - i) * _LAYER)
                         _cover(
                             m,
                             behind,
@@ -430,8 +430,8 @@ def _part(piece, seen, layers, beams):  # type: ignore[no-untyped-def]
             piece[_u8(count)] = k
     piece[0], piece[_u8(count + 1)] = count, columns
     for n in range(1, count + 1):
-        for k in (_i8(piece[_u8(n)]), _i8(piece[_u8(n + 1)]) - 1):
-            nearest = max(nearest, seen[0, 0, _u8(k)] + half * abs(seen[1, 0, _u8(k)]))
+        for end in (_i8(piece[_u8(n)]), _i8(piece[_u8(n + 1)]) - 1):
+            nearest = max(nearest, seen[0, 0, _u8(end)] + half * abs(seen[1, 0, _u8(end)]))
     return nearest
 
 
