@@ -26,7 +26,7 @@ train: install ## train the quick start and show the result
 	$(BIN)/hotlap train configs/quickstart.toml
 
 test: install ## run the tests, without those that learn for long
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 foreign: $(FOREIGN) ## install the programs that read our files, for the tests that ask them
 

@@ -149,7 +149,7 @@ def place() -> Iterator[Place]:
 def kill(what: str, training: Training, there: Place, rng: random.Random) -> float:
     """Kill something; return when it was dead, or 0 where nobody of the kind was there."""
     if what in ("worker", "server"):
-        actors = there.actors("Worker" if what == "worker" else "_Meeting")
+        actors = there.actors("Worker" if what == "worker" else "Meeting")
         if not actors:
             return 0.0
         os.kill(rng.choice(actors), signal.SIGKILL)

@@ -24,10 +24,17 @@ from random_drivers import CAR, FIVE, LIDAR, STEREO, frames, random_run
 CHILD = Path(__file__).parent / "foreign" / "drive_by_tensorflow.py"
 INPUT = "main_level/agent/main/online/network_0/{0}/{0}"
 OUTPUT = "main_level/agent/main/online/network_1/ppo_head_0/policy"  # what the car asks for
+SOFT_INPUT = "main_level/agent/policy/online/network_0/{0}/{0}"
+SOFT_OUTPUT = "main_level/agent/policy/online/network_0/sac_policy_head_0/policy"
 SLIM = {"algorithm.network.cnn": "deepracer_deep"}  # a tenth of the numbers of the shallow one
 DEEP = {**CAR, **SLIM}
 SECTORS = {**LIDAR, "observation.lidar.kind": "deepracer_sectors"}
 SECTORS["algorithm.network.cnn"] = "small"
+BESIDE = {
+    "observation.actor": ["camera", "lidar"], "observation.lidar.kind": "deepracer_sectors",
+    "algorithm.network.beside": [9, 7],
+}  # fmt: skip
+SQUASHED = ("soft actor critic", "soft as theirs", "numbers squashed")
 CASES = {
     "shallow choices": ({**CAR, **FIVE}, {}, None),
     "shallow numbers": (CAR, {}, None),
@@ -39,6 +46,13 @@ CASES = {
     "sectors": (SECTORS, {}, None),
     "ours": ({**CAR, **FIVE, "algorithm.network.cnn": "small"}, {}, None),
     "soft actor critic": ({**CAR, "algorithm.network.cnn": "small"}, {"squash": "sample"}, 4),
+    "soft as theirs": (
+        {**DEEP, **BESIDE, "algorithm.network.joint": [256, 128, 256]},
+        {"squash": "sample"},
+        4,
+    ),
+    "numbers squashed": (DEEP, {"squash": "mean"}, None),
+    "a pair after sectors": ({**SECTORS, **STEREO, **BESIDE, **SLIM, **FIVE}, {}, None),
     "worths": ({**DEEP, **FIVE}, {"atoms": (-2.0, 3.0, 7), "worths": True}, 35),
 }
 FREE = {
@@ -61,6 +75,12 @@ def tensorflow(place, jobs):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def output(name):
+    if name in FREE:
+        return "policy"
+    return SOFT_OUTPUT if name in SQUASHED else OUTPUT
+
+
 def members(file):
     with tarfile.open(file) as archive:
         return {m.name: archive.extractfile(m).read() for m in archive}
@@ -74,11 +94,14 @@ def asked(tmp_path_factory):
     for name, (settings, extra, outputs) in (CASES | FREE).items():
         run = random_run(place / name, settings, extra=extra, outputs=outputs)
         seen, own = frames(run, rows=4), {**CASES, **FREE}[name][0]
+        sectors = own.get("observation.lidar.kind") == "deepracer_sectors"
+        pair = "observation.camera.stereo_baseline" in own
         sensors = {
-            "camera": "STEREO_CAMERAS" if own is CASES["stereo"][0] else "FRONT_FACING_CAMERA",
-            "lidar": "SECTOR_LIDAR" if name == "sectors" else "LIDAR",
+            "camera": "STEREO_CAMERAS" if pair else "FRONT_FACING_CAMERA",
+            "lidar": "SECTOR_LIDAR" if sectors else "LIDAR",
         }
-        called = {k: k if name in FREE else INPUT.format(sensors[k]) for k in seen}
+        given = SOFT_INPUT if name in SQUASHED else INPUT
+        called = {k: k if name in FREE else given.format(sensors[k]) for k in seen}
         np.savez(place / f"{name}.npz", **{called[k]: v for k, v in seen.items()})
         job = {"frames": str(place / f"{name}.npz"), "out": str(place / f"{name}.npy")}
         job |= {"kind": "frozen", "graph": str(place / f"{name}.pb")}
@@ -89,7 +112,7 @@ def asked(tmp_path_factory):
             driver = load_driver(run)
             network = Network.read(driver.description, driver.arrays)
             graph = free_graph(network, resolve(EnvSettings, driver.task)).graph
-        job["output"] = OUTPUT if name in CASES else "policy"
+        job["output"] = output(name)
         Path(job["graph"]).write_bytes(graph)
         jobs.append(job)
         if name in LITE:
@@ -123,7 +146,7 @@ def test_tensorflow_drives_with_the_cars_graph_as_the_driver_does(asked, name):
     agree(np.load(place / f"{name}.npy"), *found[name])
 
     # one thing to be read: some converters take all leaves
-    assert said[name]["leaves"] == ["policy" if name in FREE else OUTPUT]
+    assert said[name]["leaves"] == [output(name)]
 
 
 @pytest.mark.parametrize("name", LITE)

@@ -17,6 +17,9 @@ from random_drivers import CAR, FIVE, LIDAR, STEREO, frames, random_run
 
 SMALL = {"observation.camera.width": 64, "observation.camera.height": 48}
 CASES = {
+    "a LIDAR with layers of its own": {
+        **LIDAR, "algorithm.network.cnn": "small", "algorithm.network.beside": [9, 7],
+    },
     "state": {},
     "choices": FIVE,
     "camera": {"observation.actor": ["camera"], **SMALL, **FIVE},

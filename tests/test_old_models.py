@@ -12,28 +12,47 @@ import pytest
 import hotlap
 from foreign import python_of
 from hotlap.cli import main
+from hotlap.config import resolve
+from hotlap.deepracer.files.folder import read_folder
 from hotlap.deepracer.models.checkpoint import read_checkpoint
 from hotlap.deepracer.models.frozen import FrozenGraph, read_constants
 from hotlap.errors import HotlapError
 from hotlap.export import export
 from hotlap.old_models import import_model
-from hotlap.plan import read_config
+from hotlap.plan import TrainConfig, read_config
 from hotlap.progress import Progress
 from hotlap.training import Training
 from random_drivers import CAR, FIVE, frames, random_run
-from test_car_model import DEEP, INPUT, tensorflow
+from test_car_model import BESIDE, DEEP, tensorflow
 
 SHALLOW = {"conv": [(32, 8, 4), (64, 4, 2), (64, 3, 1)], "dense": [], "middleware": [512]}
 MIDDLE = {"conv": [(32, 5, 2), (32, 3, 1), (64, 3, 2), (64, 3, 1)], "dense": [64],
           "middleware": [512]}  # fmt: skip
 CHOICES = [{"steering_angle": a, "speed": 0.6} for a in (-30, -15, 0, 15, 30)]
 RANGES = {"steering_angle": {"low": -30, "high": 30}, "speed": {"low": 1, "high": 2}}
+SHALLOW_CALLED, MIDDLE_CALLED = (
+    "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW", "DEEP_CONVOLUTIONAL_NETWORK"
+)  # fmt: skip
+DEEP_CALLED = "DEEP_CONVOLUTIONAL_NETWORK_DEEP"
+DEEPEST = {"conv": [(32, 8, 4), (32, 4, 2), (64, 4, 2), (64, 3, 1)], "dense": [512, 512],
+           "middleware": [256, 128]}  # fmt: skip
+PAIR = {"conv": [(32, 3, 1), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1)], "dense": [],
+        "middleware": [256, 128]}  # fmt: skip
+FRONT, STEREO = "FRONT_FACING_CAMERA", "STEREO_CAMERAS"
 MODELS = {
-    "choices": ("FRONT_FACING_CAMERA", SHALLOW, CHOICES, "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"),
-    "numbers": ("observation", SHALLOW, RANGES, "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"),
-    "stereo": ("STEREO_CAMERAS", SHALLOW, CHOICES, "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"),
-    "middle": ("FRONT_FACING_CAMERA", MIDDLE, CHOICES, "DEEP_CONVOLUTIONAL_NETWORK"),
+    "choices": ([FRONT], SHALLOW, CHOICES, SHALLOW_CALLED),
+    "numbers": (["observation"], SHALLOW, RANGES, SHALLOW_CALLED),
+    "middle": ([FRONT], MIDDLE, CHOICES, MIDDLE_CALLED),
+    "deep": ([FRONT], DEEPEST, CHOICES, DEEP_CALLED),
+    "lidar": ([FRONT, "LIDAR"], DEEPEST, RANGES, DEEP_CALLED),
+    "left sectors": (["LEFT_CAMERA", "SECTOR_LIDAR"], DEEPEST, CHOICES, DEEP_CALLED),
+    "steps": (["DISCRETIZED_SECTOR_LIDAR", FRONT], DEEPEST, CHOICES, DEEP_CALLED),
+    "soft": ([FRONT, "LIDAR"], DEEPEST, RANGES, DEEP_CALLED),
+    "soft shallow pair": ([STEREO, "LIDAR"], SHALLOW, RANGES, SHALLOW_CALLED),
 }
+STEREO_BESIDE = {**BESIDE, "observation.camera.stereo_baseline": 0.06}
+SIZES = {"LIDAR": 64, "SECTOR_LIDAR": 8, "DISCRETIZED_SECTOR_LIDAR": 12}
+STEPS = {"num_sectors": 4, "num_values_per_sector": 3, "clipping_dist": 2.0}
 
 
 def tar(path, files):
@@ -45,36 +64,59 @@ def tar(path, files):
     return path
 
 
-def metadata(sensor, actions, network, **more):
+def metadata(sensors, actions, network, **more):
     kind = "discrete" if isinstance(actions, list) else "continuous"
-    said = {"action_space": actions, "action_space_type": kind, "sensor": [sensor],
+    said = {"action_space": actions, "action_space_type": kind, "sensor": sensors,
             "neural_network": network, "version": "5", **more}  # fmt: skip
     return json.dumps(said).encode()
 
 
+def look(sensors, rows=6):
+    """Return what sensors give: pixels that differ in brightness, and distances."""
+    rng, found = np.random.default_rng(3), {}
+    for sensor in sensors:
+        if sensor in SIZES:
+            found[sensor] = rng.uniform(0, 1, (rows, SIZES[sensor])).astype(np.float32)
+        else:
+            bright = np.linspace(40, 255, rows)[:, None, None, None]
+            pixels = rng.uniform(0, 1, (rows, 120, 160, 2 if sensor == STEREO else 1))
+            found[sensor] = (pixels * bright).astype(np.uint8)
+    return found
+
+
+def job_of(place, name, sensors, layers, actions, seen, **more):
+    np.savez(place / f"{name}.npz", **seen)
+    return {"kind": "train", "folder": str(place / name), "frames": str(place / f"{name}.npz"),
+            "sensors": {k: x.shape[1:] for k, x in seen.items()}, "layers": layers, "seed": 5,
+            "algorithm": "sac" if "soft" in name else "clipped_ppo",
+            "discrete": actions is CHOICES, "actions": 2 if actions is RANGES else 5,
+            **more}  # fmt: skip
+
+
+def ours_of(seen):
+    """Return frames under our names."""
+    return {"lidar" if sensor in SIZES else "camera": x for sensor, x in seen.items()}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Let TensorFlow make all models; return their folders, frames and answers."""
+    """Let TensorFlow make all models; return their folders and frames."""
     place, jobs, found = tmp_path_factory.mktemp("old"), [], {}
     python_of("tensorflow")
-    rng = np.random.default_rng(3)
-    for name, (sensor, layers, actions, _) in MODELS.items():
-        channels = 2 if name == "stereo" else 1
-        bright = np.linspace(40, 255, 6)[:, None, None, None]
-        seen = (rng.uniform(0, 1, (6, 120, 160, channels)) * bright).astype(np.uint8)
-        folder = place / name
-        np.save(place / f"{name}.npy", seen.astype(np.float32))
-        size = 2 if actions is RANGES else 5
-        jobs.append({"kind": "train", "folder": str(folder), "frames": str(place / f"{name}.npy"),
-                     "sensor": sensor, "channels": channels, "layers": layers, "seed": 5,
-                     "discrete": actions is CHOICES, "actions": size})  # fmt: skip
-        found[name] = (folder, seen)
+    for name, (sensors, layers, actions, _) in MODELS.items():
+        seen = look(sensors)
+        more = {"numbered": 7} if name == "soft" else {}
+        jobs.append(job_of(place, name, sensors, layers, actions, seen, **more))
+        found[name] = (place / name, ours_of(seen))
     tensorflow(place, jobs)
-    for name, (sensor, _, actions, network) in MODELS.items():
+    for name, (sensors, _, actions, network) in MODELS.items():
         folder = found[name][0]
-        (folder / "model_metadata.json").write_bytes(metadata(sensor, actions, network))
+        more = {"lidar_config": STEPS} if name == "steps" else {}
+        more |= {"training_algorithm": "sac"} if "soft" in name else {}
+        said = metadata(sensors, actions, network, **more)
+        (folder / "model_metadata.json").write_bytes(said)
         files = {"agent/model.pb": (folder / "model.pb").read_bytes(),
-                 "model_metadata.json": (folder / "model_metadata.json").read_bytes()}  # fmt: skip
+                 "model_metadata.json": said}  # fmt: skip
         tar(folder / "car.tar.gz", files)
     return found
 
@@ -100,11 +142,13 @@ def test_an_old_model_drives_as_tensorflow_says(trained, tmp_path, name, source)
     run = import_model(folder / source, tmp_path / "run", {"track": "oval"})
 
     policy, expected = hotlap.load_policy(run.path), answers(folder)
-    if name == "numbers":
-        np.testing.assert_allclose(policy.act({"camera": seen}), expected.clip(-1, 1), atol=1e-4)
+    if "soft" in name:  # DeepRacer's simulator drives by the tangent of the mean
+        np.testing.assert_allclose(policy.act(seen), np.tanh(expected), atol=1e-4)
+    elif MODELS[name][2] is RANGES:
+        np.testing.assert_allclose(policy.act(seen), expected.clip(-1, 1), atol=1e-4)
     else:
-        np.testing.assert_allclose(policy.probabilities({"camera": seen}), expected, atol=1e-4)
-        assert (policy.act({"camera": seen}) == expected.argmax(axis=1)).all()
+        np.testing.assert_allclose(policy.probabilities(seen), expected, atol=1e-4)
+        assert (policy.act(seen) == expected.argmax(axis=1)).all()
     assert np.abs(expected - expected[0]).max() > 1e-3  # it does see
 
 
@@ -133,6 +177,74 @@ def test_a_checkpoint_brings_its_deviations_and_its_critic(trained, tmp_path):
     assert "learner.critic.head.weight" not in learner
 
 
+def test_a_checkpoint_of_sac_brings_its_deviations_and_what_its_critics_look_with(
+    trained, tmp_path
+):
+    folder, seen = trained["soft shallow pair"]
+
+    run = import_model(folder, tmp_path / "run", {"track": "oval"})
+
+    output = hotlap.load_policy(run.path).output(seen)
+    np.testing.assert_allclose(output[:, :2], answers(folder), atol=1e-4)
+    np.testing.assert_allclose(output[:, 2:], np.load(folder / "spread.npy"), atol=1e-4)
+    learner = run.read_state()[1]
+    with np.load(folder / "variables.npz") as theirs:
+        start = "main_level/agent/q/online/network_0"
+        np.testing.assert_array_equal(
+            learner["learner.critic.camera.conv2.weight"],
+            theirs[f"{start}/STEREO_CAMERAS/Conv2d_4/kernel"].transpose(3, 2, 0, 1),
+        )
+        np.testing.assert_array_equal(
+            learner["learner.critic.lidar.dense1.weight"],
+            theirs[f"{start}/LIDAR/Dense_2/kernel"].T,
+        )
+    assert not any("critic.hidden" in name for name in learner)
+
+
+def test_a_frozen_sac_explores_by_the_setting(trained, tmp_path):
+    folder, seen = trained["soft"]
+    words = {"track": "oval", "algorithm.initial_std": 0.2}
+
+    run = import_model(folder / "model.pb", tmp_path / "run", words)
+
+    output = hotlap.load_policy(run.path).output(seen)
+    np.testing.assert_allclose(np.exp(output[:, 2:]), 0.2, rtol=1e-6)
+
+
+def test_a_value_network_that_reads_a_lidar_first_comes_in_our_order(trained, tmp_path):
+    folder, _ = trained["steps"]
+
+    run = import_model(folder, tmp_path / "run", {"track": "oval"})
+
+    # theirs joins 256 of DISCRETIZED_SECTOR_LIDAR, then 512 of the camera; ours the camera first
+    ours = run.read_state()[1]["learner.critic.hidden0.weight"]
+    with np.load(folder / "variables.npz") as theirs:
+        start = "main_level/agent/main/online/network_0"
+        kernel = theirs[f"{start}/middleware_fc_embedder/Dense_0/kernel"]
+    np.testing.assert_array_equal(ours[:, :512], kernel[256:].T)
+    np.testing.assert_array_equal(ours[:, 512:], kernel[:256].T)
+    assert "steps = 3" in run.config_toml
+    assert "sectors = 4" in run.config_toml
+
+
+@pytest.mark.slow
+def test_the_deepest_network_for_a_pair_of_cameras_drives_as_tensorflow_says(tmp_path):
+    seen = look([STEREO], rows=2)  # 28.7 million weights join: the file has 115 MB
+    job = job_of(tmp_path, "pair", [STEREO], PAIR, CHOICES, seen, frozen_only=True)
+    tensorflow(tmp_path, [job])
+    said = metadata([STEREO], CHOICES, DEEP_CALLED)
+    (tmp_path / "pair" / "model_metadata.json").write_bytes(said)
+
+    run = import_model(tmp_path / "pair", tmp_path / "run", {"track": "oval"})
+
+    assert 'cnn = "deepracer_stereo"' in run.config_toml
+    np.testing.assert_allclose(
+        hotlap.load_policy(run.path).probabilities(ours_of(seen)),
+        answers(tmp_path / "pair"),
+        atol=1e-4,
+    )
+
+
 def test_the_checkpoint_that_deepracer_called_best_is_taken(trained, tmp_path):
     folder, seen = trained["choices"]
     model = tmp_path / "old" / "model"
@@ -146,7 +258,7 @@ def test_the_checkpoint_that_deepracer_called_best_is_taken(trained, tmp_path):
 
     def answer(out):
         run = import_model(tmp_path / "old", tmp_path / out, {"track": "oval"})
-        return hotlap.load_policy(run.path).probabilities({"camera": seen})
+        return hotlap.load_policy(run.path).probabilities(seen)
 
     np.testing.assert_allclose(answer("last"), 0.2, atol=1e-6)  # five choices alike
     (model / ".coach_checkpoint").write_text("3_Step-9.ckpt\n")
@@ -172,19 +284,50 @@ def test_the_task_is_the_models(trained, tmp_path):
     assert "speed_high = 2.0" in run.config_toml
 
 
-@pytest.mark.parametrize("settings", [{**CAR, **FIVE}, DEEP], ids=["choices", "numbers"])
-def test_what_was_exported_comes_back_to_the_bit(tmp_path, settings):
-    before = hotlap.Run.open(random_run(tmp_path / "before", settings)).read_policy()[1]
-    file = export(tmp_path / "before", "deepracer", out=tmp_path / "model.tar.gz")
+COMING_BACK = {
+    "choices": ({**CAR, **FIVE}, {}),
+    "numbers": (DEEP, {}),
+    "ours": ({**CAR, **FIVE, "algorithm.network.cnn": "small"}, {}),
+    "lidar as theirs": ({**DEEP, **FIVE, **BESIDE, "algorithm.network.beside": [256, 256]}, {}),
+    "lidar at once": ({**DEEP, **FIVE, **BESIDE, "algorithm.network.beside": []}, {}),
+    "pair and sectors": ({**DEEP, **FIVE, **STEREO_BESIDE}, {}),
+    "soft": ({**DEEP, "algorithm.kind": "sac"}, {"squash": "sample"}),
+    "soft as theirs": (
+        {**DEEP, "algorithm.kind": "sac", "algorithm.network.joint": [256, 128, 256]},
+        {"squash": "sample"},
+    ),
+    "soft, small, with a lidar": (
+        {**CAR, "algorithm.kind": "sac", "algorithm.network.cnn": "small", **BESIDE},
+        {"squash": "sample"},
+    ),
+    "squashed": ({**DEEP, "algorithm.kind": "td3"}, {"squash": "mean"}),
+}
 
-    run = import_model(file, tmp_path / "after")
+
+@pytest.mark.parametrize("name", COMING_BACK)
+def test_what_was_exported_comes_back_to_the_bit(tmp_path, name):
+    settings, extra = COMING_BACK[name]
+    outputs = 4 if extra.get("squash") == "sample" else None
+    there = random_run(tmp_path / "before", settings, extra=extra, outputs=outputs)
+    before = hotlap.Run.open(there).read_policy()[1]
+    file = export(there, "deepracer", out=tmp_path / "model.tar.gz")
+
+    run = import_model(file, tmp_path / "after", {"track": "oval"})
 
     after = run.read_policy()[1]
     before.pop("log_std", None)  # of exploration: a car does not explore, its file has none
     after.pop("log_std", None)
+    for part in ("weight", "bias"):  # nor has it the second half of SAC's head
+        before[f"head.{part}"] = before[f"head.{part}"][: 2 if extra else None]
+        after[f"head.{part}"] = after[f"head.{part}"][: 2 if extra else None]
     assert set(before) == set(after)
-    for name in before:
-        np.testing.assert_array_equal(before[name], after[name])
+    for array in before:
+        np.testing.assert_array_equal(before[array], after[array])
+    seen = frames(there)
+    # a head of two rows and one of four are summed in another order
+    np.testing.assert_allclose(
+        hotlap.load_policy(there).act(seen), hotlap.load_policy(run.path).act(seen), atol=1e-6
+    )
 
 
 def test_an_imported_run_laps(ours, tmp_path):
@@ -213,6 +356,47 @@ def test_a_training_begins_with_the_old_driver(trained, tmp_path, critic):
     # the old critic saw the camera; its last layer counted other rewards
     assert ("critic.hidden0" in anew) == (critic == "state")
     assert "critic.head" in transfer.skipped
+
+
+def test_a_training_by_sac_begins_with_the_old_driver_and_leaves_its_lidar_as_it_was(
+    trained, tmp_path
+):
+    run = import_model(trained["soft"][0], tmp_path / "run", {"track": "oval"})
+    changes = {"train.cars": 2, "observation.critic": ["camera", "lidar"],
+               "algorithm.capacity": 100}  # fmt: skip
+    config = read_config(run.path / "config.toml", changes).config
+    training = Training(config, 0.0, Progress(0, 0, quiet=True))
+
+    transfer = training.take_weights(run, by_name=False)
+
+    mine = training.learner.policy_state()[1]
+    for name, array in run.read_policy()[1].items():
+        np.testing.assert_array_equal(mine[name], array)
+    assert {"critic.camera.conv0", "critic.lidar.dense1"} <= set(transfer.loaded)
+    assert not any(name.startswith("actor.") for name in transfer.skipped)
+    learner = training.learner
+    assert learner.save()[0]["adopted"]  # it drives from the start, and not at random
+    # a million readings of 0.9 m move the scale by less than the distances are rounded
+    normalizer = learner._scales.normalizers["lidar"]
+    normalizer.merge(np.stack([np.full(64, x) for x in (1e6, 0.9, 1e4)]))
+    np.testing.assert_allclose(normalizer.mean, 0, atol=1e-6)
+    np.testing.assert_allclose(normalizer.std, 1, atol=1e-6)
+
+
+def test_a_folder_with_the_models_files_has_its_network(trained, tmp_path):
+    for name in ("soft shallow pair", "lidar", "steps"):
+        folder = trained[name][0]
+        run = import_model(folder, tmp_path / name, {"track": "oval"})
+        (folder / "reward_function.py").write_text("def reward_function(params):\n    return 1.0\n")
+        asked = read_folder(folder).settings
+
+        config = read_config(run.path / "config.toml", {}).config
+        said = resolve(TrainConfig, {k: v for k, v in asked.items() if k.startswith(
+            ("algorithm", "observation", "actions"))})  # fmt: skip
+
+        assert said.algorithm.network == config.algorithm.network
+        assert said.observation.lidar == config.observation.lidar
+        assert said.observation.actor == config.observation.actor
 
 
 @pytest.mark.slow
@@ -250,6 +434,7 @@ def broken(place, ours):
         ("left", {"sensor": ["LEFT_CAMERA"]}),
         ("lidar", {"sensor": ["FRONT_FACING_CAMERA", "LIDAR"]}),
         ("sac", {"training_algorithm": "sac"}),
+        ("pair", {"sensor": ["STEREO_CAMERAS"]}),
         ("six", {"action_space": [*json.loads(said)["action_space"], {"steering_angle": 1,
                                                                       "speed": 1}]}),
     ):  # fmt: skip
@@ -267,7 +452,15 @@ def broken(place, ours):
     (place / "half").mkdir()
     soft = FrozenGraph({"mean": "main_level/agent/policy/online/network_0/sac_policy_head_0/mean"})
     soft.dense(soft.placeholder("x", [2]), "mean", np.ones((2, 2), np.float32), np.ones(2))
-    tar(place / "soft.tar.gz", {"agent/model.pb": soft.serialize(), "model_metadata.json": said})
+    for name, change in (
+        ("soft", {}),
+        ("soft choices", {"training_algorithm": "sac"}),
+        ("soft numbers", {"training_algorithm": "sac", "action_space": RANGES,
+                          "action_space_type": "continuous"}),
+    ):  # fmt: skip
+        changed = json.dumps(json.loads(said) | change).encode()
+        files = {"agent/model.pb": soft.serialize(), "model_metadata.json": changed}
+        tar(place / f"{name}.tar.gz", files)
     name = b"network_1/ppo_head_0/policy_fc/bias"
     at = graph.index(b"\x22\x14", graph.index(name))  # the field of its five numbers
     failed = graph[: at + 2] + np.full(5, np.nan, "<f4").tobytes() + graph[at + 22 :]
@@ -281,8 +474,10 @@ def broken(place, ours):
         "cut": "not a frozen TensorFlow graph, or cut off",
         "shallow.tar.gz": "check neural_network (DEEP_CONVOLUTIONAL_NETWORK_SHALLOW)",
         "left.tar.gz": "online/network_1/LEFT_CAMERA/Conv2d_0/kernel; check neural_network",
-        "lidar.tar.gz": "hotlap reads models of cameras alone",
-        "sac.tar.gz": "it learned by sac; hotlap reads models of clipped_ppo",
+        "lidar.tar.gz": "the model has no main_level/agent/main/online/network_1/LIDAR/Dense_0/",
+        "sac.tar.gz": "its weights are those of clipped_ppo, but training_algorithm in its "
+        "model_metadata.json is sac; give it the file that belongs to it",
+        "pair.tar.gz": "the model has no main_level/agent/main/online/network_1/STEREO_CAMERAS/",
         "six.tar.gz": "policy_fc/kernel is 128x5, not 128x6",
         "empty.tar.gz": "holds no agent/model.pb (it holds model_metadata.json)",
         "nameless.tar.gz": "holds no model_metadata.json",
@@ -290,7 +485,9 @@ def broken(place, ours):
         "climbs.tar.gz": "holds no agent/model.pb",
         "text.pb.tar.gz": "agent/model.pb: not a frozen TensorFlow graph",
         "other.tar.gz": "not DeepRacer's network: its weights are called else_level/agent",
-        "soft.tar.gz": "it learned by SAC; hotlap reads models of clipped_ppo",
+        "soft.tar.gz": "its weights are those of sac, but training_algorithm in its",
+        "soft choices.tar.gz": "it learned by sac, which answers with numbers, but action_space in",
+        "soft numbers.tar.gz": "the model has no main_level/agent/policy/online/network_0/FRONT_",
         "failed.tar.gz": "policy_fc/bias is not finite: the training had failed by then",
         "folder": "not a TensorFlow checkpoint, or cut off",
         "half": "1_Step-5.ckpt.data-00000-of-00001: no such file",
@@ -330,6 +527,7 @@ def test_a_graph_that_is_cut_anywhere_is_told(ours, tmp_path):
         ({"actions.kind": "grid"}, "actions: the model has its own"),
         ({"algorithm.network.cnn": "small"}, "algorithm.network.cnn: the model has its own"),
         ({"algorithm.kind": "sac"}, "algorithm.kind: the model learned by PPO"),
+        ({"algorithm.network.beside": [5]}, "algorithm.network.beside: the model has its own"),
     ],
 )
 def test_what_is_the_models_cannot_be_set(ours, tmp_path, words, said):
@@ -352,10 +550,3 @@ def test_the_command_says_where_the_run_is(ours, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "run: new\n"
     assert hotlap.Run.open("new").checkpoints() == [0]
     shutil.rmtree("new")
-
-
-def test_input_names_are_those_of_the_car():
-    # the two files must not drift apart
-    from hotlap.deepracer.models.archive import INPUT as OURS
-
-    assert OURS == INPUT

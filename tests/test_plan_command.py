@@ -27,7 +27,7 @@ def work(n, share):
 
 def calibration(config, sizes=(1, 2, 64)):
     return Calibration(
-        format=1,
+        format=2,
         made=(datetime.now(UTC) - timedelta(hours=3)).isoformat(),
         machine="a processor",
         cores=2,
@@ -181,9 +181,9 @@ def test_a_file_that_is_no_calibration_is_said_so(file, content):
 
 def test_a_calibration_of_another_format_is_said_so(file):
     found = calibration(read_config(None).config)
-    file.write_text(json.dumps(asdict(replace(found, format=2))))
+    file.write_text(json.dumps(asdict(replace(found, format=3))))
 
-    assert "format 2, and this hotlap reads 1" in said("--calibration", file, status=2)
+    assert "format 3, and this hotlap reads 2" in said("--calibration", file, status=2)
 
 
 def test_without_ray_and_measurements_the_install_line_is_said(tmp_path, monkeypatch):

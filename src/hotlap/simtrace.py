@@ -28,7 +28,7 @@ import numpy as np
 from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.contest import Standings
 from hotlap.deepracer import logs
-from hotlap.deepracer.files.folder import LIDAR_KINDS
+from hotlap.deepracer.files.metadata import LIDAR_KINDS
 from hotlap.deepracer.logs import FOLDER
 from hotlap.deepracer.recorder import Episode, Recorder
 from hotlap.env import VectorEnv
@@ -269,6 +269,8 @@ class Simtrace:
         network = getattr(config.algorithm, "network", None)
         networks = {ours: theirs for theirs, ours in DEEPRACER_CNNS.items()}
         cnn = getattr(network, "cnn", "none")
+        if network is not None and cnn == "deepracer_stereo":  # of the two, one has 512 after it
+            cnn = "deepracer_deep" if network.joint[:2] == (256, 128) else "deepracer"
         found = {
             "action_space": space,
             "sensor": [words.get(name, name) for name in seen.actor],

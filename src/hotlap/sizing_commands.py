@@ -272,7 +272,8 @@ def _print(
     for reason, names in _reasons(facts["refused"]).items():
         show(f"not {', '.join(names)}: {reason}")
     if facts["designs"]:
-        show(f"gradients by {facts['designs'][0]['workers']} workers; other servers are not built:")
+        count = facts["designs"][0]["workers"]
+        show(f"gradients by {count} workers; ways to sum them, of which the first is built:")
         for one in facts["designs"]:
             most = f"{one['bottleneck']} {one['saved']:.0%}"
             show(f"  {one['design']:<58}{one['steps_per_second']:>11,.0f} steps/s  {most}")

@@ -49,6 +49,10 @@ CASES = {
     "steering by a squash of a sum": described(CAMERA, 4, "continuous", squash="sample"),
     "tanh": described(CAMERA, plan={"activation": "tanh"}),
     "numbers beside it": described(CAMERA, plan={"vectors": {"imu": 3}}),
+    "numbers with layers of their own": described(
+        CAMERA | {"depth": image((24, 30, 2))},
+        plan={"vectors": {"imu": 3, "lidar": 5}, "own": {"lidar": (6, 4)}},
+    ),
     "two cameras": described(CAMERA | {"depth": image((24, 30, 2))}, plan={"vectors": {"imu": 3}}),
     "layers of its own": described({"camera": image(dense=(10, 9))}, plan={"hidden": (8, 7)}),
     "padded, pooled, linear": described(
@@ -97,7 +101,10 @@ def torch_heat(description, arrays, observation, memory, how):
         parts.append(x)
     for name in plan.vectors:
         there = torch.tensor(observation[name], dtype=torch.float64)
-        parts.append((there - w[f"normalizer.{name}.mean"]) / w[f"normalizer.{name}.std"])
+        x = (there - w[f"normalizer.{name}.mean"]) / w[f"normalizer.{name}.std"]
+        for i in range(len(plan.own.get(name, ()))):
+            x = act(x @ w[f"{name}.dense{i}.weight"].T + w[f"{name}.dense{i}.bias"])
+        parts.append(x)
     state = torch.tensor(memory, dtype=torch.float64)
     x = torch.cat([*parts, state[:, plan.state :]], dim=1)
     for i, width in enumerate(plan.hidden):

@@ -97,6 +97,86 @@ def test_the_deepracer_network_has_the_car_s_sizes():
     assert plan.shapes()["hidden0.weight"] == (512, 11264)
 
 
+def test_deepracer_s_network_for_a_pair_of_cameras_and_a_lidar_has_its_sizes():
+    # 120x160 -> 118x158 -> 58x78 -> 56x76 -> 27x37 -> 25x35, times 128 filters = 112,000;
+    # 64 distances -> 256 -> 256; 112,256 numbers join
+    observation = {
+        "camera": ObservationSpec((120, 160, 2), "uint8"),
+        "lidar": ObservationSpec((64,), "float32"),
+    }
+    words = {"cnn": "deepracer_stereo", "beside": (256, 256), "joint": (256, 128)}
+
+    plan = make_plan(NetworkSettings(**words), observation, ("camera", "lidar"), 5)
+
+    assert plan.images["camera"].grid() == (25, 35, 128)
+    shapes = plan.shapes()
+    assert shapes["lidar.dense0.weight"] == (256, 64)
+    assert shapes["lidar.dense1.weight"] == (256, 256)
+    assert shapes["hidden0.weight"] == (256, 112_256)
+    assert shapes["hidden1.weight"] == (128, 256)
+    assert shapes["head.weight"] == (5, 128)
+
+
+class _Apart(nn.Module):
+    """A camera of ours and numbers through layers of their own, then both together."""
+
+    def __init__(self):
+        super().__init__()
+        self.camera = nn.Sequential(
+            nn.Conv2d(3, 16, 6, 4), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU(), _RowsFirst()
+        )
+        self.numbers = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU())
+        # 32x48 -> 7x11 -> 3x5, times 32 = 480, and 7
+        self.both = nn.Sequential(nn.Linear(487, 12), nn.ReLU(), nn.Linear(12, 2))
+
+    def forward(self, pixels, numbers):
+        x = self.camera(pixels.permute(0, 3, 1, 2) * (2 / 255) - 1)
+        return self.both(torch.cat([x, self.numbers(numbers)], dim=1))
+
+
+def test_numbers_pass_their_own_layers_and_so_do_their_gradients():
+    plan, weights = network("camera", "lidar", beside=(9, 7), joint=(12,))
+    pixels = torch.randint(0, 256, (6, 32, 48, 3), dtype=torch.uint8)
+    numbers = torch.randn(6, 4)
+    apart = _Apart()
+    filled(apart.modules(), weights)
+
+    output = forward(plan, weights, {"camera": pixels, "lidar": numbers}, bfloat16=False)
+
+    assert_same_gradients(output, apart(pixels.float(), numbers), weights, apart)
+
+
+def test_critics_share_the_layers_of_what_is_beside_a_camera():
+    words = {"cnn": "small", "beside": (9, 7), "joint": (12,)}
+    settings = SACSettings(network=NetworkSettings(**words), warmup=0, minibatch=8, update_ratio=1)
+    names, action = ("camera", "lidar"), ActionSpec("continuous", 2)
+    ours = make_learner(settings, OBSERVATION, action, names, names, seed=0, device="cpu")
+    before = ours.save()[1]
+    rng = np.random.default_rng(0)
+    seen = {"lidar": rng.normal(size=(10, 2, 4)).astype(np.float32),
+            "camera": rng.integers(0, 256, (10, 2, 32, 48, 3), dtype=np.uint8)}  # fmt: skip
+    flat, no = np.ones((10, 2), np.float32), np.zeros((10, 2), bool)
+    acts = rng.uniform(-1, 1, (10, 2, 2)).astype(np.float32)
+    last, none = ({k: v[0] if n else v[0, :0] for k, v in seen.items()} for n in (1, 0))
+
+    ours.update(Batch(seen, last, acts, flat, flat * acts[:, :, 0], no, no, none), progress=0.0)
+
+    after = ours.save()[1]
+    assert before["critic.lidar.dense0.weight"].shape == (9, 4)  # one for all critics
+    assert before["critic.layer0.weight"].shape == (2, 480 + 7 + 2, 12)  # and the action
+    for name in ("actor.lidar.dense1.weight", "critic.lidar.dense0.weight"):
+        assert not np.array_equal(before[name], after[name])
+
+
+def test_without_a_camera_there_is_nothing_beside_it():
+    words = {"beside": (5,), "joint": (6,), "mlp": (7,)}
+
+    plan = make_plan(NetworkSettings(**words), OBSERVATION, ("state",), 5)
+
+    assert list(plan.shapes()) == ["hidden0.weight", "hidden0.bias", "head.weight", "head.bias"]
+    assert plan.hidden == (7,)
+
+
 def test_the_camera_memory_is_not_written_to():
     plan, weights = network("camera")
     pixels = torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8)

@@ -28,6 +28,10 @@ CASES = {
         {"camera": ObservationSpec((29, 43, 3), "uint8")} | STATE,
         "airsim",
     ),
+    "numbers through layers of their own": (
+        SMALL | STATE | {"lidar": ObservationSpec((4,), "float32")},
+        {"cnn": "small", "beside": (9, 7), "joint": (12, 10)},
+    ),
     "deep": ({"camera": ObservationSpec((120, 160, 1), "uint8")} | STATE, "deepracer_deep"),
 }
 
@@ -45,7 +49,8 @@ def look(observation, rows, seed=0):
 def stirred(observation, cnn, kind):
     """A learner whose weights and normalisers are all far from where they start."""
     names = tuple(observation)
-    settings = PPOSettings(network=NetworkSettings(cnn=cnn, mlp=(16, 8)), threads=1)
+    words = {"cnn": cnn} if isinstance(cnn, str) else cnn
+    settings = PPOSettings(network=NetworkSettings(**words, mlp=(16, 8)), threads=1)
     ppo = PPO(settings, observation, ActionSpec(kind, 3), names, names, seed=1)
     meta, arrays = ppo.save()
     rng = np.random.default_rng(2)

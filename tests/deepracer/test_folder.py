@@ -279,7 +279,9 @@ def test_ranges_and_a_deeper_network(folder):
         "actions.steering_high_deg": 35,
         "actions.speed_low": 1,
         "actions.speed_high": 2,
-        "algorithm.network.cnn": "deepracer_deep",
+        "algorithm.network.cnn": "deepracer_stereo",
+        "algorithm.network.joint": [256, 128, 256],  # two after all inputs, one in SAC's head
+        "algorithm.network.beside": [256, 256],
         "algorithm.kind": "sac",
         "algorithm.capacity": 50_000,  # 160x120 bytes each: 1 GB
         "algorithm.update_ratio": 0.125,

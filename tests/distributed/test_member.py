@@ -13,6 +13,7 @@ import pytest
 
 from hotlap.config import resolve
 from hotlap.distributed.member import Member, copied, part_settings, shared_out, vector
+from hotlap.distributed.ring import Circle, available
 from hotlap.distributed.server import Server
 from hotlap.errors import ConfigError
 from hotlap.plan import TrainConfig
@@ -27,6 +28,9 @@ SMALL = {
     "algorithm.network.mlp": [16],
     "distributed.workers": 3,
 }
+
+
+NEEDS_GLOO = pytest.mark.skipif(not available(), reason="this PyTorch has no Gloo")
 
 
 def settings(share: str, **changed: object) -> TrainConfig:
@@ -52,15 +56,17 @@ def meeting_place() -> Iterator[tuple[Server, Callable[..., object]]]:
         loop.close()
 
 
-def rounds(config: TrainConfig, count: int) -> list[Member]:
-    """Let members do some rounds together."""
+def rounds(config: TrainConfig, count: int, *, circle: bool = False) -> list[Member]:
+    """Let members do some rounds together; they sum in a circle, or the server does."""
     parts = shared_out(config.train.cars, config.distributed.workers, 1)
     with meeting_place() as (server, meet), ThreadPoolExecutor(len(parts)) as pool:
         members = [Member(config, part, meet) for part in parts]
         for number in range(1, count + 1):
             list(pool.map(lambda one: one.collect(0), members))
             server.begin(number, range(len(parts)))
-            list(pool.map(lambda one, n=number: one.learn(n, 0.0), members))
+            around = Circle(0, tuple(range(len(parts)))) if circle else None
+            learnt = pool.map(lambda one, n=number, c=around: one.learn(n, 0.0, c), members)
+            assert len({(one.met, one.sums, one.bytes) for one in learnt}) == 1
     return members
 
 
@@ -71,10 +77,11 @@ def alone(config: TrainConfig, count: int) -> Practice:
     return practice
 
 
-def test_members_that_share_gradients_learn_what_one_does_with_all_cars():
+@pytest.mark.parametrize("circle", [False, pytest.param(True, marks=NEEDS_GLOO)])
+def test_members_that_share_gradients_learn_what_one_does_with_all_cars(circle):
     config = settings("gradients")
     wanted = alone(config, 4).learner.save()[1]
-    members = rounds(config, 4)
+    members = rounds(config, 4, circle=circle)
     for member in members:
         found = member.learner.save()[1]
         for name, value in wanted.items():

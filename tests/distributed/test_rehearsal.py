@@ -42,7 +42,7 @@ def test_a_worker_meets_the_others_at_every_gradient_step():
     work, _ = rehearsed(config, "gradients", 4, 0.0)
 
     # 8 cars, 4 steps: 32, in minibatches of 8, three times over: 12 gradient steps
-    (sums,) = [one for one in work.exchanges if one.what == "sum"]
+    (sums,) = [one for one in work.exchanges if one.what == "ring"]
     assert sums.count == 12
     # four bytes a weight, and five sums for the metrics
     assert sums.size == 4 * (weights_of(config) + 5)
@@ -92,7 +92,7 @@ def test_a_replay_learner_is_measured_while_it_learns():
 
     work, _ = rehearsed(config, "gradients", 2, 0.0)
 
-    assert any(one.what == "sum" for one in work.exchanges)
+    assert any(one.what == "ring" for one in work.exchanges)
     seen = VectorEnv(config, 1).begin()["state"].nbytes
     assert work.replay >= 1000 * seen
 
@@ -132,6 +132,8 @@ def test_messages_cost_what_messages_cost(found):
     for size in link.sizes:
         assert 0 < link.service(size) <= link.seconds(size)
     assert np.all(np.diff(link.alone) >= 0)
+    assert np.all(np.diff(link.ring) >= 0)
+    assert 0 < link.ring[0] < link.ring[-1]
     # A process with Ray and NumPy
     assert made.server > 30e6
     assert made.crowding >= 1

@@ -243,6 +243,38 @@ def test_traffic_is_bytes_by_seconds():
     assert (found.exchange, found.exchanges) == (1000, 4)
 
 
+def test_in_a_ring_each_gives_pieces_to_the_next():
+    link = replace(FREE, ring=(0.0, 1.0))  # two take a microsecond for a byte
+    given = work(4, exchanges=(Exchange("ring", 1000, 2),))
+    network = Network(bandwidth=1e6, ping=0.01)
+
+    def more(layout):
+        return seconds("gradients", given, link, layout) - seconds(
+            "gradients", work(4), link, layout
+        )
+
+    # Six times 250 bytes, where two give 500 twice: 3 * 0.5 ms; twice a round
+    assert more(Layout(network, per_node=4)) == pytest.approx(2 * 0.0015)
+    # and between nodes half a round trip and 0.25 ms each time
+    assert more(Layout(network)) == pytest.approx(2 * (0.0015 + 6 * (0.005 + 0.00025)))
+    # Without Gloo it is the server's: 4 ms in, 4 ms out; then, as who has his sum gives the next,
+    # 1 ms in after the last, 4 ms out; and a round trip each time
+    served = Layout(network, ring=False)
+    assert more(served) == pytest.approx(0.008 + 0.005 + 2 * 0.01)
+
+
+def test_what_goes_around_does_not_pass_the_server():
+    given = work(4, exchanges=(Exchange("ring", 1000, 3), Exchange("gather", 100, 1)))
+
+    found = forecast("gradients", given, replace(FREE, ring=(0.0, 0.0)), Layout())
+
+    # each gives 100 bytes and gets 400; and 6 quarters of 3000 bytes go out, and come in
+    assert found.received == pytest.approx(4 * 100 / 1.5)
+    assert found.sent == pytest.approx(4 * 400 / 1.5)
+    assert found.worker == pytest.approx((500 + 2 * 4500) / 1.5)
+    assert (found.exchange, found.exchanges) == (1000, 4)
+
+
 @pytest.mark.parametrize(
     ("words", "bandwidth", "ping"),
     [

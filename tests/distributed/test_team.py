@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from hotlap.config import resolve
+from hotlap.errors import ClusterError
 from hotlap.plan import TrainConfig
 from hotlap.practice import Practice
 from hotlap.runs import Run
 
 ray = pytest.importorskip("ray")
 
-from hotlap.distributed.member import vector  # noqa: E402
+from hotlap.distributed.member import Part, vector  # noqa: E402
 from hotlap.distributed.team import Team  # noqa: E402
+from hotlap.distributed.worker import Worker  # noqa: E402
 
 PPO = {
     "seed": 5,
@@ -80,9 +82,8 @@ def team():
         one.close()
 
 
-@pytest.mark.parametrize(
-    "given", [pytest.param(PPO, id="ppo", marks=pytest.mark.slow), pytest.param(DQN, id="dqn")]
-)
+@pytest.mark.parametrize("given", [pytest.param(PPO, id="ppo"), pytest.param(DQN, id="dqn")])
+@pytest.mark.slow  # test_faults.py asks the same of one whose workers are killed
 def test_experience_gives_what_no_workers_give_to_the_bit(team, given):
     config = settings(given, distributed__share="experience")
     one, many = Practice(config, "cpu"), team(config)
@@ -142,11 +143,12 @@ def test_who_does_not_wait_learns_too(team):
     assert many.traffic()["dropped"] == 0
 
 
-def test_a_worker_with_another_reward_file_is_refused(tmp_path, team, monkeypatch):
+def test_a_worker_with_another_reward_file_refuses(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOTLAP_THREADS", "1")  # which a worker sets for its own process
     file = tmp_path / "reward.py"
     file.write_text("def reward_function(params):\n    return 1.0\n")
-    config = settings(PPO, reward=str(file))
+    words = settings(PPO, reward=str(file)).model_dump(mode="json", exclude_none=True)
     marks = {f"reward {file}": "of another file"}
-    monkeypatch.setattr("hotlap.distributed.worker.fingerprints", lambda config: marks)
-    with pytest.raises(Exception, match=r"has another reward .*copy it to every node"):
-        team(config)
+    worker = Worker(words, marks, Part(1, 6, 6, 12, 2), None, None, [], threads=1)
+    with pytest.raises(ClusterError, match=r"worker 1 on .* has another reward .*copy it to every"):
+        worker.hello()

@@ -70,52 +70,94 @@ def conv(x, name, filters, size, stride):
         return tf.nn.relu(tf.nn.bias_add(x, bias))
 
 
+def embed(sensor, shape, sizes, inputs):
+    """Send what a sensor gives through its own layers; activations count as layers too."""
+    with tf.variable_scope(sensor):
+        if sensor not in inputs:
+            inputs[sensor] = tf.placeholder("float", [None, *shape], name=sensor)
+        x, i = inputs[sensor], 0
+        if len(shape) == 1:
+            for units in (256, 256):
+                x, i = dense(x, f"Dense_{i}", units), i + 2
+            return x
+        x = x / 255.0
+        for layer in sizes["conv"]:
+            x, i = conv(x, f"Conv2d_{i}", *layer), i + 2
+        x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
+        for units in sizes["dense"]:
+            x, i = dense(x, f"Dense_{i}", units), i + 2
+    return x
+
+
+def body(job, inputs):
+    """Build a network up to its head: all sensors, in the order of the alphabet, and middleware."""
+    parts = [embed(k, job["sensors"][k], job["layers"], inputs) for k in sorted(job["sensors"])]
+    x = tf.concat(parts, -1, name="merger") if len(parts) > 1 else parts[0]
+    with tf.variable_scope("middleware_fc_embedder"):
+        for k, units in enumerate(job["layers"]["middleware"]):
+            x = dense(x, f"Dense_{2 * k}", units)
+    scale = tf.get_variable("gradients_from_head_0-0_rescalers", initializer=1.0)
+    return (1 - scale) * tf.stop_gradient(x) + scale * x
+
+
+def clipped_ppo(job, inputs):
+    """Build PPO's two networks; return what the policy answers."""
+    with tf.variable_scope("main_level/agent/main/online"):
+        with tf.variable_scope("network_0"):
+            x = body(job, inputs)
+            with tf.variable_scope("v_values_head_0"):
+                dense(x, "output", 1, relu=False)
+        with tf.variable_scope("network_1"):
+            x = body(job, inputs)
+            with tf.variable_scope("ppo_head_0"):
+                if job["discrete"]:
+                    x = dense(x, "policy_fc", job["actions"], relu=False)
+                    return tf.nn.softmax(x, name="policy"), None
+                x = dense(x, "policy_mean", job["actions"], relu=False)
+                tf.Variable(np.float32([[-0.7, 0.2]]), name="policy_log_std")
+                return tf.identity(x, name="policy"), None
+
+
+def sac(job, inputs):
+    """Build SAC's networks; return the mean and the logarithmic deviation of its policy."""
+    first = job.get("numbered", 0)  # what TensorFlow's count of unnamed layers had reached
+    names = [f"dense_{first + i}" if first + i else "dense" for i in range(2)]
+    with tf.variable_scope("main_level/agent/policy/online/network_0"):
+        x = body(job, inputs)
+        with tf.variable_scope("sac_policy_head_0"):
+            x = dense(x, names[0], 256)
+            mean = tf.identity(dense(x, "policy_mean", job["actions"], relu=False), name="policy")
+            spread = dense(x, names[1], job["actions"], relu=False)
+    with tf.variable_scope("main_level/agent/q/online/network_0"):
+        own = {}  # its placeholders are its own
+        parts = [embed(k, job["sensors"][k], job["layers"], own) for k in sorted(job["sensors"])]
+        with tf.variable_scope("q_values_head_0/q1_head"):
+            dense(tf.concat([*parts, tf.zeros_like(mean)], -1), "dense", 256)
+    return mean, tf.clip_by_value(spread, -20, 2)
+
+
 def train(job):
-    """Name everything as rl_coach does: activations count as layers of their own."""
-    folder, sensor, sizes = Path(job["folder"]), job["sensor"], job["layers"]
+    """Name everything as DeepRacer's agents do."""
+    folder = Path(job["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    with tf.Graph().as_default() as place, tf.Session() as session:
+    with tf.Graph().as_default() as place, tf.Session() as session, np.load(job["frames"]) as seen:
         tf.set_random_seed(job["seed"])
-        with tf.variable_scope("main_level/agent/main/online"):
-            for number in (0, 1):
-                with tf.variable_scope(f"network_{number}"):
-                    with tf.variable_scope(sensor):
-                        if number == 0:
-                            shape = [None, 120, 160, job["channels"]]
-                            seen = tf.placeholder("float", shape, name=sensor)
-                        x, i = seen / 255.0, 0
-                        for layer in sizes["conv"]:
-                            x, i = conv(x, f"Conv2d_{i}", *layer), i + 2
-                        x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
-                        for units in sizes["dense"]:
-                            x, i = dense(x, f"Dense_{i}", units), i + 2
-                    with tf.variable_scope("middleware_fc_embedder"):
-                        for k, units in enumerate(sizes["middleware"]):
-                            x = dense(x, f"Dense_{2 * k}", units)
-                    scale = tf.get_variable("gradients_from_head_0-0_rescalers", initializer=1.0)
-                    x = (1 - scale) * tf.stop_gradient(x) + scale * x
-                    if number == 0:
-                        with tf.variable_scope("v_values_head_0"):
-                            dense(x, "output", 1, relu=False)
-                        continue
-                    with tf.variable_scope("ppo_head_0"):
-                        if job["discrete"]:
-                            x = dense(x, "policy_fc", job["actions"], relu=False)
-                            answer = tf.nn.softmax(x, name="policy")
-                        else:
-                            x = dense(x, "policy_mean", job["actions"], relu=False)
-                            answer = tf.identity(x, name="policy")
-                            tf.Variable(np.float32([[-0.7, 0.2]]), name="policy_log_std")
+        inputs = {}
+        answer, spread = {"clipped_ppo": clipped_ppo, "sac": sac}[job["algorithm"]](job, inputs)
         session.run(tf.global_variables_initializer())
-        output = "main_level/agent/main/online/network_1/ppo_head_0/policy"
+        output = answer.op.name
         frozen = tf.graph_util.convert_variables_to_constants(
             session, place.as_graph_def(), [output]
         )
         (folder / "model.pb").write_bytes(frozen.SerializeToString())
-        tf.train.Saver().save(session, str(folder / "7_Step-321.ckpt"), write_state=False)
-        np.save(folder / "answer.npy", session.run(answer, {seen: np.load(job["frames"])}))
-        names = {v.op.name: session.run(v) for v in tf.global_variables()}
-    np.savez(folder / "variables.npz", **names)
+        feed = {inputs[k]: seen[k].astype(np.float32) for k in seen}
+        np.save(folder / "answer.npy", session.run(answer, feed))
+        if spread is not None:
+            np.save(folder / "spread.npy", session.run(spread, feed))
+        if not job.get("frozen_only"):
+            tf.train.Saver().save(session, str(folder / "7_Step-321.ckpt"), write_state=False)
+            names = {v.op.name: session.run(v) for v in tf.global_variables()}
+            np.savez(folder / "variables.npz", **names)
     return {"output": output}
 
 

@@ -145,7 +145,7 @@ def _gradient(
     found: dict[str, Array] = {}
     begin = 0
     for name, image in plan.images.items():  # in the order in which they were joined
-        width = image.dense[-1] if image.dense else int(np.prod(image.grid()))
+        width = plan.widths()[name]
         part: Array = gradient[:, begin : begin + width]
         begin += width
         for i in reversed(range(len(image.dense))):

@@ -21,9 +21,9 @@ __all__ = ["Critics", "quantile_huber", "squared_error"]
 class Critics:
     """E networks over what is seen and an action, of one shape, with K outputs each.
 
-    Cameras pass convolutions that all share; from there on the weights of the E networks are
-    stacked, so that a layer is one batched product. Layers are normalised if asked for, then
-    rectified, unless the plan says that they are linear.
+    Cameras pass convolutions that all share, as numbers do their own layers; from there on the
+    weights of the E networks are stacked, so that a layer is one batched product. Layers are
+    normalised if asked for, then rectified, unless the plan says that they are linear.
 
     Args:
         plan: what is seen, and the widths of the layers; its head has K outputs.
@@ -50,7 +50,8 @@ class Critics:
         self._bfloat16 = bfloat16
         self._layer_norm = layer_norm
         shapes = plan.shapes()
-        self._convolutions = [k for k in shapes if k.partition(".")[0] in plan.images]
+        before = {*plan.images, *plan.own}
+        self._shared = [k for k in shapes if k.partition(".")[0] in before]
         first = "hidden0" if plan.hidden else "head"
         seen = shapes[f"{first}.weight"][1]
         # chains of layers: what goes in, and the width of each layer
@@ -65,7 +66,7 @@ class Critics:
     def initial(self, rng: np.random.Generator) -> dict[str, Float32]:
         """Draw first weights: orthogonal, each critic its own, heads at a tenth."""
         drawn = initial_weights(self.plan, 1.0, rng)
-        found = {name: drawn[name] for name in self._convolutions}
+        found = {name: drawn[name] for name in self._shared}
         for chain, widths in self._chains.items():
             last = len(widths) - 2 if chain == "layer" else -1
             for i, (size, out) in enumerate(pairwise(widths)):

@@ -110,7 +110,9 @@ def _passed(network: NetworkSettings, seen: Sequence[ObservationSpec]) -> int:
         return 4 * _PASSES * max(1024, sum(network.mlp))
     # The first convolution passes on most: filters over stride squared, numbers for a pixel; all
     # further layers together as much again at the most.
-    first = {"small": 16 / 16, "deepracer": 32 / 4, "airsim": 16}.get(network.cnn, 32 / 16)
+    first = {"small": 16 / 16, "deepracer": 32 / 4, "airsim": 16, "deepracer_stereo": 32 / 2}.get(
+        network.cnn, 32 / 16
+    )
     return int(4 * _PASSES * sum(images) * (1 + 2 * first))
 
 

@@ -53,6 +53,10 @@ _CNNS = {
     "deepracer_deep": _Cnn(
         ((32, 8, 4), (32, 4, 2), (64, 4, 2), (64, 3, 1)), (512, 512), (256, 128)
     ),
+    # What its two deeper networks have for a pair of cameras; the deepest then has 256 and 128.
+    "deepracer_stereo": _Cnn(
+        ((32, 3, 1), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1)), (), (512,)
+    ),
     # The Autonomous Driving Cookbook's: `rl_dense` has no activation. Ours sees pixels in [0, 1],
     # as its supervised twin did, where theirs saw 0 to 255; and it drops nothing out.
     "airsim": _Cnn(
@@ -145,7 +149,8 @@ def make_plan(
     return Plan(
         images=images,
         vectors=vectors,
-        hidden=cnn.joint if images else mlp,
+        own=dict.fromkeys(vectors, settings.beside) if images and settings.beside else {},
+        hidden=(settings.joint or cnn.joint) if images else mlp,
         activation="relu" if images or named else "tanh",
         outputs=outputs,
         linear=bool(images) and cnn.linear,
@@ -387,7 +392,11 @@ def encode(
             for i in range(len(image.dense)):
                 x = activate(dense(f"{name}.dense{i}", x))
             parts.append(x)
-    parts += [inputs[name] for name in plan.vectors]
+        for name in plan.vectors:
+            x = inputs[name]
+            for i in range(len(plan.own.get(name, ()))):
+                x = activate(dense(f"{name}.dense{i}", x))
+            parts.append(x)
     if plan.previous_action:
         parts.append(inputs["previous_action"])
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.normalizer import normalize
@@ -72,6 +72,8 @@ class Plan(Settings):
     """By observation name, in the order in which they are joined; before the vectors."""
     vectors: dict[str, PositiveInt]
     """Sizes by observation name, in the order in which they are joined."""
+    own: dict[str, tuple[PositiveInt, ...]] = Field(default_factory=dict)
+    """Widths of the dense layers that a vector passes before it joins the others, by name."""
     hidden: tuple[PositiveInt, ...]
     """Widths of the dense layers after the joint."""
     activation: Literal["tanh", "relu"]
@@ -112,6 +114,28 @@ class Plan(Settings):
         """Gates of a unit, the candidate among them."""
         return 4 if self.cell == "lstm" else 3
 
+    def widths(self) -> dict[str, int]:
+        """Return how many numbers of each observation are joined, by name, in their order."""
+        found = {}
+        for name, image in self.images.items():
+            found[name] = image.dense[-1] if image.dense else int(np.prod(image.grid()))
+        for name, size in self.vectors.items():
+            found[name] = (size, *self.own.get(name, ()))[-1]
+        return found
+
+    def columns(self, order: Sequence[str]) -> Array:
+        """Return which number of ours each number is, were the observations joined in an order.
+
+        Args:
+            order: all of their names.
+        """
+        ends, begin = {}, 0
+        for name, width in self.widths().items():
+            ends[name] = np.arange(begin, begin + width)
+            begin += width
+        after = np.arange(begin, begin + self.previous_action)
+        return np.concatenate([*(ends[name] for name in order), after])
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight and bias by name, in the order of the layers.
 
@@ -125,7 +149,6 @@ class Plan(Settings):
             found[f"{name}.weight"] = weight
             found[f"{name}.bias"] = weight[:1]
 
-        width = sum(self.vectors.values()) + self.previous_action
         for name, image in self.images.items():
             channels = image.shape[2]
             for i, (filters, kernel, _) in enumerate(image.conv):
@@ -135,7 +158,12 @@ class Plan(Settings):
             for i, out in enumerate(image.dense):
                 layer(f"{name}.dense{i}", (out, size))
                 size = out
-            width += size
+        for name, widths in self.own.items():
+            size = self.vectors[name]
+            for i, out in enumerate(widths):
+                layer(f"{name}.dense{i}", (out, size))
+                size = out
+        width = sum(self.widths().values()) + self.previous_action
         for i, out in enumerate(self.hidden):
             layer(f"hidden{i}", (out, width))
             if self.layer_norm:
@@ -379,7 +407,11 @@ class NumpyPolicy:
         parts = [self._see(name, observation[name], tape) for name in plan.images]
         for name, size in plan.vectors.items():
             mean, std = (self._arrays[f"normalizer.{name}.{what}"] for what in ("mean", "std"))
-            parts.append(normalize(observation[name].reshape(-1, size), mean, std))
+            x = normalize(observation[name].reshape(-1, size), mean, std)
+            for i in range(len(plan.own.get(name, ()))):
+                x = self._activate(self._dense(f"{name}.dense{i}", x))
+                _note(tape, f"{name}.dense{i}", x)
+            parts.append(x)
         hidden, previous = memory[:, : plan.state], memory[:, plan.state :]
         if plan.previous_action:
             parts.append(previous)

@@ -57,10 +57,21 @@ class NetworkSettings(Settings):
     256; their LSTM is `memory=256` with `memory_cell="lstm"`. A critic of DDPG's family then sees
     state and action apart, joined by 256 more (`robotini_ddpg/agent.py`)."""
 
-    cnn: Literal["small", "deepracer_shallow", "deepracer", "deepracer_deep", "airsim"] = "small"
+    cnn: Literal[
+        "small", "deepracer_shallow", "deepracer", "deepracer_deep", "deepracer_stereo", "airsim"
+    ] = "small"
     """ReLU layers over a camera: `small` for images of about 48x32 to 64x48; `deepracer...` as on
-    the AWS DeepRacer, for 160x120, whose own words for them are read too; `airsim` as in the
-    Autonomous Driving Cookbook, for 255x59 pixels (Spryn et al. 2018, `rl_model.py`)."""
+    the AWS DeepRacer, for 160x120, whose own words for them are read too (`deepracer_stereo`: what
+    its two deeper networks have for a pair of cameras); `airsim` as in the Autonomous Driving
+    Cookbook, for 255x59 pixels (Spryn et al. 2018, `rl_model.py`)."""
+
+    beside: tuple[PositiveInt, ...] = ()
+    """Widths of the ReLU layers that numbers beside a camera, such as a LIDAR's, pass by
+    themselves before they join it; DeepRacer's are 256 and 256. Empty: none."""
+
+    joint: tuple[PositiveInt, ...] = ()
+    """Widths of the ReLU layers after a camera and what is beside it have joined; empty: those that
+    belong to its `cnn`."""
 
     @field_validator("cnn", mode="before")
     @classmethod

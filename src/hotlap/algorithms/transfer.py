@@ -245,7 +245,8 @@ def _translated(
     why: dict[str, str] = {}
     for name in weights:
         bare = _bare(name)
-        sees = bare.partition(".")[0] in description["plan"]["images"]  # before all inputs join
+        part, plan = bare.partition(".")[0], description["plan"]
+        sees = part in plan["images"] or part in plan["own"]  # before all inputs join
         mute = bare == "log_std" or (_network(name) == "critic." and not sees)
         if mute or bare not in arrays:
             continue
@@ -333,7 +334,8 @@ def _first(plan: Mapping[str, Any]) -> tuple[str, ...]:
 def _reads(plan: Mapping[str, Any]) -> list[str]:
     """Return what that layer reads, in the order of its weights."""
     last = ["previous_action"] if plan["previous_action"] else []
-    return [*plan["images"], *plan["vectors"], *last]
+    ways = {k: f" through {'-'.join(map(str, widths))}" for k, widths in plan["own"].items()}
+    return [*plan["images"], *(name + ways.get(name, "") for name in plan["vectors"]), *last]
 
 
 def _misfit(name: str, mine: Mapping[str, Array], theirs: Mapping[str, Array]) -> str:

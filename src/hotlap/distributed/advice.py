@@ -121,9 +121,9 @@ def _counted(row: Forecast) -> float:
 def designs(
     found: Calibration, layout: Layout, rows: Sequence[Forecast], *, local: bool
 ) -> list[Mapping[str, object]]:
-    """Return what other servers than the one that there is would bring, at the largest size.
+    """Return what other ways to sum would bring, at the largest size.
 
-    Where gradients travel, as these are what a server is asked for most.
+    Where gradients travel, as these are summed most often.
     """
     works = found.works.get("gradients", {})
     n = max(works, default=1)
@@ -131,14 +131,17 @@ def designs(
         return []
     placed = replace(layout, per_node=n if local else _near(layout, n))
     branches = math.ceil(math.sqrt(n))
+    served = replace(placed, ring=False)
     plans = {
-        "one server, as it is": placed,
-        "4 servers, each with a quarter of the vector": replace(placed, servers=4),
-        "16 servers, each with a sixteenth": replace(placed, servers=16),
+        "one server": served,
+        "4 servers, each with a quarter of the vector": replace(served, servers=4),
+        "16 servers, each with a sixteenth": replace(served, servers=16),
         f"a tree: a server for {branches} workers each, and one above": replace(
-            placed, branches=branches
+            served, branches=branches
         ),
     }
+    if any(one.what == "ring" for one in works[n].exchanges):
+        plans = {"in a ring, as it is": placed, **plans}
     built: list[tuple[str, Forecast]] = [
         (name, forecast("gradients", works[n], found.link, plan)) for name, plan in plans.items()
     ]

@@ -19,7 +19,7 @@ from hotlap.plan import TrainConfig
 
 __all__ = ["Calibration", "as_measured", "chosen", "read", "write"]
 
-_FORMAT = 1
+_FORMAT = 2
 _FREE = ("workers", "address", "share", "staleness")
 """Of `distributed`: what a measurement does not depend on."""
 

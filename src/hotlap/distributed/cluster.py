@@ -324,9 +324,11 @@ def _joined(address: str, stack: contextlib.ExitStack) -> str:
     if token is not None:
         words["RAY_AUTH_MODE"] = "token"
     stack.enter_context(_environment(words))
-    _ask(where, token)
+    said = _ask(where, token)
+    if said["open"]:
+        stack.enter_context(_environment({"RAY_AUTH_MODE": "disabled"}))
     ray = importlib.import_module("ray")
-    _refresh(ray, on_network=True)
+    _refresh(ray, on_network=not said["loopback"])
     stack.callback(ray.shutdown)
     with _signals(), _hushed(None), _in_words(f"the cluster at {where} could not be joined"):
         ray.init(address=where, log_to_driver=False, logging_level="CRITICAL")
@@ -406,8 +408,11 @@ def _token() -> str | None:
     return None
 
 
-def _ask(where: str, token: str | None) -> None:
-    """Raise unless the head at `where` speaks our versions, takes our token and knows us."""
+def _ask(where: str, token: str | None) -> dict[str, Any]:
+    """Return what the head at `where` says of its cluster; see `probe`.
+
+    Raises unless it speaks our versions, takes our token and knows us.
+    """
     script = Path(__file__).with_name("probe.py")
     command = [sys.executable, "-P", str(script), where]
     try:
@@ -445,6 +450,8 @@ def _ask(where: str, token: str | None) -> None:
             f"this machine is no node of the cluster at {where}, and a training has to be started "
             f"on one. Join first: ray start --address={where}; it may offer no CPUs: --num-cpus=0."
         )
+    found: dict[str, Any] = said
+    return found
 
 
 def _open_door(address: str) -> tuple[str, ...]:
@@ -497,7 +504,7 @@ _SENTENCES = {
     ),
     "OutOfMemoryError": (
         "a node ran out of memory and Ray ended a worker there. Take fewer workers a node, or "
-        "fewer cars (env.count)."
+        "fewer cars (train.cars)."
     ),
     "RuntimeEnvSetupError": "a node could not prepare the environment of a worker.",
     "NodeDiedError": "the node that computed it went away.",

@@ -18,6 +18,7 @@ from hotlap.algorithms.batch import Batch, below
 from hotlap.algorithms.learner import Divisible, Learner
 from hotlap.algorithms.peers import Peers
 from hotlap.crew import Driver
+from hotlap.distributed.ring import Circle, Ring
 from hotlap.distributed.server import News
 from hotlap.env import Episodes, VectorEnv
 from hotlap.errors import ConfigError
@@ -30,6 +31,7 @@ __all__ = [
     "Collected",
     "Copy",
     "Keepsake",
+    "Learned",
     "LeftOutError",
     "Member",
     "Part",
@@ -92,6 +94,20 @@ class Collected:
     """Where the cars are afterwards, if so."""
 
 
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What came of a member's learning in a round."""
+
+    metrics: Mapping[str, float]
+    seconds: float
+    met: int
+    """How often it met the others: as often as they did, or it has not learned what they have."""
+    sums: int
+    """How many vectors were summed in a ring,"""
+    bytes: int
+    """and of how many bytes together."""
+
+
 Push = Callable[[int, int, Float32, Mapping[str, Float64]], News]
 """(place, version, change, moments) to what is new; see `Server.push`."""
 
@@ -135,14 +151,18 @@ def part_settings(config: TrainConfig, members: int) -> TrainConfig:
 class _Linked(Peers):
     """Peers in other processes, met step by step."""
 
-    def __init__(self, part: Part, meet: Meet) -> None:
+    def __init__(self, part: Part, meet: Meet, host: str) -> None:
         super().__init__(part.first, part.total)
-        self._part, self._meet = part, meet
+        self._part, self._meet, self._host = part, meet, host
         self.number = self.met = 0
+        self.circle: Circle | None = None
+        self.ring: Ring | None = None
 
-    def begin(self, number: int) -> None:
-        """Begin a round."""
-        self.number, self.met = number, 0
+    def begin(self, number: int, circle: Circle | None = None) -> None:
+        """Begin a round, in which sums are made in a circle, or by the server."""
+        self.number, self.met, self.circle = number, 0, circle
+        if self.ring is not None and self.ring.circle != circle:
+            self.ring = None
 
     def gather(self, own: Array) -> tuple[list[Array], int]:
         """Return what every member gives at this point, by place, and where ours is."""
@@ -151,8 +171,18 @@ class _Linked(Peers):
 
     def sum(self, own: Float32) -> Float32:
         """Return the sum of what every member gives at this point."""
-        total: Float32 = self._met(own, "sum")
-        return total
+        if self.circle is None:
+            total: Float32 = self._met(own, "sum")
+            return total
+        try:
+            if self.ring is None:
+                given = self._part.place, self._host
+                self.ring = Ring(self.circle, *given, lambda one: self._met(one, "gather"))
+            self.met += 1
+            return self.ring.sum(own)
+        except (RuntimeError, KeyError) as error:
+            self.ring = None  # others who still wait hear of it by that
+            raise LeftOutError(str(error)) from None
 
     def _met(self, own: Array, what: Literal["sum", "gather"]) -> Any:
         self.met += 1
@@ -188,6 +218,7 @@ class Member:
         part: which cars.
         meet: how to meet the others.
         rivals: saved opponents by name.
+        host: address of this machine, at which the others reach it.
         chance: 0, or what lets the cars of one that begins anew drive otherwise than before.
     """
 
@@ -198,6 +229,7 @@ class Member:
         meet: Meet,
         *,
         rivals: Mapping[str, Driver] | None = None,
+        host: str = "127.0.0.1",
         chance: int = 0,
     ) -> None:
         self.part = part
@@ -212,7 +244,7 @@ class Member:
             rivals=rivals,
         )
         self.runner = Runner(self.env, seed=config.seed + (chance << 32))
-        self._link = _Linked(part, meet)
+        self._link = _Linked(part, meet, host)
         self._batch: Batch | None = None
         self._version = 0
         self.renew(config)
@@ -263,28 +295,34 @@ class Member:
             world=self.world() if away else None,
         )
 
-    def learn(self, number: int, progress: float) -> tuple[dict[str, float], float, int]:
+    def learn(self, number: int, progress: float, circle: Circle | None = None) -> Learned:
         """Learn from what was collected, together with the others.
-
-        Returns metrics, seconds, and how often it met the others: as often as they did, or it has
-        not learned what they have.
 
         Args:
             number: of the round, the same for all.
             progress: share of the budget that is spent.
+            circle: who sums gradients among themselves; None: the server does.
 
         Raises:
             LeftOutError: the others went on without us.
         """
         start = time.perf_counter()
         assert self._batch is not None
-        self._link.begin(number)
+        self._link.begin(number, circle)
+        before = (ring.sums, ring.bytes) if (ring := self._link.ring) else (0, 0)
         if self.share == "weights":
             metrics = self._learn_apart(progress)
         else:
             metrics = self.learner.update(self._batch, progress=progress)
         self._batch = None
-        return metrics, time.perf_counter() - start, self._link.met
+        after = (ring.sums, ring.bytes) if (ring := self._link.ring) else (0, 0)
+        return Learned(
+            metrics=metrics,
+            seconds=time.perf_counter() - start,
+            met=self._link.met,
+            sums=after[0] - before[0],
+            bytes=after[1] - before[1],
+        )
 
     def _learn_apart(self, progress: float) -> dict[str, float]:
         """Learn alone, then go on from the mean of what all have learned."""

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from typing import Any
+
+_LOOPBACK = ("127.0.0.1", "::1")
 
 
 def main(address: str) -> None:
@@ -30,7 +33,24 @@ def main(address: str) -> None:
         facts["failure"] = f"{type(error).__name__}: {error}".splitlines()[0]
     else:
         facts["member"] = _member()
+        nodes = client.get_all_node_info(timeout=10).values()
+        facts["loopback"] = any(node.node_manager_address in _LOOPBACK for node in nodes)
+        facts["open"] = _lets_in_without_token(ray, address)
     print(json.dumps(facts))  # noqa: T201
+
+
+def _lets_in_without_token(ray: Any, address: str) -> bool:
+    """Say whether the cluster wants no token; one that is shown all the same confuses workers."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    inside = ray._raylet
+    if hasattr(inside, "AuthenticationTokenLoader"):  # since 2.52
+        inside.Config.initialize("")
+        inside.AuthenticationTokenLoader.instance().reset_cache()
+    try:
+        inside.GcsClient(address=address).internal_kv_get(b"CLUSTER_METADATA", b"cluster")
+    except Exception:  # it would have been let in with the token
+        return False
+    return True
 
 
 def _member() -> bool:

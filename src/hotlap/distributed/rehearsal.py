@@ -20,12 +20,13 @@ from ray.actor import ActorHandle
 from hotlap.algorithms import footprint
 from hotlap.algorithms.batch import Batch
 from hotlap.algorithms.learner import Divisible
+from hotlap.distributed import ring
 from hotlap.distributed.calibration import Calibration, as_measured
 from hotlap.distributed.cluster import connected
+from hotlap.distributed.meeting import laid, open_server, own_address, received
 from hotlap.distributed.member import Member, Part, copied, shared_out, vector
 from hotlap.distributed.share import chosen_share
 from hotlap.distributed.sizing import Exchange, Link, Share, Work
-from hotlap.distributed.worker import laid, open_server, received
 from hotlap.errors import ConfigError
 from hotlap.machine import cpu
 from hotlap.plan import TrainConfig
@@ -43,6 +44,9 @@ SIZES = (4, 16 * _KiB, 80 * _KiB, 256 * _KiB, 1000 * _KiB, 1024 * _KiB, 4096 * _
 
 TOGETHER = 4
 """Workers whose messages the server gets at once where its processor is timed."""
+
+_REPEATS = 25
+"""Of a sum in a ring, whose two have to repeat it equally often."""
 
 
 def calibrated(
@@ -76,7 +80,7 @@ def calibrated(
         actors = [_open(threads) for _ in range(full)]
         ray.get([actor.nothing.remote() for actor in actors])
         tell("measuring messages")
-        link, server = _link(actors[0], seconds)
+        link, server = _link(actors[0], actors[1] if full > 1 else _open(0), seconds)
         spreads: list[float] = []
         for share, by_size in asked.items():
             # From few cars to many: the most memory that a process had is that of the last.
@@ -97,7 +101,7 @@ def calibrated(
             learning, joining, replay = _learner(settings, seconds)
         works["experience"][n] = _with(works["experience"][n], learning=learning, replay=replay)
     return Calibration(
-        format=1,
+        format=2,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=cpu(),
         cores=available(),
@@ -209,7 +213,7 @@ def rehearsed(
         steps=rounds.steps * part.total // part.rows,
         collecting=collecting,
         learning=0.0 if away else learning,
-        exchanges=() if away else tuple(_exchanges(echo.heard, len(found))),
+        exchanges=() if away else tuple(_exchanges(echo.heard, len(found), share)),
         batch=rounds.bytes if away else 0,
         weights=_weights(member),
         memory=_resident(os.getpid()),
@@ -234,7 +238,7 @@ class _Rounds:
         middle = time.perf_counter()
         metrics: Mapping[str, float] = {"learned": 1.0}
         if self._share != "experience":
-            metrics = self._member.learn(self._number, 0.0)[0]
+            metrics = self._member.learn(self._number, 0.0).metrics
         self.last = middle - start, time.perf_counter() - middle
         self.steps = collected.steps
         if collected.batch is not None:
@@ -251,14 +255,17 @@ def _soon(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"algorithm": algorithm})
 
 
-def _exchanges(heard: Mapping[tuple[str, int], int], rounds: int) -> Iterator[Exchange]:
+def _exchanges(
+    heard: Mapping[tuple[str, int], int], rounds: int, share: Share
+) -> Iterator[Exchange]:
+    around = share == "gradients" and ring.available()
     gathered = {size: count for (what, size), count in heard.items() if what == "gather"}
     if total := sum(gathered.values()):
         mean = sum(size * count for size, count in gathered.items()) / total
         yield Exchange("gather", round(mean), max(1, round(total / rounds)))
     for (what, size), count in sorted(heard.items()):
         if what == "sum":
-            yield Exchange("sum", size, max(1, round(count / rounds)))
+            yield Exchange("ring" if around else "sum", size, max(1, round(count / rounds)))
 
 
 def _weights(member: Member) -> int:
@@ -322,19 +329,16 @@ def _got(reference: Any) -> Any:
 
 
 def _open(threads: int) -> ActorHandle[Any]:
-    options: dict[str, Any] = {
-        "num_cpus": threads,
-        "runtime_env": {"env_vars": {"HOTLAP_THREADS": str(threads)}},
-    }
-    actor: Any = ray.remote(**options)(_Stand)
-    handle: ActorHandle[Any] = actor.remote([path for path in sys.path if path])
+    actor: Any = ray.remote(num_cpus=threads)(_Stand)
+    handle: ActorHandle[Any] = actor.remote([path for path in sys.path if path], threads)
     return handle
 
 
 class _Stand:
     """A worker's process, in which pieces of its work are timed."""
 
-    def __init__(self, folders: Sequence[str]) -> None:
+    def __init__(self, folders: Sequence[str], threads: int) -> None:
+        os.environ["HOTLAP_THREADS"] = str(threads)
         sys.path.extend(folder for folder in folders if folder not in sys.path)
 
     def nothing(self) -> None:
@@ -362,8 +366,26 @@ class _Stand:
             found.append(time.perf_counter() - start)
         return found
 
+    def around(self, server: ActorHandle[Any], number: int, place: int) -> list[float]:
+        """Sum in a ring of two; return how long each of `SIZES` took [s]."""
+        pair = ring.Ring(
+            ring.Circle(number, (0, 1)),
+            place,
+            own_address(),
+            lambda own: received(laid(server, number, 0, place, own, "gather")),
+        )
+        found = []
+        for size in SIZES:
+            own, times = np.ones(max(1, size // 4), np.float32), []
+            for _ in range(_REPEATS):
+                start = time.perf_counter()
+                pair.sum(own)
+                times.append(time.perf_counter() - start)
+            found.append(statistics.median(times))
+        return found
 
-def _link(stand: ActorHandle[Any], seconds: float) -> tuple[Link, int]:
+
+def _link(stand: ActorHandle[Any], other: ActorHandle[Any], seconds: float) -> tuple[Link, int]:
     """Return what messages cost, and the bytes of the server's process."""
     server = open_server()
     process = _got(server.process.remote())
@@ -385,6 +407,12 @@ def _link(stand: ActorHandle[Any], seconds: float) -> tuple[Link, int]:
     ray.get([stand.nothing.remote() for _ in range(count)])
     routing = (time.process_time() - before) / count
     memory = _resident(process)
+    times = (0.0,) * len(SIZES)
+    if ring.available():
+        ray.get(server.begin.remote(2 * len(SIZES), (0, 1)))
+        given = server, 2 * len(SIZES)
+        pair = [one.around.remote(*given, place) for place, one in enumerate((stand, other))]
+        times = ray.get(pair)[0]
     ray.kill(server)
     rising = np.maximum.accumulate
     found = Link(
@@ -394,6 +422,7 @@ def _link(stand: ActorHandle[Any], seconds: float) -> tuple[Link, int]:
         call=statistics.median(calls),
         routing=routing,
         joining=0.0,
+        ring=tuple(map(float, rising(times))),
     )
     return found, memory
 

@@ -51,7 +51,7 @@ PARTS = {
     "learning": "computing gradients",
     "stragglers": "waiting for the slowest",
     "latency": "round trips of the network",
-    "line": "the line of the server, or learner",
+    "line": "the line of a node, the server or the learner",
     "server": "the processor of the server",
     "calls": "calls and copies outside of the server",
 }
@@ -75,8 +75,9 @@ class Network:
 class Exchange:
     """What a worker gives the server at some points of a round, and gets for it."""
 
-    what: Literal["sum", "gather"]
-    """`sum`: the sum of what all give; `gather`: what each gives."""
+    what: Literal["sum", "gather", "ring"]
+    """`sum`: the server gives the sum of what all give; `gather`: what each gives; `ring`: they sum
+    among themselves."""
     size: int
     """Bytes that a worker gives."""
     count: int
@@ -123,6 +124,16 @@ class Link:
     """Seconds that it takes of the process that calls."""
     joining: float
     """Seconds a byte to put experience together."""
+    ring: tuple[float, ...] = ()
+    """Seconds until two on one machine have summed an array; none where they cannot."""
+
+    def around(self, size: float, members: int) -> float:
+        """Return how long a sum in a ring takes beside the network.
+
+        Each gives an n-th of the vector to the next 2 (n - 1) times, as each of two gives half of
+        it twice. Source: Patarasuk and Yuan 2009, Bandwidth optimal all-reduce algorithms.
+        """
+        return (members - 1) * _along(2 * size / members, self.sizes, self.ring)
 
     def seconds(self, size: float) -> float:
         """Return how long an exchange takes that is alone."""
@@ -154,6 +165,8 @@ class Layout:
     """Servers that each sum a piece of the vector. Training has one: more are for comparison."""
     branches: int = 0
     """Workers for each of the servers below the one at the root of a tree; 0: no tree, as it is."""
+    ring: bool = True
+    """Whether what workers can sum among themselves is summed so, and not by the server."""
 
     def slowed(self) -> float:
         """Return how much longer a worker's work takes than alone on a node."""
@@ -239,11 +252,15 @@ def forecast(
     for part, changed in without.items():
         other = _simulated(share, *changed, synchronous)
         saved[part] = max(0.0, 1.0 - other.seconds / found.seconds)
+    passed = 0.0
     if share == "experience":
         given, taken, largest, count = work.batch, work.weights, work.batch, 1
     else:
-        given = sum(e.size * e.count for e in work.exchanges)
-        taken = sum(e.count * e.size * (n if e.what == "gather" else 1) for e in work.exchanges)
+        served = [e for e in work.exchanges if e.what != "ring" or not layout.ring]
+        given = sum(e.size * e.count for e in served)
+        taken = sum(e.count * e.size * (n if e.what == "gather" else 1) for e in served)
+        whole = sum(e.size * e.count for e in work.exchanges if e not in served)
+        passed = 2 * (n - 1) / n * whole
         largest = max((e.size for e in work.exchanges), default=0)
         count = sum(e.count for e in work.exchanges)
     kept = {
@@ -263,7 +280,7 @@ def forecast(
         exchanges=count,
         received=n * given / found.seconds,
         sent=n * taken / found.seconds,
-        worker=(given + taken) / found.seconds,
+        worker=(given + taken + 2 * passed) / found.seconds,
         memory=kept,
     )
 
@@ -316,6 +333,10 @@ def _met(
         which: server of these.
     """
     n = arrival_RN.shape[1]
+    if exchange.what == "ring" and layout.ring:
+        end_R1 = arrival_RN.max(axis=1, keepdims=True) + _around(exchange.size, n, link, layout)
+        return np.repeat(end_R1, n, axis=1)
+    exchange = replace(exchange, what="sum") if exchange.what == "ring" else exchange
     if layout.branches and exchange.what == "sum" and n > layout.branches:
         flat = replace(layout, branches=0)
         # What a branch needs to hand out the sum is counted before the root's, instead of after.
@@ -347,6 +368,15 @@ def _met(
     # What lies in shared memory travels to a node once.
     fetched = math.ceil(n / layout.per_node) / n if by_reference else 1.0
     return queue(ready, taken * fetched / network.bandwidth) + back + own
+
+
+def _around(size: int, members: int, link: Link, layout: Layout) -> float:
+    """Return how long a sum in a ring takes, from when the last one is there."""
+    found = link.around(size, members)
+    if members > layout.per_node:  # neighbours are on one node, so that its line has one of them
+        network = layout.network
+        found += 2 * (members - 1) * (network.ping / 2 + size / members / network.bandwidth)
+    return found
 
 
 def _apart(work: Work, link: Link, layout: Layout) -> Rates:
@@ -473,7 +503,8 @@ def _idle(link: Link) -> Link:
 
 def _instant(link: Link) -> Link:
     """Return a link where all but the server costs nothing."""
-    return replace(link, alone=link.server, call=0.0, routing=0.0, joining=0.0)
+    ring = (0.0,) * len(link.ring)
+    return replace(link, alone=link.server, call=0.0, routing=0.0, joining=0.0, ring=ring)
 
 
 # --- what a user writes ---

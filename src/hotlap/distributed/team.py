@@ -26,11 +26,14 @@ from ray.exceptions import (
 from hotlap.algorithms.batch import below, side_by_side
 from hotlap.algorithms.learner import Phase
 from hotlap.crew import Driver
+from hotlap.distributed import ring
 from hotlap.distributed.cluster import connected
+from hotlap.distributed.meeting import fetched, open_server
 from hotlap.distributed.member import (
     Collected,
     Copy,
     Keepsake,
+    Learned,
     LeftOutError,
     Part,
     assign,
@@ -39,8 +42,9 @@ from hotlap.distributed.member import (
     divisible,
     shared_out,
 )
+from hotlap.distributed.ring import Circle
 from hotlap.distributed.share import chosen_share
-from hotlap.distributed.worker import BegunAnewError, fetched, open_server, open_worker
+from hotlap.distributed.worker import BegunAnewError, open_worker
 from hotlap.env import VectorEnv
 from hotlap.errors import ClusterError, DivergedError, HotlapError, RunError
 from hotlap.plan import TrainConfig
@@ -119,7 +123,8 @@ class Team:
         self._server: Any = None
         self._memory = Memory()
         self._pieces: dict[int, dict[int, tuple[int, int]]] = {}
-        self._number = 0
+        self._number = self._circle = 0
+        self._sums = self._bytes = 0
         self._breadth: float | None = None
         self._stack = ExitStack()
         threads = given.threads or self._cores(given.workers, given.address)
@@ -311,11 +316,13 @@ class Team:
         self._stack.close()
 
     def traffic(self) -> dict[str, int]:
-        """Return what has passed through the server since it began; of a lost one nothing."""
+        """Return what was exchanged; of a server that was lost, nothing."""
         try:
             found: dict[str, int] = self._get(self._server.seen.remote())
         except RayActorError:
             return {}
+        found["exchanges"] += self._sums
+        found["exchanged"] += self._bytes
         return found
 
     # --- rounds in which all wait for all ---
@@ -330,16 +337,23 @@ class Team:
         collected = time.perf_counter()
         places, number = list(found), self._number
         self._serve("begin", number, places)
-        learnt: dict[int, tuple[dict[str, float], float, int]]
-        learnt = self._each("learn", lambda seat: (number, progress), places=places, leave=True)
-        most = max((met for _, _, met in learnt.values()), default=0)
-        alike = [place for place in learnt if learnt[place][2] == most and self._is_here(place)]
+        circle = None
+        if self.config.distributed.share == "gradients" and len(places) > 1 and ring.available():
+            circle = Circle(self._circle, tuple(places))
+        learnt: dict[int, Learned]
+        given = number, progress, circle
+        learnt = self._each("learn", lambda seat: given, places=places, leave=True)
+        most = max((one.met for one in learnt.values()), default=0)
+        alike = [place for place in learnt if learnt[place].met == most and self._is_here(place)]
         apart = [place for place in places if place not in alike and self._is_here(place)]
+        self._sums += sum(one.sums for one in learnt.values())
+        self._bytes += sum(one.bytes for one in learnt.values())
         if apart:
-            if not learnt:
+            self._circle += 1
+            if not learnt and all(map(self._is_here, places)):
                 self._tell("the server was lost, and has begun anew; nothing is learned this time")
             self._realign([*alike, *apart])
-        metrics = learnt[alike[0]][0] if alike else {}
+        metrics = learnt[alike[0]].metrics if alike else {}
         return self._noted(phase, list(found.values()), metrics, start, collected)
 
     def _realign(self, places: Sequence[int]) -> None:
@@ -528,6 +542,7 @@ class Team:
             seat.lost = time.perf_counter()
             self._tell(f"worker {seat.part.place} is lost; Ray starts it anew")
         seat.flying, seat.astray = None, True
+        self._circle += 1
         seat.hello = self._hello(seat)
         self._server.leave.remote(self._number, seat.part.place)
         self._server.forget.remote(seat.part.place)

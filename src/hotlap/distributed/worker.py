@@ -1,4 +1,4 @@
-"""Worker and server as Ray actors: the thin layer between a member and the others."""
+"""Worker: a member as a Ray actor, in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,18 @@ from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError
 
 from hotlap.crew import Driver
-from hotlap.distributed.member import Collected, Copy, Keepsake, LeftOutError, Member, Part
-from hotlap.distributed.server import News, Server
+from hotlap.distributed.meeting import fetched, laid, own_address, received
+from hotlap.distributed.member import (
+    Collected,
+    Copy,
+    Keepsake,
+    Learned,
+    LeftOutError,
+    Member,
+    Part,
+)
+from hotlap.distributed.ring import Circle
+from hotlap.distributed.server import News
 from hotlap.errors import ClusterError
 from hotlap.inputs import fingerprints
 from hotlap.plan import TrainConfig
@@ -25,30 +35,12 @@ from hotlap.types import Array, Float32, Float64
 __all__ = [
     "BegunAnewError",
     "Worker",
-    "fetched",
-    "laid",
-    "open_server",
     "open_worker",
-    "received",
 ]
-
-_PIECE = 88 * 1024
-"""Bytes of an array that Ray sends within a call; what has more than 100 KB it puts aside first,
-which takes longer than the call."""
-_LARGE = 1 << 20
-"""Bytes from which an array goes through shared memory, once, and not to each apart."""
 
 
 class BegunAnewError(Exception):
     """The process was lost, and another one has its place, which has not said hello yet."""
-
-
-def open_server() -> ActorHandle[Any]:
-    """Start the server; Ray starts it anew, empty, if it dies."""
-    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 10_000}
-    server: Any = ray.remote(**options)(_Meeting)
-    handle: ActorHandle[Any] = server.remote()
-    return handle
 
 
 def open_worker(
@@ -73,95 +65,12 @@ def open_worker(
         "max_restarts": -1,
         "max_task_retries": 0,  # a round is not collected twice
         "scheduling_strategy": "SPREAD",
-        "runtime_env": {"env_vars": {"HOTLAP_THREADS": str(threads)}},
     }
     worker: Any = ray.remote(**options)(Worker)
     words = config.model_dump(mode="json", exclude_none=True)
     inputs = fingerprints(config)
-    handle: ActorHandle[Any] = worker.remote(words, inputs, part, server, rivals, sys.path)
+    handle: ActorHandle[Any] = worker.remote(words, inputs, part, server, rivals, sys.path, threads)
     return handle
-
-
-class _Meeting:
-    """The server, on Ray's event loop."""
-
-    def __init__(self) -> None:
-        self._server = Server(_hand_out)
-
-    async def begin(self, number: int, members: Sequence[int]) -> None:
-        self._server.begin(number, members)
-
-    async def leave(self, number: int, place: int) -> None:
-        self._server.leave(number, place)
-
-    async def forget(self, place: int) -> None:
-        self._server.forget(place)
-
-    async def meet(
-        self, what: Literal["sum", "gather"], number: int, step: int, place: int, *own: Array
-    ) -> Any:
-        """Give an array, in one piece or several; return as many."""
-        whole = np.concatenate(own) if len(own) > 1 else own[0]
-        found = await self._server.meet(number, step, place, whole, what)
-        if len(own) == 1:
-            return found
-        return _pieces(found, len(own)) if isinstance(found, np.ndarray) else [found] * len(own)
-
-    async def keep(self, weights: Float32) -> int:
-        return self._server.keep(weights)
-
-    async def pull(self, place: int) -> News:
-        return self._server.pull(place)
-
-    async def push(self, *given: Any) -> News:
-        return self._server.push(*given)
-
-    async def seen(self) -> dict[str, int]:
-        return self._server.seen()
-
-    async def process(self) -> int:
-        return os.getpid()
-
-    async def spent(self) -> float:
-        return time.process_time()
-
-
-def _hand_out(array: Array) -> Any:
-    """Put a large array into shared memory; what is given to each is where it lies."""
-    return [ray.put(array)] if array.nbytes >= _LARGE else array
-
-
-def _pieces(array: Array, count: int) -> list[Array]:
-    return [np.ascontiguousarray(piece) for piece in np.array_split(array, count)]
-
-
-def laid(
-    server: ActorHandle[Any],
-    number: int,
-    step: int,
-    place: int,
-    own: Array,
-    what: Literal["sum", "gather"],
-) -> Any:
-    """Give an array at a meeting; return where `received` finds what comes of it."""
-    count = -(-own.nbytes // _PIECE) if what == "sum" and own.nbytes < _LARGE else 1
-    if count <= 1:
-        return server.meet.remote(what, number, step, place, own)
-    meet: Any = server.meet.options(num_returns=count)
-    return meet.remote(what, number, step, place, *_pieces(own, count))
-
-
-def received(references: Any) -> Any:
-    """Wait for what comes of a meeting."""
-    if not isinstance(references, list):
-        return fetched(ray.get(references))
-    found = ray.get(references)
-    return None if found[0] is None else np.concatenate(found)
-
-
-def fetched(given: Any) -> Any:
-    """Return the array that a server handed out."""
-    return ray.get(given[0]) if isinstance(given, list) else given
 
 
 class Worker:
@@ -175,7 +84,10 @@ class Worker:
         server: ActorHandle[Any],
         rivals: Mapping[str, Driver] | None,
         folders: Sequence[str],
+        threads: int,
     ) -> None:
+        # Not by a runtime environment: for that Ray would begin a process that it has ready anew.
+        os.environ["HOTLAP_THREADS"] = str(threads)
         # where the user's own files find what they import, on a machine that has it
         sys.path.extend(folder for folder in folders if folder not in sys.path)
         self._words, self._inputs, self._rivals = dict(words), inputs, rivals
@@ -197,7 +109,14 @@ class Worker:
             anew &= config.distributed.share != "experience"  # where cars are put back
             # Who begins anew shall not drive what it has driven already.
             chance = int.from_bytes(os.urandom(4), "little") if anew else 0
-            self._made = Member(config, self._part, self._meet, rivals=self._rivals, chance=chance)
+            self._made = Member(
+                config,
+                self._part,
+                self._meet,
+                rivals=self._rivals,
+                host=own_address(),
+                chance=chance,
+            )
         return os.getpid()
 
     def _compare(self, here: Mapping[str, str]) -> None:
@@ -235,9 +154,9 @@ class Worker:
             self._member.put(world)
         return self._member.collect(steps, breadth, driver)
 
-    def learn(self, number: int, progress: float) -> tuple[dict[str, float], float, int]:
+    def learn(self, number: int, progress: float, circle: Circle | None) -> Learned:
         """Learn with the others; see `Member.learn`."""
-        return self._member.learn(number, progress)
+        return self._member.learn(number, progress, circle)
 
     def cycle(
         self, steps: int, breadth: float | None, progress: float

@@ -6,9 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hotlap.algorithms.settings import DEEPRACER_CNNS
-from hotlap.deepracer.models.archive import INPUT, OUTPUT, action_space, layer_names, pack
+from hotlap.algorithms.policy import Plan
+from hotlap.deepracer.models.archive import action_space, pack
 from hotlap.deepracer.models.frozen import FrozenGraph
+from hotlap.deepracer.models.layouts import (
+    CHOICES,
+    NUMBERS,
+    SOFT,
+    Layout,
+    input_name,
+    layer_names,
+    order,
+)
 from hotlap.env import EnvSettings
 from hotlap.errors import ConfigError
 from hotlap.export.layers import Network, lay_out
@@ -30,7 +39,15 @@ _LAYERS = {
     ),
 }  # fmt: skip
 """Convolutions, dense layers of the camera, and dense layers after these, of each network."""
-assert set(_LAYERS) == set(DEEPRACER_CNNS)
+_PAIR = [(32, 3, 1), (64, 3, 2), (64, 3, 1), (128, 3, 2), (128, 3, 1)]
+_STEREO = {
+    "DEEP_CONVOLUTIONAL_NETWORK_SHALLOW": _LAYERS["DEEP_CONVOLUTIONAL_NETWORK_SHALLOW"],
+    "DEEP_CONVOLUTIONAL_NETWORK": (_PAIR, [], [512]),
+    "DEEP_CONVOLUTIONAL_NETWORK_DEEP": (_PAIR, [], [256, 128]),
+}
+"""The same for a pair of cameras."""
+_INNER = 256
+"""The dense layer in the head of SAC's policy."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +92,18 @@ _MEMORY = (
 
 def _frozen(network: Network, sensors: Mapping[str, str]) -> Frozen:
     plan = network.plan
-    discrete = network.action == "discrete"
-    head = "ppo_head_0/policy_fc" if discrete else "ppo_head_0/policy_mean"
-    names = layer_names(plan, sensors, head) if sensors else {}
-    graph = FrozenGraph(names, OUTPUT.rpartition("/")[0] if sensors else "hotlap")
+    layout, names = _layout(network), {}
+    if sensors:
+        inner = layout.inner if _called(plan, layout)[1] else ""
+        names = layer_names(plan, sensors, layout, inner=inner)
+    graph = FrozenGraph(names, layout.output.rpartition("/")[0] if sensors else "hotlap")
     shapes: dict[str, tuple[int, ...]] = {k: image.shape for k, image in plan.images.items()}
     shapes |= {name: (size,) for name, size in plan.vectors.items()}
-    called = {name: INPUT.format(sensors[name]) if sensors else name for name in shapes}
+    called = {name: input_name(layout, sensors[name]) if sensors else name for name in shapes}
     inputs = {name: graph.placeholder(called[name], shape) for name, shape in shapes.items()}
-    answer, _ = lay_out(network, graph, inputs)
-    output = OUTPUT if sensors else "policy"
-    if discrete:
+    answer, _ = lay_out(network, graph, inputs, order=order(sensors))
+    output = layout.output if sensors else "policy"
+    if network.action == "discrete":
         graph.softmax(answer, output)
     else:
         graph.identity(graph.clip(answer, -1.0, 1.0), output)
@@ -142,11 +160,31 @@ def _metadata(
         pairs = actions.pairs
     found: dict[str, Any] = action_space(pairs, ranges)
     found["sensor"] = list(sensors.values())
-    image = network.plan.images["camera"]
-    layers = (list(image.conv), list(image.dense), list(network.plan.hidden))
-    plain = not (image.padded or image.pool > 1 or network.plan.linear or image.offset)
-    for name, known in _LAYERS.items():
-        if plain and network.plan.activation == "relu" and layers == known:
-            found["neural_network"] = name
-    # whatever taught it, the graph is laid out as that of PPO
-    return found | {"training_algorithm": "clipped_ppo", "version": "5"}
+    layout = _layout(network)
+    if name := _called(network.plan, layout)[0]:
+        found["neural_network"] = name
+    # whatever taught it, this is how the graph is laid out
+    taught = "sac" if layout is SOFT else "clipped_ppo"
+    return found | {"training_algorithm": taught, "version": "5"}
+
+
+def _layout(network: Network) -> Layout:
+    """Return whose graph a driver's is: SAC's if its numbers pass a hyperbolic tangent."""
+    if network.action == "discrete":
+        return CHOICES
+    return NUMBERS if network.squash == "none" else SOFT
+
+
+def _called(plan: Plan, layout: Layout) -> tuple[str, bool]:
+    """Return DeepRacer's name of a network, and whether its last layer is one of SAC's head."""
+    image, hidden = plan.images["camera"], list(plan.hidden)
+    plain = not (image.padded or image.pool > 1 or plan.linear or image.offset)
+    known = _STEREO if image.shape[2] == 2 else _LAYERS
+    for name, (conv, dense, joint) in known.items():
+        if (list(image.conv), list(image.dense)) != (conv, dense) or not plain:
+            continue
+        if plan.activation == "relu" and hidden == joint:
+            return name, False
+        if plan.activation == "relu" and layout is SOFT and hidden == [*joint, _INNER]:
+            return name, True
+    return "", False

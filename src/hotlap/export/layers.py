@@ -15,7 +15,7 @@ from hotlap.types import Array, Float32
 __all__ = ["Network", "Nodes", "lay_out"]
 
 Unary = Literal["relu", "tanh", "sigmoid", "softmax"]
-Binary = Literal["add", "subtract", "multiply"]
+Binary = Literal["add", "subtract", "multiply", "divide"]
 _EPSILON = 1e-5
 """Of layer normalisation."""
 
@@ -43,8 +43,11 @@ class Nodes(Protocol):
     def unary(self, kind: Unary, x: str) -> str:
         """Apply a function; softmax goes along the last axis."""
 
-    def binary(self, kind: Binary, x: str, y: str | Float32) -> str:
-        """Combine with a node of the same shape, or with an array along the last axis."""
+    def binary(self, kind: Binary, x: str, y: str | Float32, name: str = "") -> str:
+        """Combine with a node of the same shape, or with an array along the last axis.
+
+        `name` is what an array is called here, where that matters.
+        """
 
     def clip(self, x: str, low: float, high: float) -> str:
         """Bring numbers between two bounds."""
@@ -94,7 +97,11 @@ class Network:
 
 
 def lay_out(
-    network: Network, nodes: Nodes, inputs: Mapping[str, str], memory: str | None = None
+    network: Network,
+    nodes: Nodes,
+    inputs: Mapping[str, str],
+    memory: str | None = None,
+    order: Sequence[str] = (),
 ) -> tuple[str, str | None]:
     """Add all layers to a graph.
 
@@ -103,17 +110,20 @@ def lay_out(
         nodes: the graph.
         inputs: the node of each observation: images as the camera gave them, vectors (N, size).
         memory: the node of what is carried, (N, units and previous action); None without a memory.
+        order: in which the observations are joined, by name; as the driver has them if empty.
 
     Returns:
         The node of the answer: (N, A) logits or worths of the choices, or numbers that are an
         action when clipped to [-1, 1]; and that of what the units carry on, (N, state).
     """
     plan, arrays = network.plan, network.arrays
+    first = "hidden0" if plan.hidden else "memory.input" if plan.memory else "head"
 
     def layer(name: str) -> tuple[Float32, Float32]:
-        return arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+        weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+        return (weight[:, plan.columns(order)] if order and name == first else weight), bias
 
-    parts = []
+    parts = {}
     for name, image in plan.images.items():
         x = nodes.binary("multiply", inputs[name], np.array([image.scale], np.float32))
         if image.offset:
@@ -127,15 +137,20 @@ def lay_out(
         for i in range(len(image.dense)):
             x = nodes.unary(plan.activation, nodes.dense(x, f"{name}.dense{i}",
                                                          *layer(f"{name}.dense{i}")))  # fmt: skip
-        parts.append(x)
+        parts[name] = x
     for name in plan.vectors:
         mean, std = (arrays[f"normalizer.{name}.{what}"] for what in ("mean", "std"))
-        x = nodes.binary("subtract", inputs[name], mean)
-        x = nodes.binary("multiply", x, np.asarray(1 / std, np.float32))
-        parts.append(nodes.clip(x, -float(CLIP), float(CLIP)))
+        x = nodes.binary("subtract", inputs[name], mean, f"{name}.mean")
+        x = nodes.binary("divide", x, std, f"{name}.std")
+        x = nodes.clip(x, -float(CLIP), float(CLIP))
+        for i in range(len(plan.own.get(name, ()))):
+            key = f"{name}.dense{i}"
+            x = nodes.unary(plan.activation, nodes.dense(x, key, *layer(key)))
+        parts[name] = x
+    joined = [parts[name] for name in order or plan.names]
     if plan.previous_action and memory is not None:
-        parts.append(nodes.columns(memory, plan.state, plan.carried))
-    x = nodes.concat(parts) if len(parts) > 1 else parts[0]
+        joined.append(nodes.columns(memory, plan.state, plan.carried))
+    x = nodes.concat(joined) if len(joined) > 1 else joined[0]
     for i in range(len(plan.hidden)):
         x = nodes.dense(x, f"hidden{i}", *layer(f"hidden{i}"))
         if plan.layer_norm:
@@ -149,7 +164,10 @@ def lay_out(
         state = nodes.concat([x, cell])
     elif plan.memory and memory is not None:
         x = state = _remember(plan.memory, nodes, x, memory, layer)
-    return _answer(network, nodes, nodes.dense(x, "head", *layer("head"))), state
+    weight, bias = layer("head")
+    if network.squash == "sample":  # what follows the means are deviations
+        weight, bias = weight[: network.size], bias[: network.size]
+    return _answer(network, nodes, nodes.dense(x, "head", weight, bias)), state
 
 
 def _remember_cells(units: int, nodes: Nodes, x: str, memory: str, layer: Any) -> tuple[str, str]:
@@ -193,6 +211,4 @@ def _answer(network: Network, nodes: Nodes, output: str) -> str:
         share = nodes.unary("softmax", nodes.reshape(output, [network.size, count]))
         scale = np.linspace(low, high, count, dtype=np.float32)
         return nodes.total(nodes.binary("multiply", share, scale))
-    if network.squash == "sample":
-        output = nodes.columns(output, 0, network.size)
     return output if network.squash == "none" else nodes.unary("tanh", output)

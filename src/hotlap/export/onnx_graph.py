@@ -16,7 +16,7 @@ __all__ = ["onnx_model"]
 _OPSET, _IR = 17, 8
 """Versions of the operators and of the file: old enough for runtimes of 2022 and later."""
 _UNARY = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softmax": "Softmax"}
-_BINARY = {"add": "Add", "subtract": "Sub", "multiply": "Mul"}
+_BINARY = {"add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div"}
 
 
 def onnx_model(
@@ -146,7 +146,7 @@ class _OnnxNodes:
     def unary(self, kind: Unary, x: str) -> str:
         return self.add(_UNARY[kind], [x])
 
-    def binary(self, kind: Binary, x: str, y: str | Float32) -> str:
+    def binary(self, kind: Binary, x: str, y: str | Float32, name: str = "") -> str:
         return self.add(_BINARY[kind], [x, y if isinstance(y, str) else self.constant(y)])
 
     def clip(self, x: str, low: float, high: float, out: str = "") -> str:

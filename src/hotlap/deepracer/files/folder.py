@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.deepracer.files.documents import Document, is_there, near
 from hotlap.deepracer.files.environment import Environment, read_environment
 from hotlap.deepracer.files.findings import Findings
@@ -38,11 +37,6 @@ SAC_CAPACITY, SAC_RATIO = 50_000, 0.125
 STEPS_A_SECOND = 15
 STEPS_MOST = 10_000
 """DeepRacer ends an episode after this many steps."""
-
-LIDAR_KINDS = dict(
-    zip(LIDARS, ("deepracer", "deepracer_sectors", "deepracer_discretized"), strict=True)
-)
-"""Our name of each of DeepRacer's LIDARs."""
 
 _PLACES = (".", "custom_files", "model", "ip")
 """Where the files lie: as DeepRacer-for-Cloud keeps them, or as its bucket does."""
@@ -166,11 +160,11 @@ class _Reading:
         else:
             found, name = Metadata.read(path), self._name(path)
         self._actions(name, found)
-        cnn = {"algorithm.network.cnn": DEEPRACER_CNNS[found.network]}
-        findings.apply(f"{name}: neural_network = {found.network}", cnn)
+        findings.apply(f"{name}: neural_network = {found.network}", found.layers())
         for sensor in found.sensors:
             if sensor in LIDARS:
-                self._see_by_lidar(name, sensor, found.lidar)
+                findings.settings["observation.actor"] = ["camera", "lidar"]
+                findings.apply(f"{name}: sensor {sensor}", found.scans())
             elif sensor == "STEREO_CAMERAS":
                 findings.settings["observation.camera.stereo_baseline"] = STEREO_BASELINE
                 findings.note(f"{name}: sensor {sensor}: a pair of grey cameras of 160x120 pixels")
@@ -225,14 +219,6 @@ class _Reading:
                 f"{name}: the car obeys -30 to 30 degrees and 0.1 to 4 m/s; the "
                 "reward function sees what was asked"
             )
-
-    def _see_by_lidar(self, name: str, sensor: str, config: tuple[int, int, float]) -> None:
-        settings: dict[str, Any] = {"observation.lidar.kind": LIDAR_KINDS[sensor]}
-        if sensor == "DISCRETIZED_SECTOR_LIDAR":
-            for setting, value in zip(("sectors", "steps", "clip"), config, strict=True):
-                settings[f"observation.lidar.{setting}"] = value
-        self.findings.settings["observation.actor"] = ["camera", "lidar"]
-        self.findings.apply(f"{name}: sensor {sensor}", settings)
 
     def hyperparameters(self, *, sac: bool, discrete: bool) -> None:
         """Read how to learn."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.deepracer.files.documents import Document, brief, near
 from hotlap.errors import ConfigError
 
@@ -20,6 +21,7 @@ __all__ = [
     "CAMERAS",
     "DEFAULT_ACTIONS",
     "LIDARS",
+    "LIDAR_KINDS",
     "STEREO_BASELINE",
     "Continuous",
     "Metadata",
@@ -54,6 +56,18 @@ DEFAULT_ACTIONS = tuple((steering, 0.6) for steering in (-30.0, -15.0, 0.0, 15.0
 """What DeepRacer's community setup ships: (steering [degrees], speed [m/s])."""
 
 
+LIDAR_KINDS = dict(
+    zip(LIDARS, ("deepracer", "deepracer_sectors", "deepracer_discretized"), strict=True)
+)
+"""Our name of each of DeepRacer's LIDARs."""
+_BESIDE = (256, 256)
+"""Dense layers that a LIDAR passes by itself. Source: deepracer-simapp, markov/sensors/utils.py."""
+_JOINT = {NETWORKS[2]: (256, 128)}
+"""Dense layers after all inputs have joined, where they are not one of 512."""
+_SOFT = 256
+"""One more, in the head of SAC's policy. Source: the same, multi_agent_coach, `SACPolicyHead`."""
+
+
 @dataclass(frozen=True)
 class Continuous:
     """Actions anywhere within ranges."""
@@ -83,6 +97,41 @@ class Metadata:
     """Keys that the file has,"""
     unknown: tuple[str, ...] = ()
     """and those of them that mean nothing."""
+
+    @property
+    def camera(self) -> str:
+        """Its camera, by DeepRacer's name."""
+        return next(sensor for sensor in self.sensors if sensor in CAMERAS)
+
+    @property
+    def scanner(self) -> str | None:
+        """Its LIDAR, by DeepRacer's name."""
+        return next((sensor for sensor in self.sensors if sensor in LIDARS), None)
+
+    def layers(self) -> dict[str, Any]:
+        """Return our settings of the network that it asks for."""
+        cnn, joint = DEEPRACER_CNNS[self.network], _JOINT.get(self.network, (512,))
+        usual = joint
+        if self.camera == "STEREO_CAMERAS" and self.network != NETWORKS[0]:
+            cnn, usual = "deepracer_stereo", (512,)
+        if self.algorithm == "sac":
+            joint = (*joint, _SOFT)
+        found: dict[str, Any] = {"algorithm.network.cnn": cnn}
+        if joint != usual:
+            found["algorithm.network.joint"] = list(joint)
+        if self.scanner:
+            found["algorithm.network.beside"] = list(_BESIDE)
+        return found
+
+    def scans(self) -> dict[str, Any]:
+        """Return our settings of its LIDAR, if it has one."""
+        if self.scanner is None:
+            return {}
+        found: dict[str, Any] = {"observation.lidar.kind": LIDAR_KINDS[self.scanner]}
+        if self.scanner == "DISCRETIZED_SECTOR_LIDAR":
+            for setting, value in zip(("sectors", "steps", "clip"), self.lidar, strict=True):
+                found[f"observation.lidar.{setting}"] = value
+        return found
 
     @classmethod
     def read(cls, path: str | Path) -> Metadata:

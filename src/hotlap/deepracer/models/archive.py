@@ -1,8 +1,8 @@
-"""DeepRacer's models: what their networks call their parts, and the files that they come in.
+"""The files that DeepRacer's models come in: archives, folders, frozen graphs, checkpoints.
 
-Source: aws-deepracer-community/deepracer-simapp, markov/boto/s3/constants.py and IntelLabs/coach,
-rl_coach/architectures/tensorflow_components, read for the names; deepracer-custom-car,
-model_loader_node.py and model_optimizer_pkg/constants.py, for what the car accepts.
+Source: aws-deepracer-community/deepracer-custom-car, model_loader_node.py and
+model_optimizer_pkg/constants.py, read for what the car accepts; deepracer-simapp,
+markov/boto/s3/constants.py, for where a training keeps them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hotlap.algorithms.policy import Plan
 from hotlap.deepracer.files.documents import Document
 from hotlap.deepracer.files.metadata import Metadata
 from hotlap.deepracer.models.checkpoint import read_checkpoint
@@ -29,26 +28,14 @@ from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array
 
 __all__ = [
-    "INPUT",
     "METADATA",
-    "OUTPUT",
-    "POLICY",
-    "VALUE",
     "OldModel",
     "action_space",
-    "layer_names",
     "pack",
     "read_model",
 ]
 
 METADATA = "model_metadata.json"
-POLICY, VALUE = 1, 0
-"""Which network is the policy, and which estimates what a state is worth."""
-_NETWORK = "main_level/agent/main/online/network_{}"
-INPUT = _NETWORK.format(VALUE) + "/{0}/{0}"
-"""The input of a sensor; the policy reads the inputs of the other network."""
-OUTPUT = _NETWORK.format(POLICY) + "/ppo_head_0/policy"
-"""Probabilities of the choices, or steering and speed, -1 to 1 over their ranges."""
 _MEMBER = "agent/model.pb"
 _LARGEST = 1 << 29
 """A network of more bytes is none of theirs."""
@@ -63,30 +50,6 @@ class OldModel:
     metadata: Metadata
     notes: tuple[str, ...]
     """What was read, a sentence each."""
-
-
-def layer_names(
-    plan: Plan, sensors: Mapping[str, str], head: str, network: int = POLICY
-) -> dict[str, str]:
-    """Return what DeepRacer calls the layers of a network, by our names.
-
-    Theirs count activations as layers, so that every second number is left out.
-
-    Args:
-        plan: the layers.
-        sensors: DeepRacer's name of each observation.
-        head: their name of the last layer.
-        network: which of their two networks.
-    """
-    place = _NETWORK.format(network)
-    found = {"head": f"{place}/{head}"}
-    for name, image in plan.images.items():
-        at, convs = f"{place}/{sensors[name]}", len(image.conv)
-        found |= {f"{name}.conv{i}": f"{at}/Conv2d_{2 * i}" for i in range(convs)}
-        for i in range(len(image.dense)):
-            found[f"{name}.dense{i}"] = f"{at}/Dense_{2 * (convs + i)}"
-    at = f"{place}/middleware_fc_embedder"
-    return found | {f"hidden{i}": f"{at}/Dense_{2 * i}" for i in range(len(plan.hidden))}
 
 
 def action_space(

@@ -19,7 +19,7 @@ __all__ = ["FrozenGraph", "read_constants"]
 _PRODUCER = 27
 """Version of the format: TensorFlow 1.12, which trained the first of these cars."""
 _UNARY = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softmax": "Softmax"}
-_BINARY = {"add": "Add", "subtract": "Sub", "multiply": "Mul"}
+_BINARY = {"add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "RealDiv"}
 _FLOAT, _INT = 1, 3
 """TensorFlow's numbers of float32 and int32."""
 
@@ -121,9 +121,10 @@ class FrozenGraph:
         """Apply a function; see `Nodes`."""
         return self._of_floats(_UNARY[kind], [x])
 
-    def binary(self, kind: str, x: str, y: str | Float32) -> str:
+    def binary(self, kind: str, x: str, y: str | Float32, name: str = "") -> str:
         """Combine; see `Nodes`."""
-        return self._of_floats(_BINARY[kind], [x, y if isinstance(y, str) else self._constant(y)])
+        other = y if isinstance(y, str) else self._constant(y, self._names.get(name, ""))
+        return self._of_floats(_BINARY[kind], [x, other])
 
     def clip(self, x: str, low: float, high: float) -> str:
         """Bring numbers between two bounds; see `Nodes`."""
