@@ -5,7 +5,7 @@ import pytest
 
 from hotlap.sim.camera import Camera, CameraSettings
 from hotlap.sim.lidar import Lidar, RangeLidar, track_walls
-from hotlap.sim.look import Look
+from hotlap.sim.look import Look, RobotiniLook
 from hotlap.track import Track, load_track
 
 GREY = (90, 90, 90)
@@ -250,3 +250,27 @@ def test_an_eye_of_a_pair_sees_what_a_camera_there_sees():
 
     np.testing.assert_array_equal(both[..., :1], draw(track, look, pose + aside, SMALL))
     np.testing.assert_array_equal(both[..., 1:], draw(track, look, pose - aside, SMALL))
+
+
+@pytest.mark.parametrize("width", [80, 83])
+@pytest.mark.parametrize(
+    "look",
+    [Look(wall_height=0.3), Look(wall_height=0.06, wall_offset=0.1), RobotiniLook()],
+    ids=["high", "low", "rich floor"],
+)
+def test_nothing_that_was_in_the_buffer_shines_through(look, width):
+    """Floors are not painted where walls hide them."""
+    track = load_track("oval")
+    poses = places(track, np.linspace(0, track.length, 20, endpoint=False), 0.1, 0.4)
+    boxes = np.array([[box(x + 0.4, y, turn=t)] for x, y, t in poses], np.float32)
+    camera = Camera(SMALL.model_copy(update={"width": width}), [track], [look])
+    which = np.zeros(len(poses), np.int32)
+    black, white = (
+        np.zeros((20, 60, width, 1), np.uint8),
+        np.full((20, 60, width, 1), 255, np.uint8),
+    )
+
+    for out in (black, white):
+        camera.render(*poses.T, which, which, out, boxes=boxes)
+
+    np.testing.assert_array_equal(black, white)

@@ -360,6 +360,9 @@ class Camera:
         height, width, channels = out.shape[1:]
         flat = out.reshape(-1)
         x, y, yaw = self._turned(x, y, yaw, view)
+        met = self._walls.meet(x, y, yaw, track, look, view)
+        cover = np.zeros((len(met), height, -(-width // CHUNK)), np.uint8)
+        pieces = self._walls.judge(cover, look, view, met)
         call = (flat, width, channels, x, y, yaw, track, look, view, self._rows, self._sky)
         course = (self._field, self._frames, self._sizes)
         if any(self._plain):
@@ -376,18 +379,18 @@ class Camera:
                 paint_floor,
                 len(x),
                 *call,
-                *(self._looks, self._floors, *course),
+                *(cover, self._looks, self._floors, *course),
                 block=1,
                 threads=self._threads,
             )
-        met = self._walls.meet(x, y, yaw, track, look, view)
-        self._walls.paint(flat, (height, width, channels), look, view, met)
+        self._walls.paint(flat, width, channels, cover, pieces, look, view, met)
         if boxes is not None and boxes.size:
             spread(
                 draw_boxes,
                 len(x),
                 *(flat, height, width, channels, x, y, yaw, look, view, boxes),
-                *(self._shades, self._lens, met, self._level, self._beams, self._walls.heights),
+                *(self._shades, self._lens, met, pieces, self._level, self._beams),
+                self._walls.heights,
                 block=1,
                 threads=self._threads,
             )

@@ -15,6 +15,7 @@ from numba import njit
 
 from hotlap.series import prefer_512_bits
 from hotlap.sim.look import Look
+from hotlap.sim.walls import FULL
 from hotlap.types import Array, Float32
 
 __all__ = ["floors", "paint_floor"]
@@ -74,9 +75,13 @@ def floors(looks: Sequence[Look], luminance: tuple[float, float, float] | None) 
 @_compiled
 def paint_floor(  # type: ignore[no-untyped-def]
     start, stop, out, width, channels, x, y, yaw, track, look, view, every_row, every_sky,
-    looks, table, field, frames, sizes,
+    cover, looks, table, field, frames, sizes,
 ):  # fmt: skip
-    """Draw floor and sky of the images start..stop whose look needs it; see `camera.Camera`."""
+    """Draw floor and sky of the images start..stop whose look needs it.
+
+    Chunks that are `FULL` in `cover` (M, H, chunks) are left as they are, as walls will hide them;
+    M is 0 where there are no walls.
+    """
     prefer_512_bits()
     height = every_row.shape[1]
     m = np.zeros(_SCRATCH, np.float32)
@@ -97,6 +102,8 @@ def paint_floor(  # type: ignore[no-untyped-def]
             o = (image * height + row) * width * channels
             share = rows[row, 4]
             for column in range(0, width, _CHUNK):
+                if len(cover) and cover[image, row, column // _CHUNK] == FULL:
+                    continue
                 pixels = min(width - column, _CHUNK)
                 if share > _ZERO:
                     _fetch_chunk(

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from hotlap.series import prefer_512_bits
 from hotlap.sim.look import Look
-from hotlap.sim.walls import hide_row, is_before, is_near
+from hotlap.sim.walls import hide_row, may_hide
 from hotlap.types import Float32
 
 __all__ = ["draw_boxes", "shades"]
@@ -29,6 +30,14 @@ _NEAR = _f4(0.02)
 _SIDES = 3
 _CORNERS = 5
 """A side has four corners, five where the near plane cuts one off."""
+_PAIRS = 3
+"""Pairs of edges that lie across from each other."""
+_CHUNK = 16
+"""Pixels of a row that are painted together."""
+# Parts of the scratch, one array, so that LLVM sees that they do not overlap: how much of a pixel
+# one side covers, and all sides together, and their light in three channels.
+_COVER, _SHARE, _LIT = 0, _CHUNK, 2 * _CHUNK
+_SCRATCH = 5 * _CHUNK
 _LIGHT = (1.0, 0.78, 0.6)
 """Brightness of the top, of the ends and of the flanks of a box."""
 
@@ -45,107 +54,139 @@ def shades(look: Look, luminance: tuple[float, float, float] | None) -> Float32:
 @_compiled
 def draw_boxes(  # type: ignore[no-untyped-def]
     start, stop, out, height, width, channels, x, y, yaw, look, view, boxes, shade, lenses,
-    met, levels, spans, heights,
+    met, pieces, levels, spans, heights,
 ):  # fmt: skip
     """Paint the boxes (M, K, 8) of the images start..stop over them, the farthest first.
 
     `lenses`, of which `view` says which one: focal length [pixels], sine and cosine of the pitch,
-    height above the ground [m], distance ahead of the pose [m]. `met`, `levels`, `spans` and
-    `heights`: the walls that may hide them, see `walls.Walls`; `met` is empty where there are none.
+    height above the ground [m], distance ahead of the pose [m]. `met`, `pieces`, `levels`, `spans`
+    and `heights`: the walls that may hide them, see `walls.Walls`; `met` is empty where there are
+    none.
     """
     order = np.empty(boxes.shape[1], np.int64)
     far = np.empty(boxes.shape[1], np.float32)
     # Of each side, each edge: a column + b row + c is the distance inside it [pixels].
-    edges = np.empty((_SIDES, _CORNERS, 3), np.float32)
-    count, face = np.empty(_SIDES, np.int64), np.empty(_SIDES, np.int64)
+    edges = np.empty((_SIDES, 2 * _PAIRS, 3), np.float32)
     corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
-    cover, share = np.empty(width, np.float32), np.empty(width, np.float32)
-    light = np.empty((channels, width), np.float32)
-    part = np.empty((_SIDES, 4), np.int64)
-    span = np.empty(4, np.float32)
-    plan = np.empty((_SIDES, 2), np.float32)
+    side = np.empty((_SIDES, 4), np.float32)
+    touch, whole = np.empty(2 * _SIDES * height, np.float32), np.empty(2 * _SIDES * height, _f4)
+    m = np.empty(_SCRATCH, np.float32)
+    part, span = np.empty((_SIDES, 4), np.int64), np.empty(4, np.float32)
     for image in range(start, stop):
-        lens, rows, beams = lenses[view[image]], levels[view[image]], spans[view[image]]
-        tall, forward = lens[3], lens[4]
         walled = len(met) > 0 and heights[look[image]] > _ZERO
-        ahead_x, ahead_y = _f4(math.cos(yaw[image])), _f4(math.sin(yaw[image]))
-        lens_x, lens_y = x[image] + forward * ahead_x, y[image] + forward * ahead_y
-        seen = _sort(boxes[image], lens_x, lens_y, ahead_x, ahead_y, tall, order, far)
-        for place in range(seen):
-            box = boxes[image, order[place]]
-            # The lens in the frame of the box, and where it looks.
-            dx, dy = lens_x - box[0], lens_y - box[1]
-            there_x, there_y = box[2] * dx + box[3] * dy, box[2] * dy - box[3] * dx
-            axis_x = box[2] * ahead_x + box[3] * ahead_y
-            axis_y = box[2] * ahead_y - box[3] * ahead_x
-            span[0], span[1], span[2], span[3] = _f4(width), _ZERO, _f4(height), _ZERO
-            sides = 0
-            for side in range(_SIDES):
-                outside = (tall > box[6], abs(there_x) > box[4], abs(there_y) > box[5])
-                if outside[side]:
-                    _place(box, side, there_x, there_y, axis_x, axis_y, lens, corner)
-                    kept = _clip(corner, cut)
-                    if walled:
-                        _lay_out(corner, side, lens, plan[sides])
-                    if kept >= 3:
-                        _project(cut, kept, lens[0], width, height, edges[sides], span)
-                        count[sides], face[sides] = kept, side
-                        sides += 1
-            if sides == 0:
+        which = image if walled else 0
+        _draw_image(
+            out, image * height * width * channels, height, width, channels,
+            x[image], y[image], yaw[image], boxes[image], shade[look[image]], lenses[view[image]],
+            walled, met[which], pieces[which], levels[view[image]], spans[view[image]],
+            heights[look[image]],
+            order, far, edges, corner, cut, side, touch, whole, m, part, span,
+        )  # fmt: skip
+
+
+@_compiled
+def _draw_image(  # type: ignore[no-untyped-def]
+    out, origin, height, width, channels, x, y, yaw, boxes, shade, lens, walled, seen, piece, rows,
+    beams, wall, order, far, edges, corner, cut, side, touch, whole, m, part, span
+):  # fmt: skip
+    """Paint the boxes of an image. No arrays are made or cut here: Numba would count them."""
+    prefer_512_bits()
+    # Always _CHUNK; but a loop known to be short is unrolled before it can be vectorised.
+    lanes = min(width, _CHUNK)
+    tall, forward = lens[3], lens[4]
+    ahead_x, ahead_y = _f4(math.cos(yaw)), _f4(math.sin(yaw))
+    lens_x, lens_y = x + forward * ahead_x, y + forward * ahead_y
+    many = _sort(boxes, lens_x, lens_y, ahead_x, ahead_y, tall, order, far)
+    for place in range(many):
+        box = _u8(order[place])
+        # The lens in the frame of the box, and where it looks.
+        dx, dy = lens_x - boxes[box, 0], lens_y - boxes[box, 1]
+        c, s = boxes[box, 2], boxes[box, 3]
+        there_x, there_y = c * dx + s * dy, c * dy - s * dx
+        axis_x, axis_y = c * ahead_x + s * ahead_y, c * ahead_y - s * ahead_x
+        span[0], span[1], span[2], span[3] = _f4(width), _ZERO, _f4(height), _ZERO
+        sides = 0
+        for face in range(_SIDES):
+            if face == 0:
+                outside = tall > boxes[box, 6]
+            else:
+                outside = abs(there_x if face == 1 else there_y) > boxes[box, 3 + face]
+            if outside:
+                _place(boxes, box, face, there_x, there_y, axis_x, axis_y, lens, corner)
+                kept = _clip(corner, cut)
+                if walled:
+                    low, high, deep = _lay_out(corner, face, sides, lens, side)
+                    base, rise = side[sides, 1], side[sides, 2]
+                    if face == 0:
+                        base = _ONE / max(deep, _NEAR)
+                    hidden = may_hide(piece, seen, beams, low, high, base, rise)
+                    side[sides, 3] = _ONE if hidden else _ZERO
+                if kept >= 3:
+                    _project(cut, kept, lens[0], width, height, edges, sides, span)
+                    side[sides, 0] = _f4(face)
+                    sides += 1
+        if sides == 0:
+            continue
+        left = _i8(max(math.floor(span[0]), _ZERO))
+        right = _i8(min(math.ceil(span[1]), _f4(width)))
+        top = _i8(max(math.floor(span[2]), _ZERO))
+        bottom = _i8(min(math.ceil(span[3]), _f4(height)))
+        if left >= right or top >= bottom:  # beside the picture
+            continue
+        for f in range(sides):
+            _span_rows(edges, f, left, right, top, bottom, height, touch, whole)
+        kind = _u8(boxes[box, 7])
+        for row in range(top, bottom):
+            first, last = right, left
+            for f in range(sides):
+                _span(f, row, height, left, right, touch, whole, part)
+                if part[f, 0] < part[f, 3]:
+                    first, last = min(first, part[f, 0]), max(last, part[f, 3])
+            if first >= last:
                 continue
-            left = _i8(max(math.floor(span[0]), _ZERO))
-            right = _i8(min(math.ceil(span[1]), _f4(width)))
-            top = _i8(max(math.floor(span[2]), _ZERO))
-            bottom = _i8(min(math.ceil(span[3]), _f4(height)))
-            if left >= right:  # beside the picture
-                continue
-            paint = shade[look[image], _i8(box[7])]
-            # A wall that is farther than the whole box hides nothing of it.
-            reach = math.sqrt(box[4] * box[4] + box[5] * box[5])
-            end = max(reach - ahead_x * dx - ahead_y * dy, _NEAR)
-            walls_near = walled and is_near(
-                met[image], beams, rows, left, right, top, bottom, _ONE / end
-            )
-            for row in range(top, bottom):
-                first, last = right, left
+            for column in range(first // _CHUNK * _CHUNK, last, _CHUNK):
+                stop = min(column + _CHUNK, width)
+                only = -1
                 for f in range(sides):
-                    _spans(edges, f, count[f], _f4(row), left, right, part)
-                    if part[f, 0] < part[f, 3]:
-                        first, last = min(first, part[f, 0]), max(last, part[f, 3])
-                _clear(share, light, first, last)
+                    only = f if part[f, 1] <= column and part[f, 2] >= stop else only
+                at = origin + (row * width + column) * channels
+                if only >= 0 and not (walled and side[only, 3] > _ZERO):
+                    shown = _u8(side[only, 0])
+                    for c in range(channels):
+                        value = np.uint8(shade[kind, shown, c] + _HALF)
+                        for j in range(stop - column):
+                            out[_u8(at + j * channels + c)] = value
+                    continue
+                # The last chunk may reach back into the one before it, which it leaves alone.
+                start = min(column, width - _CHUNK)
+                for k in range(_SCRATCH):
+                    m[k] = _ZERO
                 for f in range(sides):
-                    begin, inner, inner_end, end_ = part[f, 0], part[f, 1], part[f, 2], part[f, 3]
-                    _cover_row(cover, edges, f, count[f], _f4(row), begin, inner)
-                    _cover_row(cover, edges, f, count[f], _f4(row), inner_end, end_)
-                    base = plan[f, 0] * (rows[row, 2] if face[f] == 0 else _ONE)
-                    if walls_near and is_before(
-                        met[image], beams, rows, begin, end_, row, base, plan[f, 1]
-                    ):
-                        cover[inner:inner_end] = _ONE
-                        part[f, 2] = inner  # there is nothing whole any more
+                    begin, end = max(part[f, 0], column), min(part[f, 3], stop)
+                    if begin >= end:
+                        continue
+                    shown = _u8(side[f, 0])
+                    _cover(m, lanes, edges, f, _f4(row), start, column)
+                    if walled and side[f, 3] > _ZERO and rows[row, 5] != _ZERO:
+                        base = side[f, 1] * (rows[row, 2] if shown == _u8(0) else _ONE)
                         hide_row(
-                            cover, rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
-                            base, plan[f, 1], met[image], beams, heights[look[image]] - tall, tall,
-                            begin, end_,
+                            m, rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
+                            base, side[f, 2], seen, beams, wall - tall, tall, begin, end, start,
                         )  # fmt: skip
-                        _add(cover, share, light, paint, face[f], begin, end_)
+                    if channels == 1:
+                        _add(m, lanes, shade[kind, shown, 0], _ZERO, _ZERO)
                     else:
-                        _add(cover, share, light, paint, face[f], begin, inner)
-                        _add(cover, share, light, paint, face[f], inner_end, end_)
-                at = (image * height + row) * width * channels
+                        _add(
+                            m,
+                            lanes,
+                            *(shade[kind, shown, 0], shade[kind, shown, 1], shade[kind, shown, 2]),
+                        )
+                at = origin + (row * width + start) * channels
                 for c in range(channels):
                     if channels == 1:
-                        _blend_row(out, at, 1, share, light, 0, first, last)
+                        _blend(out, at, 1, m, lanes, _LIT)
                     else:
-                        _blend_row(out, at + c, 3, share, light, c, first, last)
-                    for f in range(sides):
-                        value = np.uint8(paint[face[f], c] + _HALF)
-                        if channels == 1:
-                            for column in range(part[f, 1], part[f, 2]):
-                                out[_u8(at + column)] = value
-                        else:
-                            for column in range(part[f, 1], part[f, 2]):
-                                out[_u8(at + c + 3 * column)] = value
+                        _blend(out, at + c, 3, m, lanes, _LIT + c * _CHUNK)
 
 
 @_compiled
@@ -172,21 +213,20 @@ def _sort(  # type: ignore[no-untyped-def]
 
 @_compiled
 def _place(  # type: ignore[no-untyped-def]
-    box, side, there_x, there_y, axis_x, axis_y, lens, corner
+    boxes, box, side, there_x, there_y, axis_x, axis_y, lens, corner
 ):
     """Put a side's corners into the camera's frame: to the right, down, along its axis [m]."""
     sine, cosine = lens[1], lens[2]
+    long, wide, high = boxes[box, 4], boxes[box, 5], boxes[box, 6]
     for c in range(4):
         one = _ONE if c == 1 or c == 2 else -_ONE
         up = c > 1
         if side == 0:
-            px, py, pz = one * box[4], (box[5] if up else -box[5]), box[6]
+            px, py, pz = one * long, (wide if up else -wide), high
         elif side == 1:
-            px, py = (box[4] if there_x > _ZERO else -box[4]), one * box[5]
-            pz = box[6] if up else _ZERO
+            px, py, pz = (long if there_x > _ZERO else -long), one * wide, (high if up else _ZERO)
         else:
-            px, py = one * box[4], (box[5] if there_y > _ZERO else -box[5])
-            pz = box[6] if up else _ZERO
+            px, py, pz = one * long, (wide if there_y > _ZERO else -wide), (high if up else _ZERO)
         px, py, pz = px - there_x, py - there_y, pz - lens[3]
         along = axis_x * px + axis_y * py
         corner[c, 0] = axis_y * px - axis_x * py
@@ -195,21 +235,29 @@ def _place(  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _lay_out(corner, side, lens, plan):  # type: ignore[no-untyped-def]
+def _lay_out(corner, face, f, lens, side):  # type: ignore[no-untyped-def]
     """Find the inverse of how far ahead a side is: a + b t, at t metres aside a metre ahead.
 
-    Of the top: a is for each metre up a metre ahead, and b is 0.
+    Of the top: a is for each metre up a metre ahead, and b is 0. Then from which t to which it is.
     """
     sine, cosine = lens[1], lens[2]
+    low, high, deep = _f4(1e9), _f4(-1e9), _ZERO
+    for c in range(4):
+        ahead, aside = cosine * corner[c, 2] - sine * corner[c, 1], corner[c, 0]
+        t = aside / ahead if ahead > _NEAR else _f4(0)
+        low, high, deep = min(low, t), max(high, t), max(deep, ahead)
+        if ahead <= _NEAR:
+            low, high = _f4(-1e9), _f4(1e9)
     ax, ay = cosine * corner[0, 2] - sine * corner[0, 1], corner[0, 0]
     bx, by = cosine * corner[1, 2] - sine * corner[1, 1], corner[1, 0]
-    if side == 0:
-        plan[0], plan[1] = _ONE / (-sine * corner[0, 2] - cosine * corner[0, 1]), _ZERO
+    if face == 0:
+        side[f, 1], side[f, 2] = _ONE / (-sine * corner[0, 2] - cosine * corner[0, 1]), _ZERO
     else:
         ex, ey = bx - ax, by - ay
         across = ax * ey - ay * ex
         over = _ONE / (across if abs(across) > _f4(1e-12) else _f4(1e-12))
-        plan[0], plan[1] = ey * over, -ex * over
+        side[f, 1], side[f, 2] = ey * over, -ex * over
+    return low, high, deep
 
 
 @_compiled
@@ -231,7 +279,7 @@ def _clip(corner, cut):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _project(cut, kept, focal, width, height, edge, span):  # type: ignore[no-untyped-def]
+def _project(cut, kept, focal, width, height, edges, f, span):  # type: ignore[no-untyped-def]
     """Project a polygon, write its edges, and widen `span`: left, right, top, bottom [pixels]."""
     area = _ZERO
     for c in range(kept):
@@ -244,86 +292,111 @@ def _project(cut, kept, focal, width, height, edge, span):  # type: ignore[no-un
         d = (c + 1) % kept
         area += cut[c, 0] * cut[d, 1] - cut[d, 0] * cut[c, 1]
     turn = _ONE if area > _ZERO else -_ONE
+    # Across from the first half of the edges lies the other half, _PAIRS further on, or nothing.
+    for c in range(2 * _PAIRS):
+        edges[f, c, 0], edges[f, c, 1], edges[f, c, 2] = _ZERO, _ZERO, _HALF
+    half = (kept + 1) // 2
     for c in range(kept):
         d = (c + 1) % kept
         ux, uy = cut[d, 0] - cut[c, 0], cut[d, 1] - cut[c, 1]
         inverse = turn / math.sqrt(ux * ux + uy * uy + _f4(1e-12))
         a, b = -uy * inverse, ux * inverse
-        edge[c, 0], edge[c, 1] = a, b
+        e = c if c < half else c - half + _PAIRS
+        edges[f, e, 0], edges[f, e, 1] = a, b
         # Pixels are asked at their centres.
-        edge[c, 2] = a * (_HALF - cut[c, 0]) + b * (_HALF - cut[c, 1])
+        edges[f, e, 2] = a * (_HALF - cut[c, 0]) + b * (_HALF - cut[c, 1])
 
 
 @_inline
-def _spans(edges, f, count, row, left, right, part):  # type: ignore[no-untyped-def]
+def _span_rows(  # type: ignore[no-untyped-def]
+    edges, f, left, right, top, bottom, height, touch, whole
+):
+    """Find between which columns each row of a polygon is touched, and between which it is whole.
+
+    `touch`, `whole`: of each polygon, where that begins in each row, and then where it ends.
+    """
+    low, high = _f4(left), _f4(right)
+    begin, end = _u8(2 * f * height), _u8((2 * f + 1) * height)
+    for row in range(top, bottom):
+        touch[begin + _u8(row)] = low
+        whole[begin + _u8(row)] = low
+        touch[end + _u8(row)] = high
+        whole[end + _u8(row)] = high
+    for c in range(2 * _PAIRS):
+        a, b, d = edges[f, c, 0], edges[f, c, 1], edges[f, c, 2]
+        if abs(a) < _f4(1e-3):  # a level edge
+            near, far = min(a * low, a * high) + d, max(a * low, a * high) + d
+            for row in range(top, bottom):
+                at, i = b * _f4(_i4(row)), end + _u8(row)
+                touch[i] = touch[i] if far + at > -_HALF else low
+                whole[i] = whole[i] if near + at >= _HALF else low
+        else:
+            # A pixel is touched where a column + b > -1/2, and covered where it is at least 1/2.
+            over = _ONE / a
+            out, in_, lean = (-_HALF - d) * over, (_HALF - d) * over, -b * over
+            if a > _ZERO:
+                for row in range(top, bottom):
+                    at, i = lean * _f4(_i4(row)), begin + _u8(row)
+                    touch[i], whole[i] = max(touch[i], out + at), max(whole[i], in_ + at)
+            else:
+                for row in range(top, bottom):
+                    at, i = lean * _f4(_i4(row)) + _ONE, end + _u8(row)
+                    touch[i], whole[i] = min(touch[i], out + at), min(whole[i], in_ + at)
+
+
+@_inline
+def _span(f, row, height, left, right, touch, whole, part):  # type: ignore[no-untyped-def]
     """Find which pixels of a row a polygon touches, and which of them it covers whole.
 
     `part`: the first that it touches, the first and the end of those that it covers, of which there
     may be none, and the end of those that it touches.
     """
     low, high = _f4(left), _f4(right)
-    begin, end, inner, inner_end = low, high, low, high
-    for c in range(count):
-        a, b = edges[f, c, 0], edges[f, c, 1] * row + edges[f, c, 2]
-        if abs(a) < _f4(1e-3):  # a level edge
-            near, far = a * low + b, a * high + b
-            end = end if max(near, far) > -_HALF else begin
-            inner_end = inner_end if min(near, far) >= _HALF else inner
-        else:
-            # A pixel is touched where a column + b > -1/2, and covered where it is at least 1/2.
-            over = _ONE / a
-            out, in_ = (-_HALF - b) * over, (_HALF - b) * over
-            if a > _ZERO:
-                begin, inner = max(begin, out), max(inner, in_)
-            else:
-                end, inner_end = min(end, out + _ONE), min(inner_end, in_ + _ONE)
-    first = _i8(min(begin, high))
-    last = max(_i8(min(max(end, low), high)), first)
-    whole = min(max(_i8(math.ceil(min(inner, high))), first), last)
-    part[f, 0], part[f, 1], part[f, 3] = first, whole, last
-    part[f, 2] = min(max(_i8(max(inner_end, low)), whole), last)
+    begin, end = _u8(2 * f * height + row), _u8((2 * f + 1) * height + row)
+    first = _i8(min(touch[begin], high))
+    last = max(_i8(min(max(touch[end], low), high)), first)
+    inner = min(max(_i8(math.ceil(min(whole[begin], high))), first), last)
+    part[f, 0], part[f, 1], part[f, 3] = first, inner, last
+    part[f, 2] = min(max(_i8(max(whole[end], low)), inner), last)
 
 
 @_inline
-def _clear(share, light, first, last):  # type: ignore[no-untyped-def]
-    for column in range(first, last):
-        share[_u8(column)] = _ZERO
-    for c in range(light.shape[0]):
-        for column in range(first, last):
-            light[c, _u8(column)] = _ZERO
+def _cover(m, lanes, edges, f, row, start, column):  # type: ignore[no-untyped-def]
+    """Compute how much of each pixel of a chunk is inside a polygon, from `column` on.
+
+    It is exact for upright rectangles.
+    """
+    a0, b0 = edges[f, 0, 0], edges[f, 0, 1] * row + edges[f, 0, 2]
+    a1, b1 = edges[f, 1, 0], edges[f, 1, 1] * row + edges[f, 1, 2]
+    a2, b2 = edges[f, 2, 0], edges[f, 2, 1] * row + edges[f, 2, 2]
+    a3, b3 = edges[f, 3, 0], edges[f, 3, 1] * row + edges[f, 3, 2]
+    a4, b4 = edges[f, 4, 0], edges[f, 4, 1] * row + edges[f, 4, 2]
+    first, own = _f4(start), _f4(column)
+    for j in range(lanes):
+        at = first + _f4(_i4(j))
+        p = min(max(min(a0 * at + b0, _HALF) + min(a3 * at + b3, _HALF), _ZERO), _ONE)
+        q = min(max(min(a1 * at + b1, _HALF) + min(a4 * at + b4, _HALF), _ZERO), _ONE)
+        r = min(max(min(a2 * at + b2, _HALF) + _HALF, _ZERO), _ONE)
+        m[_COVER + j] = p * q * r if at >= own else _ZERO
 
 
 @_inline
-def _cover_row(cover, edges, f, count, row, first, last):  # type: ignore[no-untyped-def]
-    """Compute how much of each pixel of a row is inside a polygon: exact for upright rectangles."""
-    half = (count + 1) // 2
-    for column in range(first, last):
-        at, part = _f4(column), _ONE
-        for c in range(half):
-            d = c + half
-            near = edges[f, c, 0] * at + (edges[f, c, 1] * row + edges[f, c, 2])
-            far = _HALF  # an odd number of edges: the last has none across from it
-            if d < count:
-                far = edges[f, d, 0] * at + (edges[f, d, 1] * row + edges[f, d, 2])
-            part *= min(max(min(near, _HALF) + min(far, _HALF), _ZERO), _ONE)
-        cover[_u8(column)] = part
-
-
-@_inline
-def _add(cover, share, light, paint, face, first, last):  # type: ignore[no-untyped-def]
+def _add(m, lanes, red, green, blue):  # type: ignore[no-untyped-def]
     """Add what a side covers."""
-    for column in range(first, last):
-        share[_u8(column)] += cover[_u8(column)]
-        for c in range(light.shape[0]):
-            light[c, _u8(column)] += cover[_u8(column)] * paint[face, c]
+    for j in range(lanes):
+        cover = m[_COVER + j]
+        m[_SHARE + j] += cover
+        m[_LIT + j] += cover * red
+        m[_LIT + _CHUNK + j] += cover * green
+        m[_LIT + 2 * _CHUNK + j] += cover * blue
 
 
 @_inline
-def _blend_row(out, begin, channels, share, light, c, first, last):  # type: ignore[no-untyped-def]
-    for column in range(first, last):
-        part = share[_u8(column)]
+def _blend(out, begin, channels, m, lanes, light):  # type: ignore[no-untyped-def]
+    """Paint one channel of a chunk of pixels."""
+    for j in range(lanes):
+        part = m[_SHARE + j]
         part = part if part > _f4(0.002) else _ZERO
-        lit = light[c, _u8(column)] / max(part, _ONE) if part > _ZERO else _ZERO
-        at = _u8(begin + column * channels)
-        kept = _ONE - min(part, _ONE)
-        out[at] = np.uint8(_i4(_f4(out[at]) * kept + lit + _HALF))
+        lit = m[_u8(light + j)] / max(part, _ONE) if part > _ZERO else _ZERO
+        at = _u8(begin + j * channels)
+        out[at] = np.uint8(_i4(_f4(out[at]) * (_ONE - min(part, _ONE)) + lit + _HALF))

@@ -289,6 +289,7 @@ def _shade(  # type: ignore[no-untyped-def]
     duty = paint[8, 0] / period
     # As many periods as fit best, so that the pattern closes after a lap.
     frequency = max(np.floor(frame[6] / period + _HALF), _ONE) / frame[6]
+    stretched = _ONE / frequency
     for i in range(many):
         row, column = chunks[0, mixed[i]], chunks[1, mixed[i]]
         left = _f4(column)
@@ -319,7 +320,10 @@ def _shade(  # type: ignore[no-untyped-def]
             p, q = step * aside, long * (toward + tilt * aside)
             inverse = _ONE / math.sqrt(p * p + q * q + _f4(1e-12))
             p, q = step * toward, long * (aside - tilt * toward)
-            wide = math.sqrt(p * p + q * q + _f4(1e-12)) * frequency
+            # The pixel's length along the line, in periods, and its inverse by the same root.
+            square = p * p + q * q + _f4(1e-12)
+            thin = _ONE / math.sqrt(square)
+            wide = square * thin * frequency
             offset *= inverse
             half *= inverse
             edge = offset - half
@@ -335,7 +339,7 @@ def _shade(  # type: ignore[no-untyped-def]
             painted = (b1 - b0) * duty + min(fore - b1, duty) - min(rear - b0, duty)
             cover[_u8(j)] = c0
             cover[_u8(j + CHUNK)] = c1
-            cover[_u8(j + 2 * CHUNK)] = c2 * painted / wide
+            cover[_u8(j + 2 * CHUNK)] = c2 * painted * thin * stretched
         o = first + (row * width + column) * channels
         if channels == 1:
             m0, m1, m2, m3 = mix[row, 0, 0], mix[row, 0, 1], mix[row, 0, 2], mix[row, 0, 3]

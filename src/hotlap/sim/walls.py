@@ -19,9 +19,9 @@ from hotlap.sim.lidar import track_walls, wall_chains
 from hotlap.sim.look import Look
 from hotlap.threads import spread
 from hotlap.track import Track
-from hotlap.types import Array, Float32
+from hotlap.types import Array, Float32, Int32
 
-__all__ = ["Walls", "hide_row", "is_before", "is_near", "level_rows"]
+__all__ = ["FULL", "Walls", "hide_row", "level_rows", "may_hide"]
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
@@ -42,9 +42,8 @@ _TOGETHER = 4
 """Rows that share what is met, but not its distance."""
 _CHUNK = 16
 """Pixels of a row that are judged together."""
-_BLOCK = 8
-"""Columns of the level image that are judged together."""
-_CLEAR, _FULL, _MIXED = 0, 1, 2
+_CLEAR, FULL, _MIXED = 0, 1, 2
+"""What walls cover of a chunk of a row: nothing, all, perhaps a part."""
 _SUN = (math.cos(0.6), math.sin(0.6))
 _LIGHT = (0.76, 0.2)
 """Brightness of a wall along the light, and how much more or less of one across it."""
@@ -142,12 +141,28 @@ class Walls:
         )  # fmt: skip
         return met
 
+    def judge(self, cover: Array, look: Array, view: Array, met: Float32) -> Int32:
+        """Write into `cover`, (M, H, chunks) uint8 zeros, what was met does to chunks of pixels.
+
+        Returns:
+            (M, K + 2) pieces of columns with the same walls: their number, the first column of
+            each, number of columns.
+        """
+        pieces = np.empty((len(met), met.shape[3] + 2), np.int32)
+        spread(
+            _judge, len(met), cover, pieces, look, view, met,
+            self._looks, self._lenses, self._rows, self._beams,
+            block=1, threads=self._threads,
+        )  # fmt: skip
+        return pieces
+
     def paint(
-        self, out: Array, shape: tuple[int, int, int], look: Array, view: Array, met: Float32
-    ) -> None:
+        self, out: Array, width: int, channels: int, cover: Array, pieces: Int32, look: Array,
+        view: Array, met: Float32,
+    ) -> None:  # fmt: skip
         """Paint what was met over the images, flat (M * H * W * C) uint8."""
         spread(
-            _paint, len(met), out, *shape, look, view, met,
+            _paint, len(met), out, width, channels, cover, pieces, look, view, met,
             self._looks, self._lenses, self._rows, self._beams,
             block=1, threads=self._threads,
         )  # fmt: skip
@@ -240,218 +255,292 @@ def _insert(seen, layers, k, inverse, slope, light):  # type: ignore[no-untyped-
             light, seen[2, layer, k] = seen[2, layer, k], light
 
 
-# Rows of the scratch, each with a number for every pixel: its tone where a wall covers all of it;
-# then from _SEEN on, for each layer and half of the pixel, a and b of the inverse distance a + b t,
-# and the brightness.
-_FLAT, _SEEN = 0, 1
+# Rows of a layer of a chunk, with 2 * _CHUNK numbers each, of the left halves of its pixels and of
+# their right ones: a and b of the inverse distance a + b t, brightness; inverse heights over which
+# its upper and its lower edge pass through a half of a pixel.
+_A, _B, _TONE, _OVER, _UNDER = (2 * _CHUNK * row for row in range(5))
+_LAYER = 2 * _CHUNK * 5
+
+
+@_compiled
+def _judge(  # type: ignore[no-untyped-def]
+    start, stop, cover, pieces, look, view, met, looks, lenses, levels, spans
+):
+    """Find the pieces of the images start..stop, and what they do to each chunk."""
+    extent = np.empty((cover.shape[2], 3), np.float32)
+    for image in range(start, stop):
+        low = lenses[view[image], 3]
+        tall = looks[look[image], 3] - low
+        beams, seen, piece = spans[view[image]], met[image], pieces[image]
+        nearest = _part(piece, seen, 1 if tall >= _ZERO else met.shape[2], beams)
+        if nearest > _ZERO:
+            _judge_image(
+                cover[image], piece, seen, nearest, tall, low, levels[view[image]], beams, extent
+            )
+
+
+@_compiled
+def _judge_image(  # type: ignore[no-untyped-def]
+    cover, piece, seen, nearest, tall, low, rows, beams, extent
+):
+    """Tell what walls do to each chunk of an image."""
+    height, chunks = cover.shape
+    highest, lowest = max(tall, _ZERO) * nearest, -low * nearest
+    for top in range(0, height, _TOGETHER):
+        bottom, middle = min(top + _TOGETHER, height), _middle(rows, top)
+        first, last = rows[top, 2], rows[bottom - 1, 2]
+        deep, step = max(rows[top, 3], rows[bottom - 1, 3]), rows[middle, 1]
+        if last - deep > highest or first + deep < lowest:
+            continue
+        _measure(piece, seen, rows[middle, 0], step, beams, extent)
+        for chunk in range(chunks):
+            far, near, steep = extent[chunk, 0], extent[chunk, 1], extent[chunk, 2] * step
+            # What is true of the first and of the last row is true of those between them.
+            kind = _kind(far, near, steep, first, deep, tall, low)
+            if kind != _kind(far, near, steep, last, deep, tall, low):
+                kind = _MIXED
+            for row in range(top, bottom):
+                one = kind
+                if kind == _MIXED:
+                    one = _kind(far, near, steep, rows[row, 2], rows[row, 3], tall, low)
+                cover[row, chunk] = one if rows[row, 5] != _ZERO else _CLEAR
+
+
+@_inline
+def _middle(rows, top):  # type: ignore[no-untyped-def]
+    """Return the row whose columns those share that begin at `top`."""
+    middle = min(top + _TOGETHER // 2, len(rows) - 1)
+    return middle if rows[middle, 5] != _ZERO else top
 
 
 @_compiled
 def _paint(  # type: ignore[no-untyped-def]
-    start, stop, out, height, width, channels, look, view, met, looks, lenses, levels, spans
+    start, stop, out, width, channels, cover, pieces, look, view, met, looks, lenses, levels, spans
 ):
     """Paint the walls of the images start..stop, in each column the farthest first."""
-    prefer_512_bits()
-    columns = met.shape[3]
-    count = (width + _CHUNK - 1) // _CHUNK
-    m = np.empty((_SEEN + 6 * met.shape[2], count * _CHUNK), np.float32)
-    blocks = np.empty((3, (columns + _BLOCK - 1) // _BLOCK), np.float32)
-    extent, mix = np.empty((count, 3), np.float32), np.empty(4 * _CHUNK, np.float32)
-    fetched = np.empty(count, np.int64)
+    m = np.empty(met.shape[2] * _LAYER, np.float32)
+    mix, flat = np.empty(4 * _CHUNK, np.float32), np.empty(_CHUNK * channels, np.uint8)
+    aside = np.empty(2 * _CHUNK, np.float32)
+    for j in range(_CHUNK):
+        aside[j], aside[_CHUNK + j] = _f4(j) - _f4(0.25), _f4(j) + _f4(0.25)
     for image in range(start, stop):
-        rows, beams, low = levels[view[image]], spans[view[image]], lenses[view[image], 3]
-        which = _u8(look[image])
-        tall = looks[which, 3] - low
-        layers = 1 if tall >= _ZERO else met.shape[2]
-        nearest = _bound(met, image, beams, blocks)
-        if nearest <= _ZERO:
-            continue
-        highest, lowest = max(tall, _ZERO) * nearest, -low * nearest
-        held, begin0, step0 = -_TOGETHER, _ZERO, _ZERO
-        for row in range(height):
-            up, deep, begin, step = rows[row, 2], rows[row, 3], rows[row, 0], rows[row, 1]
-            if rows[row, 5] == _ZERO or up - deep > highest or up + deep < lowest:
-                continue
-            if row >= held + _TOGETHER:
-                held = row
-                middle = min(row + _TOGETHER // 2, height - 1)
-                middle = middle if rows[middle, 5] != _ZERO else row
-                begin0, step0 = rows[middle, 0], rows[middle, 1]
-                _measure(blocks, begin0, step0, beams, extent)
-                fetched[:] = _CLEAR
-            o = (image * height + row) * width * channels
-            covered = 0  # pixels to the left of a chunk that are all wall, and not yet painted
-            for chunk in range(count + 1):
-                left, kind = chunk * _CHUNK, _CLEAR
-                if chunk < count:
-                    far, near = extent[chunk, 0], extent[chunk, 1]
-                    kind = _judge(far, near, extent[chunk, 2] * step, up, deep, tall, low)
-                    if kind > fetched[chunk]:
-                        _fetch(met, image, layers, kind, begin0, step0, beams, left, m)
-                        fetched[chunk] = kind
-                if kind == _FULL:
-                    covered += _CHUNK
-                    continue
-                if covered:
-                    end = min(left, width)
-                    if channels == 1:
-                        _fill(out, o, 1, 0, left - covered, end, m, looks, which)
-                    else:
-                        for c in range(3):
-                            _fill(out, o, 3, c, left - covered, end, m, looks, which)
-                    covered = 0
-                if kind == _MIXED:
-                    end = min(left + _CHUNK, width)
-                    _cover(m, mix, layers, left, begin, step, up, deep, tall, low)
-                    if channels == 1:
-                        _blend(out, o, 1, 0, left, end, mix, looks, which)
-                    else:
-                        for c in range(3):
-                            _blend(out, o, 3, c, left, end, mix, looks, which)
+        _paint_image(
+            out, image * cover.shape[1] * width * channels, width, channels, cover[image],
+            pieces[image], met[image], looks[look[image]], lenses[view[image]],
+            levels[view[image]], spans[view[image]], m, mix, flat, aside,
+        )  # fmt: skip
 
 
 @_compiled
-def _bound(met, image, beams, blocks):  # type: ignore[no-untyped-def]
-    """Find what blocks of columns have of the nearest walls; return the greatest inverse of all.
+def _paint_image(  # type: ignore[no-untyped-def]
+    out, origin, width, channels, cover, piece, met, paint, lens, rows, beams, m, mix, flat, aside
+):
+    """Paint the walls of an image; its chunks one after the other, `_TOGETHER` rows each.
 
-    `blocks`: of each the least and the greatest inverse, and the greatest slope.
+    No arrays are made or cut here: Numba would count, chunk by chunk, who uses them.
     """
-    columns, half, nearest = met.shape[3], _HALF * beams[3], _ZERO
-    for block in range(blocks.shape[1]):
-        far, near, steep = _f4(1e9), _ZERO, _ZERO
-        for k in range(block * _BLOCK, min(block * _BLOCK + _BLOCK, columns)):
-            inverse, slope = met[image, 0, 0, k], abs(met[image, 1, 0, k])
-            far, near = min(far, inverse - slope * half), max(near, inverse + slope * half)
-            steep = max(steep, slope)
-        blocks[0, block], blocks[1, block], blocks[2, block] = far, near, steep
-        nearest = max(nearest, near)
+    prefer_512_bits()
+    height, chunks = cover.shape
+    # Always _CHUNK; but a loop known to be short is unrolled before it can be vectorised.
+    lanes = min(width, _CHUNK)
+    low = lens[3]
+    tall = paint[3] - low
+    layers = 1 if tall >= _ZERO else met.shape[1]
+    for top in range(0, height, _TOGETHER):
+        bottom, middle, begun = min(top + _TOGETHER, height), _middle(rows, top), 1
+        begin, step, deep = rows[middle, 0] - beams[1], rows[middle, 1], rows[middle, 3]
+        for chunk in range(chunks):
+            kind: Any = _CLEAR
+            for row in range(top, bottom):
+                kind = max(kind, _i8(cover[row, chunk]))
+            if kind == _CLEAR:
+                continue
+            left = chunk * _CHUNK
+            pixels = min(width - left, _CHUNK)
+            first = begin + step * _f4(left)
+            k0 = _i4((first + step * aside[0]) * beams[2] + _HALF)
+            k1 = _i4((first + step * aside[2 * _CHUNK - 1]) * beams[2] + _HALF)
+            while begun < piece[0] and piece[begun + 1] <= k0:
+                begun += 1
+            end = begun + 1
+            while end <= piece[0] and piece[end] <= k1:
+                end += 1
+            depth = 0
+            while depth < (layers if kind == _MIXED else 1):
+                some, own = _ZERO, _u8(depth * _LAYER)
+                for n in range(begun, end):
+                    k = _u8(piece[n])
+                    slope, light = met[1, depth, k], met[2, depth, k]
+                    inverse = met[0, depth, k] - slope * (_f4(piece[n]) * beams[3])
+                    edge = (_f4(piece[n]) - _HALF) * beams[3]
+                    edge = edge if n > begun else _f4(-1e9)
+                    _lay(m, own, lanes, aside, first, step, edge, inverse, slope, light)
+                    some += light
+                if some <= _ZERO:
+                    break
+                depth += 1
+                if kind == _MIXED:
+                    _scale(m, own, lanes, deep, _HALF * step, tall, low)
+            _flatten(flat, channels, lanes, m, paint)
+            for row in range(top, bottom):
+                o = origin + (row * width + left) * channels
+                if cover[row, chunk] == FULL:
+                    for i in range(pixels * channels):
+                        out[_u8(o + i)] = flat[_u8(i)]
+                elif cover[row, chunk] == _MIXED:
+                    for i in range(4 * lanes):
+                        mix[i] = _ZERO
+                    first = rows[row, 0] - beams[1] + rows[row, 1] * _f4(left)
+                    for i in range(depth):
+                        behind = _u8((depth - 1 - i) * _LAYER)
+                        _cover(
+                            m,
+                            behind,
+                            lanes,
+                            mix,
+                            aside,
+                            first,
+                            rows[row, 1],
+                            rows[row, 2],
+                            tall,
+                            low,
+                        )
+                    if channels == 1:
+                        _blend(out, o, 1, 0, pixels, mix, paint)
+                    else:
+                        for c in range(3):
+                            _blend(out, o, 3, c, pixels, mix, paint)
+
+
+@_compiled
+def _part(piece, seen, layers, beams):  # type: ignore[no-untyped-def]
+    """Part the columns where another wall begins; return the greatest inverse.
+
+    `piece`: number of pieces, the first column of each, number of columns.
+    """
+    columns, half, nearest = _i8(beams[0]), _HALF * beams[3], _ZERO
+    count, piece[1] = 1, 0
+    for k in range(1, columns):
+        new = False
+        for layer in range(layers):
+            new |= seen[1, layer, _u8(k)] != seen[1, layer, _u8(k - 1)]
+            new |= seen[2, layer, _u8(k)] != seen[2, layer, _u8(k - 1)]
+        if new:
+            count += 1
+            piece[_u8(count)] = k
+    piece[0], piece[_u8(count + 1)] = count, columns
+    for n in range(1, count + 1):
+        for end in (_i8(piece[_u8(n)]), _i8(piece[_u8(n + 1)]) - 1):
+            nearest = max(nearest, seen[0, 0, _u8(end)] + half * abs(seen[1, 0, _u8(end)]))
     return nearest
 
 
-@_compiled
-def _measure(blocks, begin, step, beams, extent):  # type: ignore[no-untyped-def]
+@_inline
+def _measure(piece, seen, begin, step, beams, extent):  # type: ignore[no-untyped-def]
     """Find what the chunks of a row have of the nearest walls.
 
     `extent`: of each chunk the least and the greatest inverse, and 2.5 times the greatest slope:
     rows that share this differ by less than 1.5 columns.
     """
-    last = int(beams[0]) - 1
+    last, width, i = _i8(beams[0]) - 1, beams[3], 1
     for chunk in range(len(extent)):
-        first = begin + step * (_f4(chunk * _CHUNK) - _HALF)
-        k0 = int((first - beams[1]) * beams[2])
-        k1 = int((first + step * _f4(_CHUNK) - beams[1]) * beams[2] + _ONE)
-        far, near, steep = _f4(1e9), _ZERO, _ZERO
-        for block in range(max(k0, 0) // _BLOCK, min(k1, last) // _BLOCK + 1):
-            b = _u8(block)
-            far, near = min(far, blocks[0, b]), max(near, blocks[1, b])
-            steep = max(steep, blocks[2, b])
+        first = begin + step * (_f4(chunk * _CHUNK) - _HALF) - beams[1]
+        k0 = max(_i8(first * beams[2]), 0)
+        k1 = min(_i8((first + step * _f4(_CHUNK)) * beams[2] + _ONE), last)
+        while i < piece[0] and piece[_u8(i + 1)] <= k0:
+            i += 1
+        far, near, steep, n = _f4(1e9), _ZERO, _ZERO, i
+        while n <= piece[0] and piece[_u8(n)] <= k1:
+            k = piece[_u8(n)]
+            slope = seen[1, 0, _u8(k)]
+            base = seen[0, 0, _u8(k)] - slope * width * _f4(k)
+            a = base + slope * width * (_f4(max(k0, k)) - _HALF)
+            b = base + slope * width * (_f4(min(k1, piece[_u8(n + 1)])) + _HALF)
+            far, near, steep = min(far, a, b), max(near, a, b), max(steep, abs(slope))
+            n += 1
         extent[chunk, 0], extent[chunk, 1], extent[chunk, 2] = far, near, _f4(2.5) * steep
 
 
 @_inline
-def _fetch(  # type: ignore[no-untyped-def]
-    met, image, layers, kind, begin, step, beams, left, m
-):
-    """Fetch what a chunk needs to be painted: tones, or all that is met in its columns."""
-    last = beams[0] - _ONE
-    for j in range(_CHUNK):
-        i = _u8(left + j)
-        m[_FLAT, i] = _ZERO
-    for tap in range(2):
-        first = begin + step * ((_f4(tap) - _HALF) * _HALF + _f4(left))
-        for j in range(_CHUNK):
-            i = _u8(left + j)
-            b = (first + step * _f4(_i4(j)) - beams[1]) * beams[2] + _HALF
-            k = _u8(_i4(min(b, last)))
-            m[_FLAT, i] += _HALF * met[image, 2, 0, k]
-            if kind == _MIXED:
-                for layer in range(layers):
-                    o = _u8(_SEEN + 6 * layer + 3 * tap)
-                    slope = met[image, 1, layer, k]
-                    m[o, i] = met[image, 0, layer, k] - slope * (beams[1] + _f4(_i4(k)) * beams[3])
-                    m[o + _u8(1), i], m[o + _u8(2), i] = slope, met[image, 2, layer, k]
+def _lay(m, o, lanes, aside, first, step, edge, inverse, slope, light):  # type: ignore[no-untyped-def]
+    """Lay a piece of wall into the pixels of a chunk that are to the right of its left edge."""
+    for j in range(2 * lanes):
+        old = first + step * aside[j] < edge
+        m[o + _u8(_A + j)] = m[o + _u8(_A + j)] if old else inverse
+        m[o + _u8(_B + j)] = m[o + _u8(_B + j)] if old else slope
+        m[o + _u8(_TONE + j)] = m[o + _u8(_TONE + j)] if old else light
 
 
 @_inline
-def _judge(far, near, steep, up, deep, tall, low):  # type: ignore[no-untyped-def]
+def _scale(m, o, lanes, deep, slide, tall, low):  # type: ignore[no-untyped-def]
+    """Compute over which heights the edges of a layer pass through the halves of pixels."""
+    square = deep * deep
+    for j in range(2 * lanes):
+        over, under = tall * m[o + _u8(_B + j)] * slide, low * m[o + _u8(_B + j)] * slide
+        m[o + _u8(_OVER + j)] = _ONE / math.sqrt(square + over * over)
+        m[o + _u8(_UNDER + j)] = _ONE / math.sqrt(square + under * under)
+
+
+@_inline
+def _flatten(flat, channels, lanes, m, paint):  # type: ignore[no-untyped-def]
+    """Compute the colours of a chunk where the nearest walls cover all of it."""
+    for j in range(lanes):
+        tone = m[_u8(_TONE + j)] + m[_u8(_TONE + _CHUNK + j)]
+        if channels == 1:
+            flat[j] = np.uint8(_i4(_HALF * tone * paint[0] + _HALF))
+        else:
+            for c in range(3):
+                flat[3 * j + c] = np.uint8(_i4(_HALF * tone * paint[c] + _HALF))
+
+
+@_inline
+def _kind(far, near, steep, up, deep, tall, low):  # type: ignore[no-untyped-def]
     """Tell whether the nearest walls cover all of a row of a chunk, nothing, or perhaps a part."""
     margin, under = deep + abs(tall) * steep, deep + low * steep
     if up - margin > max(tall, _ZERO) * near or up + under < -low * near:
         return _CLEAR
     least = tall * (far if tall > _ZERO else near)
-    return _FULL if up + margin < least and up - under > -low * far else _MIXED
+    return FULL if up + margin < least and up - under > -low * far else _MIXED
 
 
 @_inline
-def _cover(m, mix, layers, chunk, begin, step, up, deep, tall, low):  # type: ignore[no-untyped-def]
-    """Put the walls over what a chunk has, the farthest first.
+def _cover(m, o, lanes, mix, aside, first, step, up, tall, low):  # type: ignore[no-untyped-def]
+    """Put a layer over what is behind it in a row of a chunk.
 
-    `mix`: share and tone of the left halves of its pixels, then of the right ones.
+    `mix`: share of the left halves of its pixels, then of the right ones, and their tones.
     """
-    square, slide = deep * deep, step * _HALF
-    for j in range(4 * _CHUNK):
-        mix[_u8(j)] = _ZERO
-    for tap in range(2):
-        first = begin + step * ((_f4(tap) - _HALF) * _HALF + _f4(chunk))
-        for k in range(layers):
-            o = _u8(_SEEN + 6 * (layers - 1 - k) + 3 * tap)
-            rises, lights = o + _u8(1), o + _u8(2)
-            if tap == 0:
-                _layer(mix, 0, m, o, rises, lights, chunk, first, step,
-                       square, slide, up, tall, low)  # fmt: skip
-            else:
-                _layer(mix, 2 * _CHUNK, m, o, rises, lights, chunk, first, step,
-                       square, slide, up, tall, low)  # fmt: skip
+    for j in range(2 * lanes):
+        q = m[o + _u8(_A + j)] + m[o + _u8(_B + j)] * (first + step * aside[j])
+        c = min(max(_HALF + (tall * q - up) * m[o + _u8(_OVER + j)], _ZERO), _ONE) - _ONE
+        c += min(max(_HALF + (low * q + up) * m[o + _u8(_UNDER + j)], _ZERO), _ONE)
+        c = max(c, _ZERO)
+        share, tone = mix[j], mix[2 * _CHUNK + j]
+        mix[j] = share + c * (_ONE - share)
+        mix[2 * _CHUNK + j] = tone + c * (m[o + _u8(_TONE + j)] - tone)
 
 
 @_inline
-def _layer(  # type: ignore[no-untyped-def]
-    mix, into, m, o, rises, lights, chunk, first, step, square, slide, up, tall, low
-):
-    for j in range(_CHUNK):
-        i = _u8(chunk + j)
-        rise = m[rises, i]
-        q = m[o, i] + rise * (first + step * _f4(_i4(j)))
-        over, under = tall * rise * slide, low * rise * slide
-        top = (tall * q - up) / math.sqrt(square + over * over)
-        bottom = (low * q + up) / math.sqrt(square + under * under)
-        c = min(max(_HALF + top, _ZERO), _ONE) + min(max(_HALF + bottom, _ZERO), _ONE)
-        c = max(c - _ONE, _ZERO)
-        share, tone = mix[_u8(into + j)], mix[_u8(into + _CHUNK + j)]
-        mix[_u8(into + j)] = share + c * (_ONE - share)
-        mix[_u8(into + _CHUNK + j)] = tone + c * (m[lights, i] - tone)
-
-
-@_inline
-def _fill(out, o, channels, c, left, end, m, looks, which):  # type: ignore[no-untyped-def]
-    """Paint pixels that are all wall in one channel."""
-    colour = looks[which, c]
-    for j in range(left, end):
-        value = m[_u8(_FLAT), _u8(j)] * colour + _HALF
-        out[_u8(o + j * channels + c)] = np.uint8(_i4(value))
-
-
-@_inline
-def _blend(out, o, channels, c, left, end, mix, looks, which):  # type: ignore[no-untyped-def]
-    """Paint a chunk that is part wall in one channel."""
-    colour = looks[which, c]
-    for j in range(end - left):
-        clear = _ONE - _HALF * (mix[_u8(j)] + mix[_u8(2 * _CHUNK + j)])
-        lit = _HALF * (mix[_u8(_CHUNK + j)] + mix[_u8(3 * _CHUNK + j)]) * colour
-        at = _u8(o + (left + j) * channels + c)
+def _blend(out, o, channels, c, pixels, mix, paint):  # type: ignore[no-untyped-def]
+    """Paint a row of a chunk that is part wall in one channel."""
+    colour = paint[c]
+    for j in range(pixels):
+        clear = _ONE - _HALF * (mix[_u8(j)] + mix[_u8(_CHUNK + j)])
+        lit = _HALF * (mix[_u8(2 * _CHUNK + j)] + mix[_u8(3 * _CHUNK + j)]) * colour
+        at = _u8(o + j * channels + c)
         out[at] = np.uint8(_i4(_f4(out[at]) * clear + lit + _HALF))
 
 
 @_compiled
 def hide_row(  # type: ignore[no-untyped-def]
-    cover, begin, step, up, deep, base, rise, seen, beams, tall, low, first, last
+    cover, begin, step, up, deep, base, rise, seen, beams, tall, low, first, last, start
 ):
     """Take from a row of a box's side what walls before it cover.
 
-    `base + rise t` is the inverse of how far ahead the side is at t metres aside a metre ahead.
+    `base + rise t` is the inverse of how far ahead the side is at t metres aside a metre ahead;
+    `cover` begins at column `start`.
     """
     for column in range(first, last):
-        if cover[column] > _ZERO:
+        if cover[_u8(column - start)] > _ZERO:
             t = begin + step * _f4(column)
             k = _u8(_i8((t - beams[1]) * beams[2] + _HALF))
             off = t - beams[1] - _f4(k) * beams[3]
@@ -464,35 +553,25 @@ def hide_row(  # type: ignore[no-untyped-def]
                     bottom = (low * q + up) / math.sqrt(deep * deep + under * under)
                     c = min(max(_HALF + top, _ZERO), _ONE) - _ONE
                     c += min(max(_HALF + bottom, _ZERO), _ONE)
-                    cover[column] *= _ONE - max(c, _ZERO)
+                    cover[_u8(column - start)] *= _ONE - max(c, _ZERO)
 
 
 @_compiled
-def is_near(seen, beams, rows, left, right, top, bottom, inverse):  # type: ignore[no-untyped-def]
-    """Tell whether any wall in a part of the image is nearer than 1 / `inverse` metres ahead."""
-    low, high = _f4(1e9), _f4(-1e9)
-    for row in range(top, bottom):
-        if rows[row, 5] != _ZERO:
-            low = min(low, rows[row, 0] + rows[row, 1] * _f4(left - 1))
-            high = max(high, rows[row, 0] + rows[row, 1] * _f4(right))
-    k0 = _i8(max((low - beams[1]) * beams[2], _ZERO))
-    k1 = _i8(min((high - beams[1]) * beams[2] + _ONE, beams[0] - _ONE))
-    nearest = _ZERO
-    for k in range(k0, k1 + 1):
-        nearest = max(nearest, seen[0, 0, _u8(k)])
-    return nearest > inverse
+def may_hide(piece, seen, beams, low, high, base, rise):  # type: ignore[no-untyped-def]
+    """Tell whether a wall may be before a box's side; see `hide_row`.
 
-
-@_compiled
-def is_before(seen, beams, rows, left, right, row, base, rise):  # type: ignore[no-untyped-def]
-    """Tell whether a wall may be before a box's side in some columns of a row; see `hide_row`."""
-    if left >= right or rows[row, 5] == _ZERO:
-        return False
-    begin, step = rows[row, 0], rows[row, 1]
-    low, high = begin + step * _f4(left), begin + step * _f4(right - 1)
-    k0 = _i8((low - beams[1]) * beams[2] + _HALF)
-    k1 = _i8((high - beams[1]) * beams[2] + _HALF)
-    nearest, half = _ZERO, _HALF * beams[3]
-    for k in range(k0, k1 + 1):
-        nearest = max(nearest, seen[0, 0, _u8(k)] + abs(seen[1, 0, _u8(k)]) * half)
-    return nearest > min(base + rise * low, base + rise * high)
+    `low`, `high`: how far aside for each metre ahead the side begins and ends.
+    """
+    last, half = beams[0] - _ONE, _HALF * beams[3]
+    k0 = _i8(min(max((low - beams[1]) * beams[2] - _ONE, _ZERO), last))
+    k1 = _i8(min(max((high - beams[1]) * beams[2] + _f4(2), _ZERO), last))
+    for n in range(1, piece[0] + 1):
+        first, end = piece[_u8(n)], piece[_u8(n + 1)] - 1
+        if end >= k0 and first <= k1:
+            k = _u8(first)
+            slope = seen[1, 0, k]
+            for at in (_i8(max(first, k0)), _i8(min(end, k1))):
+                q = seen[0, 0, k] + slope * beams[3] * _f4(at - first) + half * abs(slope)
+                if q > base + rise * (beams[1] + beams[3] * _f4(at)) - half * abs(rise):
+                    return True
+    return False
