@@ -37,10 +37,14 @@ start() { # start NODE ARGUMENTS
     local node=$1
     shift
     srun --nodes=1 --ntasks=1 --cpus-per-task="$cpus" --nodelist="$node" --overlap \
-        bash -c 'mkdir -p "$RAY_TMPDIR"; trap "rm -rf $RAY_TMPDIR" EXIT; "$@"' _ \
+        bash -c 'mkdir -p "$RAY_TMPDIR"
+                 "$@" & ray=$!
+                 trap "kill $ray 2>/dev/null; wait $ray; rm -rf $RAY_TMPDIR" EXIT
+                 trap exit TERM
+                 wait $ray' _ \
         ray start --block --num-cpus="$cpus" --object-store-memory=1000000000 "$@" &
 }
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$folder"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; wait; rm -rf "$folder"' EXIT
 
 start "$head" --head --node-ip-address="$address" --port="$port" --include-dashboard=false
 until ray health-check --address="$address:$port" 2>/dev/null; do sleep 1; done
