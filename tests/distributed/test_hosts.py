@@ -78,7 +78,7 @@ def lan() -> Iterator[Lan]:
         entered = network()
         wire = entered.__enter__()
     except OSError as error:
-        pytest.skip(f"no network namespaces here: {error}")
+        pytest.skip(f"no network namespaces ({error}): test_nodes.py asks two nodes of one host")
     try:
         head, worker = wire.host("pit"), wire.host("garage")
         head.token(TOKEN)
