@@ -22,7 +22,7 @@ import numpy as np
 from hotlap.errors import ConfigError, RunError
 from hotlap.files import explained, replace
 from hotlap.runs import Run
-from hotlap.storage import Storage, is_url, url_of
+from hotlap.storage import Storage, is_url, url_of, vacant
 from hotlap.types import Array
 
 __all__ = ["FIGURES", "Population", "Result", "Spread", "read_seeds", "spread"]
@@ -106,22 +106,7 @@ class Population:
         Raises:
             RunError: the folder holds something, or cannot be written.
         """
-        storage = Storage(path) if is_url(path) else None
-        if storage is not None:
-            path, held = storage.local, storage.infos(deep=False)
-            if held:
-                raise RunError(
-                    f"{storage.url} is not empty (it holds {', '.join(sorted(held)[:3])}): choose "
-                    "another place with --out, or continue a population with --resume "
-                    f"{storage.url}"
-                )
-            storage.clear()
-        path = Path(url_of(path))
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path} is {'not empty' if path.is_dir() else 'a file'}: choose another directory "
-                f"with --out, or continue a population with --resume {path}"
-            )
+        path, storage = vacant(path, "a population with --resume")
         with explained(path):
             path.mkdir(parents=True, exist_ok=True)
             replace(path / "config.toml", config_toml.encode())

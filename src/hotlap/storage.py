@@ -44,6 +44,7 @@ __all__ = [
     "is_url",
     "problem",
     "url_of",
+    "vacant",
 ]
 
 Depth: TypeAlias = Literal["facts", "drivers", "states", "all"]
@@ -398,6 +399,34 @@ class Storage:
             yield
         finally:
             os.close(file)
+
+
+def vacant(path: Path | str, resume: str) -> tuple[Path, Storage | None]:
+    """Return the directory to make something new in, of one at a URL its copy, and its storage.
+
+    Args:
+        path: directory or URL.
+        resume: words that go on with what may be there, as in "a sweep with hotlap sweep --resume".
+
+    Raises:
+        RunError: something is there.
+    """
+    storage = Storage(path) if is_url(path) else None
+    if storage is not None:
+        if held := storage.infos(deep=False):
+            raise RunError(
+                f"{storage.url} is not empty (it holds {', '.join(sorted(held)[:3])}): choose "
+                f"another place with --out, or continue {resume} {storage.url}"
+            )
+        storage.clear()
+        path = storage.local
+    path = Path(url_of(path))
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(
+            f"{path} is {'not empty' if path.is_dir() else 'a file'}: choose another directory "
+            f"with --out, or continue {resume} {path}"
+        )
+    return path, storage
 
 
 class _GoneError(Exception):

@@ -16,6 +16,7 @@ from hotlap.plan import read_config
 from hotlap.runs import Run
 
 pytest.importorskip("ray")
+pytestmark = pytest.mark.slow  # test_nodes.py trains on several addresses without these rights
 
 ROOT = Path(__file__).parents[2]
 HOTLAP = (sys.executable, "-c", "from hotlap.cli import main; main()")
@@ -74,12 +75,7 @@ def join(host: Host, address: str, **environment: str) -> None:
 
 @pytest.fixture(scope="module")
 def lan() -> Iterator[Lan]:
-    try:
-        entered = network()
-        wire = entered.__enter__()
-    except OSError as error:
-        pytest.skip(f"no network namespaces ({error}): test_nodes.py asks two nodes of one host")
-    try:
+    with network() as wire:
         head, worker = wire.host("pit"), wire.host("garage")
         head.token(TOKEN)
         worker.token(TOKEN)
@@ -89,8 +85,6 @@ def lan() -> Iterator[Lan]:
         )
         join(worker, f"{head.address}:6379")
         yield Lan(wire, head, worker)
-    finally:
-        entered.__exit__(None, None, None)
 
 
 def refused(host: Host, address: str, **environment: str) -> str:
@@ -112,14 +106,12 @@ def test_workers_compute_on_hosts_with_their_own_addresses(lan):
     ]
 
 
-@pytest.mark.slow
 def test_a_wrong_token_is_said(lan):
     said = refused(lan.worker, lan.address, RAY_AUTH_TOKEN="0" * 64)
 
     assert "does not take the token in RAY_AUTH_TOKEN" in said
 
 
-@pytest.mark.slow
 def test_a_missing_token_is_said(lan):
     empty = lan.wire.folder / "empty"
     empty.mkdir(exist_ok=True)
@@ -129,7 +121,6 @@ def test_a_missing_token_is_said(lan):
     assert f"the cluster at {lan.address} wants a token, and there is none here" in said
 
 
-@pytest.mark.slow
 def test_a_host_that_has_not_joined_is_told_how_to(lan):
     outsider = lan.wire.host("outsider")
     outsider.token(TOKEN)
@@ -139,7 +130,6 @@ def test_a_host_that_has_not_joined_is_told_how_to(lan):
     assert f"Join first: ray start --address={lan.address}" in said
 
 
-@pytest.mark.slow
 def test_an_address_where_nobody_is_takes_five_seconds(lan):
     began = time.monotonic()
 
@@ -149,7 +139,6 @@ def test_an_address_where_nobody_is_takes_five_seconds(lan):
     assert time.monotonic() - began < 8  # 5 s, and the start of Python
 
 
-@pytest.mark.slow
 def test_a_token_that_others_can_read_is_said(lan):
     file = lan.head.home / ".ray" / "auth_token"
     file.chmod(0o644)
@@ -160,7 +149,6 @@ def test_a_token_that_others_can_read_is_said(lan):
     assert f"others on this machine can read the token of the cluster: chmod 600 {file}" in said
 
 
-@pytest.mark.slow
 def test_a_host_with_other_files_of_hotlap_is_refused(lan):
     other = lan.wire.host("other")
     other.token(TOKEN)
@@ -177,7 +165,6 @@ def test_a_host_with_other_files_of_hotlap_is_refused(lan):
     assert f"node {other.address} has hotlap {hotlap.__version__} too, but not the same" in said
 
 
-@pytest.mark.slow
 def test_a_host_that_loses_power_is_given_up_within_ten_seconds(lan):
     unlucky = lan.wire.host("unlucky")
     unlucky.token(TOKEN)
@@ -197,7 +184,6 @@ def test_a_host_that_loses_power_is_given_up_within_ten_seconds(lan):
     assert took < 10  # 5 s by the settings; Ray's own take 16 s and more
 
 
-@pytest.mark.slow
 def test_hosts_train_a_driver_together(lan):
     """The command of the handbook, and what it leaves: a Run like any other."""
     out = lan.head.home / "run"
@@ -214,7 +200,6 @@ def test_hosts_train_a_driver_together(lan):
     assert read_config(out / "config.toml").config.distributed.workers == 2
 
 
-@pytest.mark.slow
 def test_cpus_that_others_have_are_said(lan):
     busy = """
 import ray, time

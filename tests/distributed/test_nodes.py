@@ -1,4 +1,4 @@
-"""Workers on nodes of their own train together, wherever Ray runs: no rights are needed for it."""
+"""Workers on nodes with addresses of their own train together; no rights are needed for it."""
 
 import os
 import subprocess
@@ -15,16 +15,18 @@ pytest.importorskip("ray")
 
 ROOT = Path(__file__).parents[2]
 HOTLAP = (sys.executable, "-c", "from hotlap.cli import main; main()")
+LINUX = sys.platform == "linux"  # where all of 127.0.0.0/8 is this machine
+ADDRESSES = ("127.0.0.2", "127.0.0.3") if LINUX else ("127.0.0.1", "127.0.0.1")
 CLUSTER = f"""
 import os, sys
 os.environ |= {{"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}}
 from ray.cluster_utils import Cluster
-node = {{"object_store_memory": 210_000_000, "include_dashboard": False,
-        "node_ip_address": "127.0.0.1"}}
-head = {{"num_cpus": 0, "_system_config": {dict(HEALTH)!r}, **node}}
+node = {{"object_store_memory": 210_000_000, "include_dashboard": False}}
+head = {{"num_cpus": 0, "node_ip_address": "127.0.0.1",
+        "_system_config": {dict(HEALTH)!r}, **node}}
 cluster = Cluster(initialize_head=True, head_node_args=head)
-for _ in range(2):
-    cluster.add_node(num_cpus=1, **node)
+for address in {ADDRESSES!r}:
+    cluster.add_node(num_cpus=1, node_ip_address=address, **node)
 print("address", cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()

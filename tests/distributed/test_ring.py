@@ -52,7 +52,6 @@ def test_all_have_the_sum_of_all(places, size):
     np.testing.assert_allclose(found[0], np.sum(given, axis=0, dtype=np.float64), atol=1e-5)
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
-    assert {(one.sums, one.bytes) for one in made} == {(3, 3 * 4 * size)}
 
 
 def test_who_is_lost_is_missed_at_once():
@@ -72,12 +71,10 @@ def test_who_is_lost_is_missed_at_once():
 
 def test_who_says_nothing_is_missed_after_a_while(monkeypatch):
     monkeypatch.setattr("hotlap.distributed.ring.SILENCE", 0.5)
-    first, second = rings((0, 1))
+    first, _second = rings((0, 1))
 
     with pytest.raises(RuntimeError):
         first.sum(np.ones(10, np.float32))
-
-    assert second.sums == 0
 
 
 def test_without_one_of_them_there_is_no_ring():

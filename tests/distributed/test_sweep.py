@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sweeps import SMALL, kinds
 
 import hotlap
 from hotlap.distributed.sweep_folder import Sweep
@@ -17,15 +18,6 @@ from hotlap.runs import Run
 
 ray = pytest.importorskip("ray")
 
-SMALL = {
-    "track": "oval",
-    "algorithm.network.mlp": (8,),
-    "rules.laps": 1,
-    "train.cars": 4,
-    "train.seconds": 0,
-    "evaluation.trials": 2,
-    "evaluation.laps": 1,
-}
 SHORT = {**SMALL, "train.steps": 1600}
 LONG = {**SMALL, "train.seconds": 20, "train.checkpoint_seconds": 0.5}
 
@@ -57,10 +49,6 @@ def before(trials, run):
     """Return what had been spent on the driver of a Run before."""
     made = {one.run: one.before for trial in trials for one in trial.generations}
     return made[run]
-
-
-def kinds(run):
-    return [event["kind"] for event in Run.open(run).events()]
 
 
 def test_each_trial_is_a_run_of_its_settings_and_the_best_is_said(tmp_path, monkeypatch, capsys):

@@ -8,25 +8,16 @@ import sys
 import time
 
 import pytest
+from sweeps import SMALL, kinds
 
 import hotlap
 from buckets import BUCKET, point_to, wait_for
 from hotlap.distributed.sending import Sender
 from hotlap.distributed.sweep_folder import Sweep
-from hotlap.runs import Run
 from hotlap.storage import Storage
 
 ray = pytest.importorskip("ray")
 
-SMALL = {
-    "track": "oval",
-    "algorithm.network.mlp": (8,),
-    "rules.laps": 1,
-    "train.cars": 4,
-    "train.seconds": 0,
-    "evaluation.trials": 2,
-    "evaluation.laps": 1,
-}
 AROUND = {"config.toml", "sweep.toml", "trials.json", "results.json", "results.csv", "learning.png"}
 
 
@@ -91,10 +82,9 @@ def test_it_goes_on_where_its_machine_was_lost(bucket, home):
 
     rows = made.results()["trials"]
     assert {row["trial"]: row["state"] for row in rows} == {f"trial{i}": "done" for i in range(3)}
-    events = {row["trial"]: Run.open(row["run"]).events() for row in rows}
-    resumed = {name: any(one["kind"] == "resumed" for one in said) for name, said in events.items()}
-    assert resumed["trial0"]
-    assert not resumed["trial2"]
+    resumed = [row["trial"] for row in rows if "resumed" in kinds(row["run"])]
+    assert "trial0" in resumed
+    assert "trial2" not in resumed
     assert bucket.names("lost") >= AROUND
 
 
@@ -113,6 +103,30 @@ def test_what_is_named_is_sent_before_what_names_it_and_what_is_gone_is_deleted(
     assert order[3:] == ["trial0.json"]
     assert bucket.names(prefix) - {"claims/000001.json"} == {"sweep.toml", "trial0.json"}
     assert bucket.read(f"{prefix}/trial0.json") == b"22"
+
+
+def test_what_vanishes_on_its_way_is_left_out_and_a_place_that_is_none_is_said(
+    storage, monkeypatch
+):
+    put, said = storage.put, []
+
+    def put_too_late(name, path):
+        if name == "trial0.json":
+            path.unlink()
+        put(name, path)
+
+    monkeypatch.setattr(storage, "put", put_too_late)
+    with Sender(storage, said.append) as sender:
+        assert sender._sent()
+        assert said == []
+
+        def no_place(name, path):
+            raise FileNotFoundError("the bucket is gone")
+
+        monkeypatch.setattr(storage, "put", no_place)
+        (storage.local / "sweep.toml").write_text("22")
+        assert not sender._sent()
+    assert "What was not sent is in" in said[-1]
 
 
 def test_two_do_not_write_one_sweep(storage):

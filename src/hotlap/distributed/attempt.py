@@ -143,8 +143,9 @@ class Attempt(tune.Trainable):
         if place.exists():  # it was killed before its first checkpoint
             if self.sweep.storage is not None:
                 Storage(self.sweep.at(now.run)).delete()
-            with explained(place):
-                shutil.rmtree(place, ignore_errors=self.sweep.storage is not None)
+            else:
+                with explained(place):
+                    shutil.rmtree(place)
         given = {**self.sweep.fixed, **now.values}
         if now.before:
             left = max(1 - now.before, _SHORTEST)

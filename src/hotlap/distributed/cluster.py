@@ -417,7 +417,7 @@ def _ask(where: str, token: str | None) -> dict[str, Any]:
     command = [sys.executable, "-P", str(script), where]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE, check=False)
-        said = json.loads(done.stdout.strip().splitlines()[-1])
+        said: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired as error:
         raise ClusterError(
             f"something listens at {where} but does not answer as the head of a Ray cluster "
@@ -450,8 +450,7 @@ def _ask(where: str, token: str | None) -> dict[str, Any]:
             f"this machine is no node of the cluster at {where}, and a training has to be started "
             f"on one. Join first: ray start --address={where}; it may offer no CPUs: --num-cpus=0."
         )
-    found: dict[str, Any] = said
-    return found
+    return said
 
 
 def _open_door(address: str) -> tuple[str, ...]:

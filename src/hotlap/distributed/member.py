@@ -154,13 +154,14 @@ class _Linked(Peers):
     def __init__(self, part: Part, meet: Meet, host: str) -> None:
         super().__init__(part.first, part.total)
         self._part, self._meet, self._host = part, meet, host
-        self.number = self.met = 0
+        self.number = self.met = self.sums = self.bytes = 0
         self.circle: Circle | None = None
         self.ring: Ring | None = None
 
     def begin(self, number: int, circle: Circle | None = None) -> None:
         """Begin a round, in which sums are made in a circle, or by the server."""
         self.number, self.met, self.circle = number, 0, circle
+        self.sums = self.bytes = 0
         if self.ring is not None and self.ring.circle != circle:
             self.ring = None
 
@@ -178,7 +179,7 @@ class _Linked(Peers):
             if self.ring is None:
                 given = self._part.place, self._host
                 self.ring = Ring(self.circle, *given, lambda one: self._met(one, "gather"))
-            self.met += 1
+            self.met, self.sums, self.bytes = self.met + 1, self.sums + 1, self.bytes + own.nbytes
             return self.ring.sum(own)
         except (RuntimeError, KeyError) as error:
             self.ring = None  # others who still wait hear of it by that
@@ -309,19 +310,17 @@ class Member:
         start = time.perf_counter()
         assert self._batch is not None
         self._link.begin(number, circle)
-        before = (ring.sums, ring.bytes) if (ring := self._link.ring) else (0, 0)
         if self.share == "weights":
             metrics = self._learn_apart(progress)
         else:
             metrics = self.learner.update(self._batch, progress=progress)
         self._batch = None
-        after = (ring.sums, ring.bytes) if (ring := self._link.ring) else (0, 0)
         return Learned(
             metrics=metrics,
             seconds=time.perf_counter() - start,
             met=self._link.met,
-            sums=after[0] - before[0],
-            bytes=after[1] - before[1],
+            sums=self._link.sums,
+            bytes=self._link.bytes,
         )
 
     def _learn_apart(self, progress: float) -> dict[str, float]:

@@ -69,10 +69,6 @@ class Ring:
         board = _Board(gather, circle.places)
         size, rank = len(circle.places), circle.places.index(place)
         self._group = gloo(board, rank, size, options)
-        self.sums = 0
-        """How many were made,"""
-        self.bytes = 0
-        """of vectors of so many bytes together."""
 
     def sum(self, own: Float32) -> Float32:
         """Return the sum of what all give at this point, the same to the bit for each.
@@ -82,8 +78,6 @@ class Ring:
         """
         total = np.array(own, np.float32)
         self._group.allreduce([torch.from_numpy(total)]).wait()
-        self.sums += 1
-        self.bytes += total.nbytes
         return total
 
 

@@ -7,11 +7,12 @@ two never write one sweep.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from hotlap.errors import RunError
@@ -52,12 +53,7 @@ class Sender:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._ends.set()
         self._thread.join()
         until = time.monotonic() + PATIENCE
@@ -105,16 +101,20 @@ class Sender:
             if index.same(name, path):
                 continue
             try:
-                size = path.stat()
+                before = path.stat()
                 storage.put(name, path)
                 index.note(name, path, identity(storage.fs.info(storage.at(name))))
-            except FileNotFoundError:  # it was replaced, or is of no use any more
+                changed = path.stat().st_mtime_ns != before.st_mtime_ns
+            except FileNotFoundError:
+                if path.exists():  # so it is the other side that has no such place
+                    raise
                 there.discard(name)
                 continue
-            if path.stat().st_mtime_ns != size.st_mtime_ns:  # it changed on its way
+            if changed:  # on its way: once more in the next round
                 del index.files[name]
         for name in [one for one in index.files if one not in there and _is_ours(one)]:
-            storage.fs.rm_file(storage.at(name))
+            with contextlib.suppress(FileNotFoundError):
+                storage.fs.rm_file(storage.at(name))
             del index.files[name]
         index.unsent = not last
         index.write(local)
@@ -122,10 +122,10 @@ class Sender:
 
 def _files(folder: Path) -> Iterator[Path]:
     """List what is to be sent: not the Runs of trainings, which send themselves."""
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if _is_ours(name) and path.is_file() and not path.is_symlink():
-            yield path
+    for place, _, names in os.walk(folder):  # which takes no offence at what vanishes meanwhile
+        for path in (Path(place, name) for name in names):
+            if _is_ours(path.relative_to(folder).as_posix()) and not path.is_symlink():
+                yield path
 
 
 def _is_ours(name: str) -> bool:

@@ -35,7 +35,7 @@ from hotlap.errors import ConfigError, RunError
 from hotlap.files import explained, replace
 from hotlap.mirror import Claim
 from hotlap.runs import Run
-from hotlap.storage import Storage, is_url, url_of
+from hotlap.storage import Storage, is_url, url_of, vacant
 
 __all__ = ["LIMITS", "MODES", "Facts", "Generation", "Search", "Sweep", "Trial", "mode_of"]
 
@@ -254,22 +254,8 @@ class Sweep:
         Raises:
             RunError: the folder holds something, or cannot be written.
         """
-        storage = Storage(path) if is_url(path) else None
-        if storage is not None:
-            path, held = storage.local, storage.infos(deep=False)
-            if held:
-                raise RunError(
-                    f"{storage.url} is not empty (it holds {', '.join(sorted(held)[:3])}): choose "
-                    "another place with --out, or continue a sweep with hotlap sweep --resume "
-                    f"{storage.url}"
-                )
-            storage.clear()
-        path = Path(url_of(path)).absolute()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path} is {'not empty' if path.is_dir() else 'a file'}: choose another directory "
-                f"with --out, or continue a sweep with hotlap sweep --resume {path}"
-            )
+        directory, storage = vacant(path, "a sweep with hotlap sweep --resume")
+        path = directory.absolute()
         home = Path.cwd()
         facts: dict[str, Any] = {"format": FORMAT, "home": str(home), "path": str(path)}
         if weights_from:
