@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hotlap.algorithms.batch import ObservationSpec
-from hotlap.algorithms.networks import make_plan
+from hotlap.algorithms.plans import make_plan
 from hotlap.config import resolve, to_toml
 from hotlap.env import env_settings
 from hotlap.plan import TrainConfig

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.algorithms.ppo import PPO, PPOSettings
+from hotlap.algorithms.ppo import make_ppo
+from hotlap.algorithms.settings import PPOSettings
 from hotlap.config import resolve
 from hotlap.env import EnvSettings, VectorEnv
 from hotlap.runner import Runner, action_spec, observation_specs
@@ -97,7 +98,7 @@ def test_what_is_saved_continues_with_the_same_noise():
 def test_ppo_learns_from_scans_and_its_driver_drives(actor):
     world = env(rows=8, observation__actor=actor, observation__critic=["lidar", "state"], **SMALL)
     runner = Runner(world, seed=0)
-    learner = PPO(
+    learner = make_ppo(
         PPOSettings(epochs=2, minibatch=64), observation_specs(world), action_spec(world),
         actor=tuple(actor), critic=("lidar", "state"), seed=0,
     )  # fmt: skip

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hotlap.algorithms.networks import forward, initial_weights, make_plan
+from hotlap.algorithms.networks import forward, initial_weights
+from hotlap.algorithms.plans import make_plan
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.settings import NetworkSettings
 from hotlap.config import resolve

@@ -25,6 +25,8 @@ def each(values, out, which):
             out[i] = series.atan_positive(v)
         elif which == 5:
             out[i] = series.root(v)
+        elif which == 7:
+            out[i] = series.tanh(v)
         else:
             out[i] = series.wrap(v)
 
@@ -38,6 +40,7 @@ def each(values, out, which):
         (3, -math.pi, math.pi, np.cos, 3e-7),
         (4, 0, 1, np.arctan, 6e-7),
         (4, 1, 1e4, np.arctan, 6e-7),
+        (7, -12, 12, np.tanh, 3e-7),
         (6, -9, 9, lambda v: v - 2 * np.pi * np.floor(v / (2 * np.pi) + 0.5), 2e-6),
     ],
 )
@@ -60,3 +63,12 @@ def test_roots_are_right_to_seven_digits_from_tiny_to_huge():
     each(values, found, 5)
 
     np.testing.assert_allclose(found, np.sqrt(values.astype(np.float64)), rtol=3e-7)
+
+
+def test_the_tangent_of_no_number_is_none():
+    given = np.array([np.nan, np.inf, -np.inf], np.float32)
+    out = np.empty_like(given)
+
+    each(given, out, 7)
+
+    np.testing.assert_allclose(out, [np.nan, 1.0, -1.0], atol=1e-6)

@@ -294,10 +294,10 @@ def test_without_torch_the_install_line_is_told(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "hotlap.algorithms.ppo", raising=False)
+    monkeypatch.delitem(sys.modules, "hotlap.algorithms.torch_ppo", raising=False)
 
     with pytest.raises(MissingExtraError, match=r"pip install 'hotlap\[train\]'"):
-        hotlap.train(None, TINY)
+        hotlap.train(None, TINY | {"observation.actor": ["camera"]})
 
 
 def test_what_is_executed_is_said(no_outcome, tmp_path, capsys):
@@ -331,8 +331,6 @@ def test_old_checkpoints_go_and_the_best_stays(no_outcome, tmp_path):
 
 def poison(monkeypatch, *updates):
     """Let some updates of PPO, counted over all learners, find weights that are no numbers."""
-    import torch
-
     from hotlap.algorithms.ppo import PPO
 
     update, calls = PPO.update, []
@@ -340,8 +338,7 @@ def poison(monkeypatch, *updates):
     def poisoned(self, batch, *, progress):
         calls.append(self.settings.learning_rate)
         if len(calls) in updates:
-            with torch.no_grad():
-                self._weights["actor.hidden0.weight"].fill_(float("nan"))
+            self.assign(np.full_like(self.vector(), np.nan))
         return update(self, batch, progress=progress)
 
     monkeypatch.setattr(PPO, "update", poisoned)

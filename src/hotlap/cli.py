@@ -214,6 +214,7 @@ def train(
         from hotlap.kernels import compile_for
         from hotlap.plan import read_config
         from hotlap.population import Population, read_seeds
+        from hotlap.practice import needs_torch
         from hotlap.runs import Run, check_vacant
         from hotlap.train import Stopped
         from hotlap.train import train as verb
@@ -239,8 +240,9 @@ def train(
         return
     if seeds is None:  # else the verb compiles, once for all of them
         compile_for(plan.config)
-        with _uncollected(), contextlib.suppress(ImportError):
-            import torch  # noqa: F401
+        if needs_torch(plan.config):
+            with _uncollected(), contextlib.suppress(ImportError):
+                import torch  # noqa: F401
     try:
         # What a reward function prints is no result of ours.
         with contextlib.redirect_stdout(sys.stderr):

@@ -83,7 +83,9 @@ Sensor: TypeAlias = Literal[
     "state", "camera", "lidar", "odometry", "imu", "color_bands", "depth", "segmentation"
 ]
 SENSORS = get_args(Sensor)
-_IMAGES = {"camera", "color_bands", "depth", "segmentation"}
+PICTURES = frozenset({"camera", "depth", "segmentation"})
+"""Observations that are images."""
+_IMAGES = PICTURES | {"color_bands"}
 _PLACES = 4096
 """Places of a track at which the fastest lap is looked up."""
 

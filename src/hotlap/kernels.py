@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import subprocess
 import sys
 import time
@@ -20,9 +21,12 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.ppo import make_ppo
+from hotlap.algorithms.settings import DistillSettings, PPOSettings
 from hotlap.clock import Clock, ClockSettings
 from hotlap.deepracer.params import Params
-from hotlap.env import EnvSettings, VectorEnv, env_settings
+from hotlap.env import PICTURES, EnvSettings, VectorEnv, env_settings
 from hotlap.errors import RunError
 from hotlap.opponents import SELF, OpponentSettings
 from hotlap.runs import Run
@@ -121,6 +125,7 @@ def parts_of(settings: EnvSettings) -> list[str]:
         "optics": not camera.optics.perfect or ranges.optics.any or camera.clock.noise > 0,
         "lens": bent,
         "bands": "color_bands" in seen,
+        "perceptron": _learns_compiled(settings),
     }
     for rival in settings.opponents.drivers if settings.opponents.share else ():
         if rival == SELF:
@@ -131,6 +136,15 @@ def parts_of(settings: EnvSettings) -> list[str]:
             own = theirs.model_copy(update={"opponents": OpponentSettings()})
             wanted |= dict.fromkeys({*parts_of(own)} - {"params", "optics"}, True)
     return [name for name in PARTS if wanted[name]]
+
+
+def _learns_compiled(settings: EnvSettings) -> bool:
+    """Say whether training with some settings may learn by compiled kernels."""
+    algorithm = getattr(settings, "algorithm", None)
+    if isinstance(algorithm, DistillSettings):  # its teacher sees what the critic sees
+        return not PICTURES & {*settings.observation.critic}
+    seen = {*settings.observation.actor, *settings.observation.critic}
+    return isinstance(algorithm, PPOSettings) and not PICTURES & seen
 
 
 def folders() -> list[str]:
@@ -233,6 +247,27 @@ def _use_bands() -> None:
     color_bands(np.zeros((1, 80, 128, 3), np.uint8), ColorBandsSettings())
 
 
+def _use_perceptron() -> None:
+    seen = {"state": ObservationSpec((3,), "float32")}
+    names = ("state",)
+    action = ActionSpec("continuous", 1)
+    learner = make_ppo(PPOSettings(epochs=1), seen, action, names, names, seed=0)
+    one = np.zeros((1, 3), np.float32)
+    done, log_prob = learner.act({"state": one}, np.full((1, 1), 0.5))
+    never = np.zeros((1, 1), bool)
+    batch = Batch(
+        observation={"state": one[None]},
+        last_observation={"state": one},
+        action=done[None],
+        log_prob=log_prob[None],
+        reward=np.ones((1, 1), np.float32),
+        terminated=never,
+        truncated=never,
+        reached={"state": one[:0]},
+    )
+    learner.update(batch, progress=0.0)
+
+
 def _picture(settings: CameraSettings, look: Look | None = None, boxes: Any = None) -> Any:
     zero = np.zeros(1)
     camera = Camera(settings, (load_track("oval"),), (look or Look(),))
@@ -244,6 +279,7 @@ def _one_box() -> np.ndarray[Any, Any]:
 
 
 PARTS = {
+    "perceptron": _Part(("algorithms.perceptron",), _use_perceptron),
     "world": _Part(("sim.native", "tasks.observation", "tasks.rules"), _use_world),
     "camera": _Part(("sim.field", "sim.road"), _use_camera),
     "traffic": _Part(("sim.traffic",), _use_traffic),
@@ -263,7 +299,7 @@ PARTS = {
 def _kernels(parts: Collection[str] = ()) -> list[Dispatcher]:
     """Find the kernels of some parts, of all if empty, that numba keeps on disk."""
     names = [f"hotlap.{name}" for part in parts or PARTS for name in PARTS[part].modules]
-    modules = [sys.modules[name] for name in names]
+    modules = [importlib.import_module(name) for name in names]
     found = [
         kernel
         for module in modules

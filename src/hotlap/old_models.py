@@ -12,6 +12,7 @@ from typing import Any, get_args
 import numpy as np
 
 from hotlap.algorithms.batch import ObservationSpec
+from hotlap.algorithms.plans import make_plan
 from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.settings import NetworkSettings, PPOSettings, SACSettings
 from hotlap.config import resolve, to_toml
@@ -30,7 +31,7 @@ from hotlap.deepracer.models.layouts import (
     order,
     own_widths,
 )
-from hotlap.errors import ConfigError, MissingExtraError, RunError
+from hotlap.errors import ConfigError, RunError
 from hotlap.inputs import fingerprints
 from hotlap.plan import TrainConfig, anchored, changes
 from hotlap.runs import Run, default_directory
@@ -281,10 +282,6 @@ def _spec(read: _Source) -> ObservationSpec:
 
 
 def _plan(network: NetworkSettings, shown: Mapping[str, ObservationSpec], outputs: int) -> Plan:
-    try:
-        from hotlap.algorithms.networks import make_plan
-    except ImportError:
-        raise MissingExtraError("hotlap import", "torch", "train") from None
     return make_plan(network, shown, tuple(shown), outputs)
 
 

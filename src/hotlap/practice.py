@@ -13,11 +13,12 @@ from typing import Any, Protocol
 from hotlap.algorithms import footprint
 from hotlap.algorithms.batch import below
 from hotlap.algorithms.learner import Learner, Phase, Phased, make_learner
+from hotlap.algorithms.ppo import is_compiled
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import PPOSettings, check_capacity
 from hotlap.crew import Driver
-from hotlap.env import Episodes, VectorEnv, driver_task
-from hotlap.errors import ConfigError
+from hotlap.env import PICTURES, Episodes, VectorEnv, driver_task
+from hotlap.errors import ConfigError, MissingExtraError
 from hotlap.opponents import SELF
 from hotlap.plan import TrainConfig
 from hotlap.runner import Runner, action_spec, observation_specs
@@ -32,7 +33,9 @@ __all__ = [
     "Practising",
     "Round",
     "admit_itself",
+    "device_for",
     "learner_for",
+    "needs_torch",
     "next_phase",
 ]
 
@@ -80,6 +83,8 @@ class Practising(Protocol):
     """For what is the same in every row; its rows may be few, and stand still."""
     simtrace: Simtrace | None
     """What writes DeepRacer's logs, where they are wanted."""
+    device: str
+    """Torch's name for where this process learns."""
 
     def open(self, run: Run) -> None:
         """Begin to write what is written besides checkpoints into a new Run."""
@@ -123,14 +128,11 @@ class Practice:
 
     Args:
         config: what is trained.
-        device: torch's name for where to learn.
         rivals: saved opponents by name, where they need not be read from their Runs.
     """
 
-    def __init__(
-        self, config: TrainConfig, device: str, rivals: Mapping[str, Driver] | None = None
-    ) -> None:
-        self.config, self.device = config, device
+    def __init__(self, config: TrainConfig, rivals: Mapping[str, Driver] | None = None) -> None:
+        self.config = config
         try:
             self.env = VectorEnv(
                 config, config.train.cars, seed=config.seed, desynchronize=True, rivals=rivals
@@ -143,7 +145,8 @@ class Practice:
         names = (*config.observation.actor, *config.observation.critic)
         footprint.check(config.algorithm, observation_specs(self.env), names, config.train.cars)
         check_capacity(config.algorithm, self.env.rows)
-        self.learner = learner_for(config, self.env, device)
+        self.device = device_for(config, self.env)
+        self.learner = learner_for(config, self.env, self.device)
         self.simtrace = Simtrace(config, self.env) if is_logged(config) else None
         recorder = None if self.simtrace is None else self.simtrace.recorder
         self.runner = Runner(self.env, seed=config.seed, recorder=recorder)
@@ -272,6 +275,43 @@ def learner_for(config: TrainConfig, env: VectorEnv, device: str) -> Learner:
         seed=config.seed,
         device=device,
     )
+
+
+def needs_torch(config: TrainConfig) -> bool:
+    """Say whether a training is sure to need torch, before there is an environment to ask."""
+    seen = {*config.observation.actor, *config.observation.critic}
+    algorithm = config.algorithm
+    if seen & PICTURES or not isinstance(algorithm, PPOSettings):
+        return True
+    return not is_compiled(algorithm, ())
+
+
+def device_for(config: TrainConfig, env: VectorEnv) -> str:
+    """Return torch's name for where this process learns.
+
+    Torch is not imported where no GPU is asked for and nothing needs torch.
+
+    Raises:
+        ConfigError: there is no such device.
+        MissingExtraError: torch is needed, and not installed.
+    """
+    wanted, algorithm, specs = config.train.device, config.algorithm, observation_specs(env)
+    seen = [specs[name] for name in {*config.observation.actor, *config.observation.critic}]
+    if wanted != "cuda" and isinstance(algorithm, PPOSettings) and is_compiled(algorithm, seen):
+        return "cpu"
+    try:
+        import torch
+    except ImportError as error:
+        if "torch" not in str(error):
+            raise
+        raise MissingExtraError("hotlap train", "torch", "train") from None
+
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError(
+            "train.device: cuda was asked for, but torch finds no GPU here; choose cpu or auto"
+        )
+    return "cuda" if there and wanted != "cpu" else "cpu"
 
 
 def next_phase(learner: Learner, config: TrainConfig, env: VectorEnv) -> Phase:

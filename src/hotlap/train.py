@@ -41,7 +41,7 @@ from hotlap.progress import Progress
 from hotlap.runs import Run, default_directory
 from hotlap.storage import Storage, url_of
 from hotlap.threads import available
-from hotlap.training import Training, device_for, has_reached
+from hotlap.training import Training, has_reached
 
 __all__ = ["Stopped", "train"]
 
@@ -159,7 +159,7 @@ def train(
             raise MissingExtraError("hotlap train --workers", "ray", "distributed")
         from hotlap.distributed.team import Team
 
-        practice = Team(config, device_for(config), rivals, progress.event)
+        practice = Team(config, rivals, progress.event)
     training = Training(config, began, progress, rivals, practice)
     with closing(training.practice):
         for note in notes:
@@ -171,7 +171,7 @@ def train(
             if weights_from is not None:
                 transfer = training.take_weights(Run.open(weights_from), checkpoint, by_name=plain)
             inputs = fingerprints(config)
-            meta = {"seed": config.seed, "device": training.device, "inputs": inputs}
+            meta = {"seed": config.seed, "device": training.practice.device, "inputs": inputs}
             run = Run.create(where, to_toml(config), meta)
         run.listener = progress.event
         with run:

@@ -17,7 +17,7 @@ from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.transfer import Transfer
 from hotlap.config import Settings, resolve
 from hotlap.crew import Driver
-from hotlap.errors import ConfigError, DivergedError, MissingExtraError, RunError
+from hotlap.errors import ConfigError, DivergedError, RunError
 from hotlap.evaluate import Report, env_settings
 from hotlap.plan import TrainConfig, changes, continued
 from hotlap.practice import Practice, Practising, Round
@@ -27,7 +27,7 @@ from hotlap.signals import heard
 from hotlap.trials import Trial, Trials
 from hotlap.types import Array
 
-__all__ = ["Training", "device_for", "has_reached"]
+__all__ = ["Training", "has_reached"]
 
 _RECENT = 100
 """The metrics speak of so many episodes, the last that ended."""
@@ -51,8 +51,7 @@ class Training:
         self.config = config
         self.began = began
         self.progress = progress
-        self.device = device_for(config)
-        self.practice = practice or Practice(config, self.device, rivals)
+        self.practice = practice or Practice(config, rivals)
         recorded = self.practice.simtrace is not None
         self.trials = Trials(config, config.evaluation, recorded=recorded)
         self.iteration = self.steps = self.episodes = 0
@@ -379,21 +378,3 @@ def _rates(settings: Settings, above: str = "") -> dict[str, float]:
 
 def _mean(column: Array) -> float | None:
     return float(column.mean(dtype=np.float64)) if len(column) else None
-
-
-def device_for(config: TrainConfig) -> str:
-    """Return torch's name for where this process learns."""
-    wanted = config.train.device
-    try:
-        import torch
-    except ImportError as error:
-        if "torch" not in str(error):
-            raise
-        raise MissingExtraError("hotlap train", "torch", "train") from None
-
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise ConfigError(
-            "train.device: cuda was asked for, but torch finds no GPU here; choose cpu or auto"
-        )
-    return "cuda" if there and wanted != "cpu" else "cpu"

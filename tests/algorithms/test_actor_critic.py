@@ -12,7 +12,7 @@ from worlds import OBSERVATION, assert_same, driven, look
 from hotlap.algorithms.actor_critic import ActorCritic, squashed_log_prob
 from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
-from hotlap.algorithms.networks import make_plan
+from hotlap.algorithms.plans import make_plan
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.settings import (
     DDPGSettings,

@@ -6,7 +6,8 @@ from torch import nn
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.critics import Critics
 from hotlap.algorithms.learner import make_learner
-from hotlap.algorithms.networks import forward, initial_weights, joined, make_plan
+from hotlap.algorithms.networks import forward, initial_weights
+from hotlap.algorithms.plans import joined, make_plan
 from hotlap.algorithms.settings import DDPGSettings, NetworkSettings, SACSettings
 from hotlap.errors import ConfigError
 

@@ -8,8 +8,8 @@ import pytest
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.policy import NumpyPolicy, choose, normal_quantile
-from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.settings import NetworkSettings, PPOSettings
+from hotlap.algorithms.torch_ppo import TorchPPO
 from hotlap.errors import MissingFieldError, RunError
 
 STATE = {"state": ObservationSpec((11,), "float32")}
@@ -51,7 +51,7 @@ def stirred(observation, cnn, kind):
     names = tuple(observation)
     words = {"cnn": cnn} if isinstance(cnn, str) else cnn
     settings = PPOSettings(network=NetworkSettings(**words, mlp=(16, 8)), threads=1)
-    ppo = PPO(settings, observation, ActionSpec(kind, 3), names, names, seed=1)
+    ppo = TorchPPO(settings, observation, ActionSpec(kind, 3), names, names, seed=1)
     meta, arrays = ppo.save()
     rng = np.random.default_rng(2)
     for name, array in arrays.items():

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,20 +9,32 @@ import torch
 from worlds import OBSERVATION, assert_same, driven, look
 
 from hotlap.algorithms.batch import ActionSpec
-from hotlap.algorithms.networks import Adam, initial_weights, make_plan
+from hotlap.algorithms.compiled_ppo import CompiledPPO
+from hotlap.algorithms.networks import Adam, initial_weights
+from hotlap.algorithms.plans import make_plan
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.algorithms.ppo import PPO, clipped_objective, value_error
 from hotlap.algorithms.settings import NetworkSettings, PPOSettings
+from hotlap.algorithms.torch_ppo import TorchPPO, clipped_objective, value_error
 from hotlap.config import resolve
 from hotlap.errors import ConfigError, RunError, SimulationError
 
 FAST = {"minibatch": 64, "network": NetworkSettings(mlp=(16, 16)), "threads": 1}
 
 
-def learner(kind="continuous", actor=("state",), critic=("state",), seed=7, **settings):
-    return PPO(
-        PPOSettings(**(FAST | settings)), OBSERVATION, ActionSpec(kind, 3), actor, critic, seed=seed
-    )
+KINDS = {"torch": TorchPPO, "compiled": CompiledPPO}
+
+
+def made(runs, kind="continuous", actor=("state",), critic=("state",), seed=7, **settings):
+    """A learner whose networks run in one of the two ways."""
+    if runs == "compiled" and ("camera" in actor or settings.get("precision") == "bfloat16"):
+        pytest.skip("such networks run in torch alone")
+    given = PPOSettings(**(FAST | settings))
+    return KINDS[runs](given, OBSERVATION, ActionSpec(kind, 3), actor, critic, seed=seed)
+
+
+@pytest.fixture(params=KINDS)
+def learner(request):
+    return partial(made, request.param)
 
 
 def make_batch(ppo, *, seed=0, steps=12, rows=16, ends=0.1, sign=-1.0):
@@ -37,7 +50,7 @@ def make_batch(ppo, *, seed=0, steps=12, rows=16, ends=0.1, sign=-1.0):
     return driven(rng, seen, action, log_prob.reshape(shape), reward.reshape(shape), ended)
 
 
-def test_the_log_probability_is_that_of_the_unclipped_normal_action():
+def test_the_log_probability_is_that_of_the_unclipped_normal_action(learner):
     ppo = learner(initial_std=0.9)
     seen = look(np.random.default_rng(0), 50)
     uniform = np.random.default_rng(1).uniform(0.001, 0.999, (50, 3))
@@ -53,7 +66,7 @@ def test_the_log_probability_is_that_of_the_unclipped_normal_action():
 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
-def test_the_entropy_is_the_distribution_s(kind):
+def test_the_entropy_is_the_distribution_s(learner, kind):
     ppo = learner(kind, learning_rate=1e-12, schedule="constant", initial_std=0.7)
     batch = make_batch(ppo)
 
@@ -115,7 +128,7 @@ def test_first_weights_keep_lengths(shape):
     assert np.linalg.norm(weights["head.weight"]) == pytest.approx(0.01, rel=1e-5)
 
 
-def test_a_policy_that_stays_has_no_kl_and_clips_nothing():
+def test_a_policy_that_stays_has_no_kl_and_clips_nothing(learner):
     ppo = learner(learning_rate=1e-12, schedule="constant", normalize_observations=False)
 
     metrics = ppo.update(make_batch(ppo), progress=0.0)
@@ -125,7 +138,7 @@ def test_a_policy_that_stays_has_no_kl_and_clips_nothing():
     assert metrics["policy_loss"] == pytest.approx(0.0, abs=1e-3)
 
 
-def test_an_update_makes_rewarded_actions_likelier():
+def test_an_update_makes_rewarded_actions_likelier(learner):
     ppo = learner(learning_rate=3e-3, schedule="constant")
     batch = make_batch(ppo, steps=30, ends=1.0)  # one-step worlds: reward = -|first action|
 
@@ -143,7 +156,7 @@ def _draws(rows):
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 @pytest.mark.parametrize(("actor", "critic"), [(("state",),) * 2, (("camera",), ("state",))])
-def test_saved_and_restored_it_goes_on_to_the_same_bytes(kind, actor, critic):
+def test_saved_and_restored_it_goes_on_to_the_same_bytes(learner, kind, actor, critic):
     straight = learner(kind, actor, critic)
     for seed in range(2):
         straight.update(make_batch(straight, seed=seed), progress=0.0)
@@ -162,8 +175,8 @@ RESUME = """
 import json, sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_ppo import learner, make_batch
-ppo = learner()
+from test_ppo import made, make_batch
+ppo = made(sys.argv[3])
 saved = dict(np.load(sys.argv[2]))
 ppo.restore(json.loads(str(saved.pop("meta"))), saved)
 for seed in range(2, 4):
@@ -173,7 +186,7 @@ np.savez(sys.argv[2], meta=json.dumps(meta), **arrays)
 """
 
 
-def test_a_new_process_goes_on_to_the_same_bytes(tmp_path, request):
+def test_a_new_process_goes_on_to_the_same_bytes(learner, tmp_path, request):
     straight = learner()
     for seed in range(2):
         straight.update(make_batch(straight, seed=seed), progress=0.0)
@@ -183,7 +196,9 @@ def test_a_new_process_goes_on_to_the_same_bytes(tmp_path, request):
     for seed in range(2, 4):
         straight.update(make_batch(straight, seed=seed), progress=0.0)
 
-    subprocess.run([sys.executable, "-c", RESUME, str(request.path.parent), str(path)], check=True)
+    runs = {kind: name for name, kind in KINDS.items()}[type(straight)]
+    folder = str(request.path.parent)
+    subprocess.run([sys.executable, "-c", RESUME, folder, str(path), runs], check=True)
 
     resumed = learner()
     saved = dict(np.load(path))
@@ -191,7 +206,7 @@ def test_a_new_process_goes_on_to_the_same_bytes(tmp_path, request):
     assert_same(straight, resumed)
 
 
-def test_saving_takes_a_copy():
+def test_saving_takes_a_copy(learner):
     ppo = learner()
     ppo.update(make_batch(ppo), progress=0.0)
     before = {name: array.copy() for name, array in ppo.save()[1].items()}
@@ -203,7 +218,7 @@ def test_saving_takes_a_copy():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
-def test_half_the_step_size_halves_what_the_schedule_made_of_it():
+def test_half_the_step_size_halves_what_the_schedule_made_of_it(learner):
     ppo, half = learner(learning_rate=4e-4), learner(learning_rate=2e-4)
     meta, arrays = ppo.save()
 
@@ -212,7 +227,7 @@ def test_half_the_step_size_halves_what_the_schedule_made_of_it():
     assert half.save()[0]["learning_rate"] == pytest.approx(0.5e-4)
 
 
-def test_threads_do_not_change_the_bytes():
+def test_threads_do_not_change_the_bytes(learner):
     alone, together = (
         learner(actor=("camera",), minibatch=512, threads=threads) for threads in (1, 3)
     )
@@ -223,7 +238,7 @@ def test_threads_do_not_change_the_bytes():
     assert_same(alone, together)
 
 
-def test_cutting_a_minibatch_into_shards_changes_only_the_last_bits():
+def test_cutting_a_minibatch_into_shards_changes_only_the_last_bits(learner):
     whole, cut = learner(epochs=1, minibatch=192), learner(epochs=1, minibatch=192)
     cut._shard = 50
 
@@ -236,7 +251,7 @@ def test_cutting_a_minibatch_into_shards_changes_only_the_last_bits():
     assert np.abs(one - before).max() > 1e-3
 
 
-def test_the_critic_alone_sees_what_only_it_may_see():
+def test_the_critic_alone_sees_what_only_it_may_see(learner):
     ppo = learner(actor=("camera",), critic=("state",))
     ppo.update(make_batch(ppo), progress=0.0)
     seen, other = look(np.random.default_rng(0), 4), look(np.random.default_rng(1), 4)
@@ -247,7 +262,7 @@ def test_the_critic_alone_sees_what_only_it_may_see():
     assert NumpyPolicy(*ppo.policy_state()).names == ("camera",)
 
 
-def test_rewards_in_another_unit_teach_the_same():
+def test_rewards_in_another_unit_teach_the_same(learner):
     one, thousand = learner(), learner()
     for ppo, unit in ((one, 1.0), (thousand, 1000.0)):
         for seed in range(3):
@@ -260,7 +275,7 @@ def test_rewards_in_another_unit_teach_the_same():
     np.testing.assert_allclose(1000 * one.value(seen), thousand.value(seen), rtol=1e-2, atol=1e-1)
 
 
-def test_the_linear_schedule_follows_progress():
+def test_the_linear_schedule_follows_progress(learner):
     ppo = learner(learning_rate=1e-3, schedule="linear")
     batch = make_batch(ppo)
 
@@ -273,7 +288,9 @@ def test_the_linear_schedule_follows_progress():
     ("target", "start", "end"),
     [(1e-9, 1e-3, 1e-3 / 1.5**2), (1e9, 1e-4, 1e-4 * 1.5**2), (1e9, 0.9e-3, 1e-3)],
 )
-def test_the_kl_schedule_brakes_and_lets_go_after_every_minibatch_but_the_first(target, start, end):
+def test_the_kl_schedule_brakes_and_lets_go_after_every_minibatch_but_the_first(
+    learner, target, start, end
+):
     # 12 * 16 rows in minibatches of 64, one epoch: 3 minibatches, 2 changes
     ppo = learner(learning_rate=1e-3, epochs=1, target_kl=target)
     meta, arrays = ppo.save()
@@ -284,7 +301,7 @@ def test_the_kl_schedule_brakes_and_lets_go_after_every_minibatch_but_the_first(
     assert rate == pytest.approx(end)
 
 
-def test_the_critic_s_own_step_size_moves_only_the_critic():
+def test_the_critic_s_own_step_size_moves_only_the_critic(learner):
     ppo = learner(learning_rate=1e-9, critic_learning_rate=1e-2, schedule="constant")
     before = ppo.save()[1]
 
@@ -295,7 +312,7 @@ def test_the_critic_s_own_step_size_moves_only_the_critic():
     assert np.abs(after["critic.head.weight"] - before["critic.head.weight"]).max() > 1e-3
 
 
-def test_a_large_epsilon_of_adam_shortens_every_step():
+def test_a_large_epsilon_of_adam_shortens_every_step(learner):
     # A step is lr m / (sqrt(v) + epsilon): with 1e6 it is a millionth of the gradient's part.
     def moved(**settings):
         ppo = learner(seed=3, **settings)
@@ -310,7 +327,7 @@ def test_a_large_epsilon_of_adam_shortens_every_step():
     assert moved(adam_epsilon=1e6) < 1e-6
 
 
-def test_the_entropy_bonus_keeps_choices_open():
+def test_the_entropy_bonus_keeps_choices_open(learner):
     plain, open_minded = learner("discrete"), learner("discrete", entropy=0.5)
     entropies = []
     for ppo in (plain, open_minded):
@@ -322,7 +339,7 @@ def test_the_entropy_bonus_keeps_choices_open():
 
 
 @pytest.mark.parametrize(("name", "bound"), [("min_std", 0.495), ("max_std", 0.505)])
-def test_the_deviation_stays_between_its_bounds(name, bound):
+def test_the_deviation_stays_between_its_bounds(learner, name, bound):
     ppo = learner(learning_rate=1e-2, schedule="constant", **{name: bound})
     gap, sign = [], 1.0 if name == "max_std" else -1.0
     for seed in range(6):
@@ -334,7 +351,7 @@ def test_the_deviation_stays_between_its_bounds(name, bound):
     assert np.min(gap) < 1e-6  # the bound was reached
 
 
-def test_a_value_clip_holds_the_values_back():
+def test_a_value_clip_holds_the_values_back(learner):
     moves = []
     for clip in (None, 0.01):
         ppo = learner(
@@ -354,7 +371,7 @@ def test_a_value_clip_holds_the_values_back():
     assert moves[1] < 0.5 * moves[0]
 
 
-def test_long_gradients_are_shortened():
+def test_long_gradients_are_shortened(learner):
     free, held = learner(max_grad_norm=1e9), learner(max_grad_norm=1e-12)
     for ppo in (free, held):
         ppo.update(make_batch(ppo), progress=0.0)
@@ -367,7 +384,7 @@ def test_long_gradients_are_shortened():
     )
 
 
-def test_bfloat16_answers_almost_as_float32():
+def test_bfloat16_answers_almost_as_float32(learner):
     seen = look(np.random.default_rng(0), 8)
     one, other = (learner(actor=("camera",), precision=p) for p in ("float32", "bfloat16"))
     for ppo in (one, other):
@@ -380,7 +397,7 @@ def test_bfloat16_answers_almost_as_float32():
     assert 0.0 < gap < 0.05
 
 
-def test_rewards_that_are_no_numbers_stop_the_run():
+def test_rewards_that_are_no_numbers_stop_the_run(learner):
     ppo = learner()
     batch = make_batch(ppo)
     batch.reward[3, 4] = np.nan
@@ -389,7 +406,7 @@ def test_rewards_that_are_no_numbers_stop_the_run():
         ppo.update(batch, progress=0.0)
 
 
-def test_observations_that_are_no_numbers_stop_the_run():
+def test_observations_that_are_no_numbers_stop_the_run(learner):
     ppo = learner()
     batch = make_batch(ppo)
     batch.observation["state"][3, 4, 0] = np.nan
@@ -398,29 +415,29 @@ def test_observations_that_are_no_numbers_stop_the_run():
         ppo.update(batch, progress=0.0)
 
 
-def test_another_network_s_checkpoint_is_refused():
+def test_another_network_s_checkpoint_is_refused(learner):
     meta, arrays = learner(network=NetworkSettings(mlp=(16, 8))).save()
 
     with pytest.raises(RunError, match=r"actor\.hidden1\.weight has shape \(8, 16\)"):
         learner().restore(meta, arrays)
 
 
-def test_another_algorithm_s_checkpoint_is_refused():
+def test_another_algorithm_s_checkpoint_is_refused(learner):
     with pytest.raises(RunError, match="kind 'sac'"):
         learner().restore({"kind": "sac", "format": 1}, {})
 
 
-def test_an_image_too_small_for_its_network_is_refused():
+def test_an_image_too_small_for_its_network_is_refused(learner):
     with pytest.raises(ConfigError, match="at least 36x36 pixels, camera has 32x24"):
         learner(actor=("camera",), network=NetworkSettings(cnn="deepracer_shallow"))
 
 
-def test_an_unknown_observation_is_refused():
+def test_an_unknown_observation_is_refused(learner):
     with pytest.raises(ConfigError, match="asked to read lidar; choose from camera, state"):
         learner(actor=("lidar",))
 
 
-def test_crossed_deviations_are_refused():
+def test_crossed_deviations_are_refused(learner):
     with pytest.raises(ConfigError, match=r"initial_std: must lie between min_std \(0.05\)"):
         learner(initial_std=2.0)
 
@@ -441,7 +458,7 @@ def test_the_huber_loss_is_squared_near_zero_and_linear_far_away():
     assert value_error(off, "mse").tolist() == [0.25, 9.0]
 
 
-def test_with_epsilon_the_mixture_drives_and_is_what_the_log_probability_is_of():
+def test_with_epsilon_the_mixture_drives_and_is_what_the_log_probability_is_of(learner):
     ppo = learner("discrete", epsilon_start=0.6, epsilon_end=0.6)
     meta, arrays = ppo.save()
     arrays["actor.head.bias"] = np.array([0.0, 2.0, -1.0], np.float32)
@@ -458,7 +475,7 @@ def test_with_epsilon_the_mixture_drives_and_is_what_the_log_probability_is_of()
     np.testing.assert_allclose(np.bincount(action) / 20_000, mixture.mean(axis=0), atol=0.011)
 
 
-def test_a_policy_that_stays_has_no_kl_with_epsilon_either():
+def test_a_policy_that_stays_has_no_kl_with_epsilon_either(learner):
     ppo = learner("discrete", epsilon_start=1.0, epsilon_end=0.3, epsilon_steps=300, epochs=1,
                   learning_rate=1e-12, schedule="constant")  # fmt: skip
     first = ppo.update(make_batch(ppo, steps=12, rows=16), progress=0)  # 192 transitions
@@ -473,7 +490,7 @@ def test_a_policy_that_stays_has_no_kl_with_epsilon_either():
         assert metrics["clip_fraction"] == 0
 
 
-def test_actions_drawn_from_all_alike_still_teach_which_are_better():
+def test_actions_drawn_from_all_alike_still_teach_which_are_better(learner):
     # the reward is minus the index of the choice, so that the first is the best
     ppo = learner("discrete", epsilon_start=0.8, epsilon_end=0.8, learning_rate=0.01)
     seen = look(np.random.default_rng(5), 40)
@@ -484,7 +501,7 @@ def test_actions_drawn_from_all_alike_still_teach_which_are_better():
     assert NumpyPolicy(*ppo.policy_state()).probabilities(seen)[:, 0].min() > 0.8
 
 
-def test_epsilon_goes_on_where_it_was_saved():
+def test_epsilon_goes_on_where_it_was_saved(learner):
     settings = {"epsilon_start": 1.0, "epsilon_end": 0.1, "epsilon_steps": 500}
     ppo, other = (learner("discrete", **settings) for _ in range(2))
     ppo.update(make_batch(ppo), progress=0)
@@ -497,6 +514,6 @@ def test_epsilon_goes_on_where_it_was_saved():
     assert_same(ppo, other)
 
 
-def test_continuous_actions_have_no_epsilon():
+def test_continuous_actions_have_no_epsilon(learner):
     with pytest.raises(ConfigError, match=r"algorithm\.epsilon_start and epsilon_end: only discre"):
         learner("continuous", epsilon_end=0.1)

@@ -54,7 +54,7 @@ def team(config: TrainConfig) -> Iterator[Any]:
     from hotlap.distributed.team import Team
 
     said: list[str] = []
-    opened: Any = Team(config, "cpu", tell=said.append)
+    opened: Any = Team(config, tell=said.append)
     opened.said = said
     try:
         yield opened
@@ -201,7 +201,7 @@ def test_a_server_that_is_killed_is_replaced(summing, monkeypatch):
 
 def test_from_experience_it_learns_the_same_to_the_bit_whoever_is_killed(cluster):
     config = plan(DQN, "experience", seed=3)
-    alone = Practice(config, "cpu")
+    alone = Practice(config)
     wanted = rounds(alone, 8)
 
     with team(config) as found:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hotlap.config import resolve
-from hotlap.distributed.member import Member, copied, part_settings, shared_out, vector
+from hotlap.distributed.member import Member, copied, part_settings, shared_out
 from hotlap.distributed.ring import Circle, available
 from hotlap.distributed.server import Server
 from hotlap.errors import ConfigError
@@ -67,14 +67,14 @@ def rounds(config: TrainConfig, count: int, *, circle: bool = False) -> list[Mem
             around = Circle(0, tuple(range(len(parts)))) if circle else None
             learnt = pool.map(lambda one, n=number, c=around: one.learn(n, 0.0, c), members)
             ((_, sums, size),) = {(one.met, one.sums, one.bytes) for one in learnt}
-            whole = 4 * (vector(members[0].learner).size + 5)  # and five sums for the metrics
+            whole = 4 * (members[0].learner.vector().size + 5)  # and five sums for the metrics
             assert size == sums * whole
             assert (sums > 0) == circle
     return members
 
 
 def alone(config: TrainConfig, count: int) -> Practice:
-    practice = Practice(config, "cpu")
+    practice = Practice(config)
     for _ in range(count):
         practice.round(0, 0.0)
     return practice
@@ -90,14 +90,14 @@ def test_members_that_share_gradients_learn_what_one_does_with_all_cars(circle):
         for name, value in wanted.items():
             if name != "reward.return":  # of its own cars
                 np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
-    first = vector(members[0].learner)
+    first = members[0].learner.vector()
     for member in members[1:]:
-        np.testing.assert_array_equal(vector(member.learner), first)
+        np.testing.assert_array_equal(member.learner.vector(), first)
 
 
 def test_members_drive_the_very_rows_that_one_would():
     config = settings("experience")
-    practice = Practice(config, "cpu")
+    practice = Practice(config)
     members = [Member(config, part, lambda *_: None) for part in shared_out(12, 3, 1)]
     for _ in range(3):
         driver = copied(practice.learner)
@@ -116,7 +116,7 @@ def test_members_explore_as_much_as_their_cars_would():
         **ladder, "train.cars": 12, "algorithm.warmup": 0, "distributed.share": "experience",
         "distributed.workers": 3, "algorithm.horizon": 8,
     })  # fmt: skip
-    practice = Practice(config, "cpu")
+    practice = Practice(config)
     batch, _ = practice.runner.collect(practice.learner, 8)
     members = [Member(config, part, lambda *_: None) for part in shared_out(12, 3, 1)]
     found = [member.collect(0, None, copied(practice.learner)).batch for member in members]
@@ -128,24 +128,24 @@ def test_who_becomes_another_keeps_what_is_of_its_own_cars():
     first, second = rounds(settings("gradients", **{"distributed.workers": 2}), 2)
     own = second.learner.save()[1]["reward.return"].copy()
     second.become(*first.state())
-    np.testing.assert_array_equal(vector(second.learner), vector(first.learner))
+    np.testing.assert_array_equal(second.learner.vector(), first.learner.vector())
     np.testing.assert_array_equal(second.learner.save()[1]["reward.return"], own)
     assert not np.array_equal(own, first.learner.save()[1]["reward.return"])
 
 
 def test_members_that_share_weights_go_on_from_the_mean():
     config = settings("weights")
-    before = vector(Practice(config, "cpu").learner)
+    before = Practice(config).learner.vector()
     members = rounds(config, 1)
     apart = []
     for part in shared_out(12, 3, 1):
         own = Member(config, part, lambda *_: None)
         own.collect(0)
         own.learner.update(own._batch, progress=0.0)
-        apart.append(vector(own.learner) - before)
+        apart.append(own.learner.vector() - before)
     for member in members:
         np.testing.assert_allclose(
-            vector(member.learner), before + np.mean(apart, axis=0), rtol=1e-5, atol=1e-7
+            member.learner.vector(), before + np.mean(apart, axis=0), rtol=1e-5, atol=1e-7
         )
     # and all see by the same scales, which are those of all cars
     whole = alone(config, 1).learner.scales.normalizers["state"]

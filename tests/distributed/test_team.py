@@ -13,7 +13,7 @@ from hotlap.runs import Run
 
 ray = pytest.importorskip("ray")
 
-from hotlap.distributed.member import Part, vector  # noqa: E402
+from hotlap.distributed.member import Part  # noqa: E402
 from hotlap.distributed.team import Team  # noqa: E402
 from hotlap.distributed.worker import Worker  # noqa: E402
 
@@ -74,7 +74,7 @@ def team():
     made = []
 
     def make(config):
-        made.append(Team(config, "cpu"))
+        made.append(Team(config))
         return made[-1]
 
     yield make
@@ -86,20 +86,20 @@ def team():
 @pytest.mark.slow  # test_faults.py asks the same of one whose workers are killed
 def test_experience_gives_what_no_workers_give_to_the_bit(team, given):
     config = settings(given, distributed__share="experience")
-    one, many = Practice(config, "cpu"), team(config)
+    one, many = Practice(config), team(config)
     assert run_rounds(one, 4) == run_rounds(many, 4) == 4 * 96
     assert_same(many, one)
 
 
 def test_gradients_give_what_no_workers_give_and_travel_as_one_vector(team):
     config = settings(PPO, distributed__share="gradients")
-    one, many = Practice(config, "cpu"), team(config)
+    one, many = Practice(config), team(config)
     run_rounds(one, 3)
     run_rounds(many, 3)
     assert_same(many, one, rtol=2e-3, atol=2e-5)
     seen = many.traffic()
     assert seen["exchanges"] == 3 * 2 * 3 * 2  # rounds, epochs, minibatches of 96 steps, workers
-    parameters = len(vector(many.learner))
+    parameters = len(many.learner.vector())
     assert seen["exchanged"] / seen["exchanges"] == pytest.approx(4 * parameters, rel=0.05)
 
 
@@ -136,9 +136,9 @@ def test_a_checkpoint_continues_exactly(team, share, tmp_path):
 def test_who_does_not_wait_learns_too(team):
     config = settings(PPO, distributed__share="weights", distributed__synchronous=False)
     many = team(config)
-    before = vector(many.learner)
+    before = many.learner.vector()
     assert run_rounds(many, 6) == 6 * 48  # each worker's round counts on its own
-    assert not np.array_equal(vector(many.learner), before)
+    assert not np.array_equal(many.learner.vector(), before)
     assert many.learner.scales.normalizers["state"]._count >= 6 * 48
     assert many.traffic()["dropped"] == 0
 

@@ -7,7 +7,7 @@ from anchors import learn
 from hotlap.algorithms.batch import ActionSpec, ObservationSpec
 from hotlap.algorithms.learner import make_learner
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.algorithms.ppo import PPO
+from hotlap.algorithms.ppo import make_ppo
 from hotlap.algorithms.settings import (
     DDPGSettings,
     DQNSettings,
@@ -154,7 +154,7 @@ class Regulator:
 def learner(rows, seed=0, **settings):
     names = tuple(rows.observation)
     defaults = {"network": NetworkSettings(mlp=(32, 32)), "threads": 1, "minibatch": 256}
-    return PPO(
+    return make_ppo(
         PPOSettings(**(defaults | settings)),
         rows.observation,
         rows.action,

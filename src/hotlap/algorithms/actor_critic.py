@@ -18,19 +18,18 @@ from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
-from hotlap.algorithms.experience import Experience, Minibatch, Scales, match
+from hotlap.algorithms.experience import Experience, Minibatch
 from hotlap.algorithms.networks import (
     Adam,
     forward,
     initial_weights,
-    joined,
-    make_plans,
-    numpy_of,
     uses_bfloat16,
 )
-from hotlap.algorithms.peers import Joining, Peers, summed
+from hotlap.algorithms.peers import Peers
+from hotlap.algorithms.plans import joined, make_plans
 from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
 from hotlap.algorithms.replay import Replay
+from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import (
     DDPGSettings,
     QRSACSettings,
@@ -39,6 +38,7 @@ from hotlap.algorithms.settings import (
     TD3Settings,
     check_actions,
 )
+from hotlap.algorithms.tensors import JoiningTensors, TensorScales, numpy_of, summed
 from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
 from hotlap.draws import generator
 from hotlap.errors import DivergedError
@@ -52,7 +52,7 @@ SHARE = 0.5
 AnySettings: TypeAlias = DDPGSettings | TD3Settings | RDPGSettings | SACSettings | QRSACSettings
 
 
-class ActorCritic(Joining):
+class ActorCritic(JoiningTensors):
     """Learns a deterministic, a squashed normal or a discrete policy from what it remembers.
 
     Only its owner, the training loop, may call it; it is not safe between threads.
@@ -100,7 +100,7 @@ class ActorCritic(Joining):
         self._critics = self._make_critics(plan)
         read = {name: observation[name] for name in (*self._actor.names, *plan.names)}
         self._read = tuple(read)
-        self._scales = Scales(settings, read, self._device)
+        self._scales = TensorScales(settings, read, self._device)
         self._experience = Experience(settings, read, action, self._scales, alpha=0.0, seed=seed)
         rng = generator(seed)
         first = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}

@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
-from hotlap.algorithms.experience import match
 from hotlap.algorithms.learner import Phase
 from hotlap.algorithms.peers import ALONE, Peers
 from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
-from hotlap.algorithms.ppo import PPO
+from hotlap.algorithms.ppo import PPO, make_ppo
+from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import Student, shifted
 from hotlap.algorithms.transfer import Saved, Transfer, carry
@@ -122,7 +122,7 @@ class Distill:
         self._seed, self._device = seed, device
         self._peers = ALONE
         self._name: Name = "student" if settings.teacher else "teacher"
-        self._practice = PPO(
+        self._practice = make_ppo(
             settings.practice, observation, action, critic, critic, seed=seed, device=device,
             where="algorithm.practice",
         )  # fmt: skip
@@ -409,7 +409,7 @@ class Distill:
             "minibatch": settings.minibatch,
             "freeze": tuple(f"actor.{pattern}" for pattern in settings.freeze),
         }
-        return PPO(
+        return make_ppo(
             practice.model_copy(update=changes), self._observation, self._action,
             self._actor, self._critic, seed=self._seed, device=self._device,
         )  # fmt: skip

@@ -25,10 +25,8 @@ from hotlap.algorithms.transfer import Saved, Transfer
 from hotlap.types import Array, Float32
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from hotlap.algorithms.experience import Scales
     from hotlap.algorithms.peers import Peers
+    from hotlap.algorithms.scales import Scales
 
 __all__ = [
     "AlgorithmSettings",
@@ -187,8 +185,11 @@ class Divisible(Protocol):
     def scales(self) -> Scales:
         """The running scales of what it sees and of its rewards."""
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return what its gradient steps move, by name: the tensors themselves."""
+    def vector(self) -> Float32:
+        """Return what its gradient steps move as one vector."""
+
+    def assign(self, values: Float32) -> None:
+        """Set what its gradient steps move to a vector's values."""
 
     def counters(self) -> dict[str, Any]:
         """Return what it counts, JSON-able: how much it explores may depend on it."""
@@ -219,7 +220,7 @@ def make_learner(
     seed: int,
     device: str,
 ) -> Learner:
-    """Make the learner that some settings describe; torch is imported here.
+    """Make the learner that some settings describe; torch is imported here, if it is needed.
 
     Args:
         settings: how to learn.
@@ -238,15 +239,9 @@ def make_learner(
 
         return Distill(settings, observation, action, actor, critic, seed=seed, device=device)
     if isinstance(settings, PPOSettings):
-        if settings.network.memory or settings.network.previous_action:
-            from hotlap.algorithms.recurrent_ppo import RecurrentPPO
+        from hotlap.algorithms.ppo import make_ppo
 
-            return RecurrentPPO(
-                settings, observation, action, actor, critic, seed=seed, device=device
-            )
-        from hotlap.algorithms.ppo import PPO
-
-        return PPO(settings, observation, action, actor, critic, seed=seed, device=device)
+        return make_ppo(settings, observation, action, actor, critic, seed=seed, device=device)
     if isinstance(settings, DQNSettings):
         from hotlap.algorithms.q_learning import DQN
 

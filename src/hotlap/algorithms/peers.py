@@ -7,20 +7,18 @@ that a learner is written once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from hotlap.types import Array, Float32
 
 if TYPE_CHECKING:
-    from hotlap.algorithms.experience import Scales
+    from hotlap.algorithms.scales import Scales
 
-__all__ = ["ALONE", "Joining", "Layout", "Peers", "summed"]
+__all__ = ["ALONE", "Joining", "Layout", "Peers"]
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -68,7 +66,6 @@ class Joining:
     """The side of a learner that others learn along with, or drive and learn on as copies of."""
 
     _scales: Scales
-    _learned: Mapping[str, Any]
     _peers: Peers = ALONE
 
     def join(self, peers: Peers) -> None:
@@ -79,20 +76,6 @@ class Joining:
     def scales(self) -> Scales:
         """The running scales of what it sees and of its rewards."""
         return self._scales
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return what its gradient steps move, by name."""
-        return dict(self._learned)
-
-
-def summed(peers: Peers, tensors: Sequence[Tensor], weight: float = 1.0) -> list[Tensor]:
-    """Return the sum over all peers of some tensors, each peer's times its weight."""
-    if peers is ALONE:
-        return list(tensors)
-    flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors]) * weight
-    total = torch.from_numpy(np.array(peers.sum(flat.cpu().numpy()))).to(flat.device)
-    parts = torch.split(total, [tensor.numel() for tensor in tensors])
-    return [part.reshape(one.shape).to(one.dtype) for part, one in zip(parts, tensors, strict=True)]
 
 
 class Layout:

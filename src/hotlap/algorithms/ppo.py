@@ -1,43 +1,77 @@
 """PPO: proximal policy optimisation, with an actor and a critic apart.
 
-Feed-forward here; with a memory in `recurrent_ppo.py`.
+What it does with a batch, whatever runs its networks: `compiled_ppo.py` where they are small and
+see numbers, `torch_ppo.py` for all others, and `recurrent_ppo.py` with a memory.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below, shard_rows
-from hotlap.algorithms.experience import Scales, match
-from hotlap.algorithms.networks import (
-    Adam,
-    forward,
-    initial_weights,
-    make_plans,
-    numpy_of,
-    uses_bfloat16,
-)
-from hotlap.algorithms.peers import Joining, Layout, summed
-from hotlap.algorithms.policy import Plan, choose, normal_quantile
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
+from hotlap.algorithms.peers import Joining, Layout
+from hotlap.algorithms.plans import make_plans
 from hotlap.algorithms.returns import gae
+from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import PPOSettings
-from hotlap.algorithms.shards import Shards
 from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
 from hotlap.draws import generator
 from hotlap.errors import ConfigError, DivergedError, RunError
 from hotlap.types import Array, Float32
 
-__all__ = ["PPO", "clipped_objective", "value_error"]
+__all__ = ["PPO", "is_compiled", "make_ppo"]
+
+_WIDEST = 256
+"""Units of the widest layer, or numbers of an observation, whose weights stay in a core's cache."""
 
 
-class PPO(Joining):
+def make_ppo(
+    settings: PPOSettings,
+    observation: Mapping[str, ObservationSpec],
+    action: ActionSpec,
+    actor: tuple[str, ...],
+    critic: tuple[str, ...],
+    *,
+    seed: int,
+    device: str = "cpu",
+    where: str = "algorithm",
+) -> PPO:
+    """Make the PPO whose networks run fastest here; see `PPO`. `device` is torch's name."""
+    given = (settings, observation, action, actor, critic)
+    if settings.network.memory or settings.network.previous_action:
+        from hotlap.algorithms.recurrent_ppo import RecurrentPPO
+
+        return RecurrentPPO(*given, seed=seed, device=device, where=where)
+    seen = [observation[name] for name in {*actor, *critic} if name in observation]
+    if device == "cpu" and is_compiled(settings, seen):
+        from hotlap.algorithms.compiled_ppo import CompiledPPO
+
+        return CompiledPPO(*given, seed=seed, where=where)
+    from hotlap.algorithms.torch_ppo import TorchPPO
+
+    return TorchPPO(*given, seed=seed, device=device, where=where)
+
+
+def is_compiled(settings: PPOSettings, seen: Sequence[ObservationSpec]) -> bool:
+    """Return whether networks that see this are small enough to learn without torch."""
+    network = settings.network
+    remembers = network.memory or network.previous_action
+    sizes = [math.prod(spec.shape) for spec in seen]
+    return (
+        network.numbers == "mlp"
+        and not remembers
+        and settings.precision != "bfloat16"
+        and not any(spec.is_image for spec in seen)
+        and max([*network.mlp, sum(sizes)], default=0) <= _WIDEST
+    )
+
+
+class PPO(Joining, ABC):
     """Learns a policy from batches; owns weights, optimisers and normalisers.
 
     Only its owner, the training loop, may call it; it is not safe between threads.
@@ -49,7 +83,6 @@ class PPO(Joining):
         actor: names of the observations the policy sees.
         critic: names of the observations the value estimate sees, often more.
         seed: of the first weights and of the shuffles.
-        device: torch's name for where to compute.
         where: where the settings were given, for messages.
 
     Raises:
@@ -74,7 +107,6 @@ class PPO(Joining):
         critic: tuple[str, ...],
         *,
         seed: int,
-        device: str = "cpu",
         where: str = "algorithm",
     ) -> None:
         if not settings.min_std <= settings.initial_std <= settings.max_std:
@@ -90,42 +122,90 @@ class PPO(Joining):
         self.settings = settings
         self._action = action
         self._seed = seed
-        self._device = torch.device(device)
-        self._shards = Shards(self._device, settings.threads)
         size = action.size
         self._actor, self._critic = make_plans(
             settings.network, observation, actor, critic, (size, 1),
             actions=size if self._remembers else None,
         )  # fmt: skip
-        rng = generator(seed)
-        weights = {f"actor.{k}": v for k, v in initial_weights(self._actor, 0.01, rng).items()}
-        if action.kind == "continuous":
-            log_std = np.full(action.size, math.log(settings.initial_std), np.float32)
-            weights["actor.log_std"] = log_std
-        weights |= {f"critic.{k}": v for k, v in initial_weights(self._critic, 1.0, rng).items()}
-        read = {name: observation[name] for name in (*self._actor.names, *self._critic.names)}
-        self._scales = Scales(settings, read, self._device)
-        self._weights = {k: self._scales.tensor(v).requires_grad_() for k, v in weights.items()}
-        self._frozen = frozen_weights(settings.freeze, self._weights, f"{where}.freeze")
-        for name in self._frozen:
-            self._weights[name].requires_grad_(False)
-        self._learned = {k: w for k, w in self._weights.items() if k not in self._frozen}
-        self._actor_adam, self._critic_adam = (
-            Adam(
-                [w for k, w in self._learned.items() if k.startswith(part)],
-                epsilon=settings.adam_epsilon,
-            )
-            for part in ("actor.", "critic.")
-        )
         self._updates = self._transitions = 0
         self._learning_rate = settings.learning_rate
+        first = self._first_weights(generator(seed))
+        self._frozen = frozen_weights(settings.freeze, first, f"{where}.freeze")
+        read = {name: observation[name] for name in (*self._actor.names, *self._critic.names)}
+        self._begin(first, read)
 
-        plans = (self._actor, self._critic)
-        images = [math.prod(i.shape) for plan in plans for i in plan.images.values()]
-        self._bfloat16 = uses_bfloat16(settings.precision, self._device, *plans)
-        self._shard = shard_rows(images)
-        if self._device.type != "cpu":
-            self._shard = settings.minibatch
+    def _first_weights(self, rng: np.random.Generator) -> dict[str, Float32]:
+        """Draw the weights of both networks, by name."""
+        weights = {f"actor.{k}": v for k, v in self._drawn(self._actor, 0.01, rng).items()}
+        if self._action.kind == "continuous":
+            log_std = np.full(self._action.size, math.log(self.settings.initial_std), np.float32)
+            weights["actor.log_std"] = log_std
+        return weights | {f"critic.{k}": v for k, v in self._drawn(self._critic, 1.0, rng).items()}
+
+    # --- what runs the networks ---
+
+    @staticmethod
+    @abstractmethod
+    def _drawn(plan: Any, gain: float, rng: np.random.Generator) -> dict[str, Float32]:
+        """Draw the first weights of a network; see `plans.draw_weights`."""
+
+    @abstractmethod
+    def _begin(self, weights: Mapping[str, Float32], read: Mapping[str, ObservationSpec]) -> None:
+        """Take over the first weights; `_frozen` says which of them stay."""
+
+    @abstractmethod
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        """Return what the networks see of a batch, a row a step of a car."""
+
+    @abstractmethod
+    def _hold(self, values_TN: Array) -> Any:
+        """Return numbers of a batch where the networks run, a row a step of a car."""
+
+    @abstractmethod
+    def _minibatches(
+        self, rng: np.random.Generator, steps: int, layout: Layout
+    ) -> Iterator[tuple[Array, Any]]:
+        """Yield the steps of each gradient step of an epoch: everybody's, and ours."""
+
+    @abstractmethod
+    def _minibatch(
+        self,
+        inputs: Mapping[str, Any],
+        rows: Mapping[str, Any],
+        mine: Any,
+        count: int,
+        centre: tuple[float, float],
+    ) -> dict[str, float]:
+        """Take one gradient step over `count` steps of all peers; return what it saw.
+
+        Advantages are taken relative to `centre`, a mean and a deviation.
+        """
+
+    @abstractmethod
+    def _advantages(self, batch: Batch, inputs: Mapping[str, Any]) -> tuple[Float32, Float32]:
+        """Return values (T, N) and advantages (T, N), both in units of scaled reward."""
+
+    @abstractmethod
+    def _held(self) -> dict[str, Float32]:
+        """Return copies of all weights, by name."""
+
+    @abstractmethod
+    def _moments(self) -> dict[str, Float32]:
+        """Return copies of what Adam remembers of all weights that move: `adam.mean.NAME`, ..."""
+
+    @abstractmethod
+    def _take(self, arrays: Mapping[str, Array], adam_steps: Sequence[int]) -> None:
+        """Become what `_held` and `_moments` returned, after Adam's steps of actor and critic."""
+
+    @abstractmethod
+    def _adam_steps(self) -> list[int]:
+        """Return how many steps Adam took, of actor and critic."""
+
+    @abstractmethod
+    def _std(self) -> float:
+        """Return the mean deviation of continuous actions."""
+
+    # --- learning ---
 
     def counters(self) -> dict[str, Any]:
         """Return what it counts."""
@@ -136,6 +216,7 @@ class PPO(Joining):
         self._updates = int(counted["updates"])
         self._transitions = int(counted.get("transitions", 0))  # version 0.1 lacks it
 
+    @abstractmethod
     def act(
         self, observation: Mapping[str, Array], uniform: Array, fresh: Array | None = None
     ) -> tuple[Array, Float32]:
@@ -145,28 +226,20 @@ class PPO(Joining):
             observation: by name, (N, ...).
             uniform: numbers in (0, 1) that decide the sample: (N, A) for continuous actions,
                 (N, 1 or more) for discrete ones.
-            fresh: not used, as it remembers nothing between steps.
+            fresh: (N,) bool, the rows that begin an episode; for who remembers.
 
         Returns:
             Actions and their log-probability (N,). Continuous actions (N, A) are *not* clipped, and
             the log-probability is theirs; the task clips. Discrete actions are (N,) int64.
         """
-        with torch.no_grad():
-            return self._sample(
-                self._run("actor", self._scales.inputs(observation, self._actor.names)), uniform
-            )
 
+    @abstractmethod
     def greedy(self, observation: Mapping[str, Array]) -> Array:
         """Return the best action for N rows: (N,) int64, or (N, A) float32 inside [-1, 1]."""
-        with torch.no_grad():
-            output = self._run("actor", self._scales.inputs(observation, self._actor.names))
-        return self._best(output)
 
+    @abstractmethod
     def value(self, observation: Mapping[str, Array]) -> Float32:
         """Return the critic's estimate of the discounted return of N rows, in units of reward."""
-        with torch.no_grad():
-            found = self._run("critic", self._scales.inputs(observation, self._critic.names))[:, 0]
-        return numpy_of(found) * np.float32(self._scales.reward)
 
     def update(self, batch: Batch, *, progress: float) -> dict[str, float]:
         """Improve the policy from one batch.
@@ -188,26 +261,24 @@ class PPO(Joining):
         count = self._scales.update(batch, self._peers)
         if settings.schedule == "linear":
             self._learning_rate = settings.learning_rate * (1.0 - min(max(progress, 0.0), 1.0))
-        seen = {name: _rows(values) for name, values in batch.observation.items()}
-        inputs = self._scales.inputs(seen, dict.fromkeys((*self._actor.names, *self._critic.names)))
-        inputs |= self._remembered(batch)
+        inputs = self._inputs(batch)
         value_TN, advantage_TN = self._advantages(batch, inputs)
 
         rows = {
-            "action": self._scales.tensor(_rows(batch.action)),
-            "log_prob": self._scales.tensor(_rows(batch.log_prob)),
-            "value": self._scales.tensor(_rows(value_TN)),
-            "target": self._scales.tensor(_rows(value_TN + advantage_TN)),
-            "advantage": self._scales.tensor(_rows(advantage_TN)),
+            "action": self._hold(batch.action),
+            "log_prob": self._hold(batch.log_prob),
+            "value": self._hold(value_TN),
+            "target": self._hold(value_TN + advantage_TN),
+            "advantage": self._hold(advantage_TN),
         }
         layout = Layout({"value": value_TN, "advantage": advantage_TN}, self._peers)
         value, advantage = layout.whole["value"], layout.whole["advantage"]
         history: list[dict[str, float]] = []
         for epoch in range(settings.epochs):
             rng = generator(self._seed, self._updates << 16 | epoch)
-            for everyone, shards in self._minibatches(rng, batch.steps, layout):
+            for everyone, mine in self._minibatches(rng, batch.steps, layout):
                 centre = _centre(advantage[everyone]) if settings.normalize_advantages else (0, 1)
-                metrics = self._minibatch(inputs, rows, shards, len(everyone), centre)
+                metrics = self._minibatch(inputs, rows, mine, len(everyone), centre)
                 # The first minibatch has seen no change of the policy yet: its KL says nothing.
                 if settings.schedule == "kl" and history:
                     self._adapt(metrics["kl"])
@@ -225,118 +296,10 @@ class PPO(Joining):
         found["explained_variance"] = 1.0 - float(np.var(advantage)) / spread if spread else 0.0
         found["learning_rate"] = self._learning_rate
         if self._action.kind == "continuous":
-            found["std"] = float(self._weights["actor.log_std"].detach().exp().mean())
+            found["std"] = self._std()
         if epsilon:
             found["epsilon"] = epsilon
         return found
-
-    def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return all of itself: a JSON-able dictionary, and arrays by name."""
-        meta = {
-            "format": 1,
-            "kind": "ppo",
-            **self.counters(),
-            "learning_rate": self._learning_rate,
-            "of_learning_rate": self.settings.learning_rate,
-            "adam_steps": [self._actor_adam.steps, self._critic_adam.steps],
-            "plans": {
-                "actor": self._actor.model_dump(mode="json"),
-                "critic": self._critic.model_dump(mode="json"),
-            },
-        }
-        arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
-        return meta, arrays | self._scales.save()
-
-    def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Continue exactly from what `save` returned, given the same settings and shapes.
-
-        Raises:
-            RunError: it was saved by another algorithm, version, network or observation.
-        """
-        match("ppo", self.save()[1], meta, arrays, free=self._free)
-        known = self._weights
-        if more := [k for k in arrays if k.startswith(("actor.", "critic.")) and k not in known]:
-            raise RunError(
-                f"the checkpoint also has {more[0]}, which this network lacks; keep the settings "
-                "and observations it was trained with"
-            )
-        with torch.no_grad():
-            for name, tensor in self._tensors().items():
-                tensor.copy_(torch.from_numpy(np.array(arrays[name])))
-        self._scales.restore(arrays)
-        self.count(meta)
-        self._learning_rate, full = float(meta["learning_rate"]), self.settings.learning_rate
-        if (before := meta.get("of_learning_rate", full)) != full:  # it was halved: see training
-            self._learning_rate *= full / before
-        self._learning_rate = min(self._learning_rate, full)
-        self._actor_adam.steps, self._critic_adam.steps = map(int, meta["adam_steps"])
-
-    def adopt(
-        self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
-    ) -> Transfer:
-        """Begin a training of its own with what another one saved; see `Learner.adopt`."""
-        saved, frozen = (meta, arrays), self._frozen
-        return begin_with(self, saved, weights=self._weights, frozen=frozen, driver=driver)
-
-    def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
-        description = {
-            "format": 1,
-            "plan": self._actor.model_dump(mode="json"),
-            "action": self._action.kind,
-        }
-        arrays = {k: numpy_of(v) for k, v in below(self._weights, "actor.").items()}
-        for name in self._actor.vectors:
-            arrays[f"normalizer.{name}.mean"] = self._scales.normalizers[name].mean
-            arrays[f"normalizer.{name}.std"] = self._scales.normalizers[name].std
-        return description, arrays
-
-    def _sample(self, output: Tensor, uniform: Array) -> tuple[Array, Float32]:
-        """Return actions and their log-probabilities, decided by uniform numbers."""
-        if self._action.kind == "discrete":
-            logits = self._mixed(output).cpu().numpy()
-            action = torch.from_numpy(choose(logits, uniform)).to(self._device)
-        else:
-            noise = torch.from_numpy(normal_quantile(uniform).astype(np.float32))
-            std = self._weights["actor.log_std"].exp()
-            action = output + std * noise.to(self._device)
-        log_prob, _ = self._log_prob(output, action)
-        return action.cpu().numpy(), log_prob.cpu().numpy()
-
-    def _best(self, output: Tensor) -> Array:
-        """Return the best action."""
-        found = output.cpu().numpy()
-        if self._action.kind == "discrete":
-            return np.asarray(found.argmax(axis=1))
-        return np.asarray(np.clip(found, np.float32(-1.0), np.float32(1.0)))
-
-    def _remembered(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what networks read besides observations, as rows; a memory has such."""
-        return {}
-
-    def _minibatches(
-        self, rng: np.random.Generator, steps: int, layout: Layout
-    ) -> Iterator[tuple[Array, Sequence[Tensor]]]:
-        """Yield the steps of each gradient step of an epoch: everybody's, and ours in shards."""
-        order = rng.permutation(layout.count)
-        for part in np.array_split(order, -(-len(order) // self.settings.minibatch)):
-            mine = torch.from_numpy(layout.own(part)).to(self._device)
-            yield part, torch.split(mine, self._shard)
-
-    def _answers(self, seen: Mapping[str, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
-        """Run both networks on a shard, with a graph: (B, A) outputs and (B,) values."""
-        return self._forward("actor", seen), self._forward("critic", seen)[:, 0]
-
-    def _advantages(self, batch: Batch, inputs: Mapping[str, Tensor]) -> tuple[Float32, Float32]:
-        """Return values (T, N) and advantages (T, N), both in units of scaled reward."""
-        names, inputs_of = self._critic.names, self._scales.inputs
-        with torch.no_grad():
-            value_TN = numpy_of(self._run("critic", inputs)).reshape(batch.reward.shape)
-            last_N = numpy_of(self._run("critic", inputs_of(batch.last_observation, names)))
-            reached = np.zeros(0, np.float32)
-            if batch.ended.any():
-                reached = numpy_of(self._run("critic", inputs_of(batch.reached, names)))[:, 0]
-        return value_TN, self._gae(batch, value_TN, last_N[:, 0], reached)
 
     def _gae(self, batch: Batch, value_TN: Float32, last_N: Float32, reached: Float32) -> Float32:
         """Return advantages (T, N) from the values of what was seen, comes next and was reached."""
@@ -353,64 +316,15 @@ class PPO(Joining):
             lam=self.settings.lam,
         )
 
-    def _minibatch(
-        self,
-        inputs: Mapping[str, Tensor],
-        rows: Mapping[str, Tensor],
-        shards: Sequence[Tensor],
-        count: int,
-        centre: tuple[float, float],
-    ) -> dict[str, float]:
-        """Take one gradient step over `count` steps of all peers; return what it saw.
-
-        Advantages are taken relative to `centre`, a mean and a deviation.
-        """
+    def _rates(self) -> tuple[float, float]:
+        """Return the step sizes of actor and critic."""
         settings = self.settings
-
-        def gradients(index: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-            seen = {name: values.index_select(0, index) for name, values in inputs.items()}
-            mine = {name: values.index_select(0, index) for name, values in rows.items()}
-            advantage_B = (mine["advantage"] - centre[0]) / centre[1]
-            output, value = self._answers(seen, index)
-            log_prob, entropy_B = self._log_prob(output, mine["action"])
-            log_ratio = log_prob - mine["log_prob"]
-            objective, clipped = clipped_objective(log_ratio, advantage_B, settings.clip)
-            error = value_error(value - mine["target"], settings.value_loss)
-            if settings.value_clip is not None:
-                near = (value - mine["value"]).clamp(-settings.value_clip, settings.value_clip)
-                moved = value_error(mine["value"] + near - mine["target"], settings.value_loss)
-                error = torch.maximum(error, moved)
-            policy_loss, value_loss, entropy = -objective.sum(), error.sum(), entropy_B.sum()
-            loss = policy_loss + settings.value_coef * value_loss - settings.entropy * entropy
-            found = torch.autograd.grad(loss / count, list(self._learned.values()))
-            with torch.no_grad():
-                # unbiased, never negative: Schulman 2020, "Approximating KL divergence", k3
-                kl = (log_ratio.exp() - 1.0 - log_ratio).sum()
-                sums = torch.stack([policy_loss, value_loss, entropy, kl, clipped.sum()])
-            return found, sums / count
-
-        results = self._shards.map(gradients, shards)
-        total, sums = list(results[0][0]), results[0][1]
-        for found, more in results[1:]:  # in the order of the shards, whoever was first
-            torch._foreach_add_(total, found)
-            sums = sums + more
-        *total, sums = summed(self._peers, [*total, sums])
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(total)))
-        shorten = ((norm + 1e-6) / settings.max_grad_norm).clamp(min=1.0)
-        actors = len(self._actor_adam.means)
-        critic_rate = self._learning_rate
-        if settings.critic_learning_rate is not None:
-            critic_rate = settings.critic_learning_rate
-            if settings.schedule == "linear":
-                critic_rate *= self._learning_rate / settings.learning_rate
-        self._actor_adam.step(total[:actors], self._learning_rate, shorten)
-        self._critic_adam.step(total[actors:], critic_rate, shorten)
-        if "actor.log_std" in self._learned:
-            lowest, highest = math.log(settings.min_std), math.log(settings.max_std)
-            with torch.no_grad():
-                self._weights["actor.log_std"].clamp_(lowest, highest)
-        names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
-        return dict(zip(names, sums.tolist(), strict=True)) | {"grad_norm": float(norm)}
+        if settings.critic_learning_rate is None:
+            return self._learning_rate, self._learning_rate
+        critic = settings.critic_learning_rate
+        if settings.schedule == "linear":
+            critic *= self._learning_rate / settings.learning_rate
+        return self._learning_rate, critic
 
     def _adapt(self, kl: float) -> None:
         """Slow down when the policy moved too far, hurry when it hardly moved."""
@@ -420,29 +334,6 @@ class PPO(Joining):
             # Never above the start: the critic shares the step size, and does not bear 1e-2.
             self._learning_rate = min(self._learning_rate * 1.5, self.settings.learning_rate)
 
-    def _log_prob(self, output: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities (B,) and entropies (B,)."""
-        if self._action.kind == "discrete":
-            log_prob = torch.log_softmax(self._mixed(output), dim=1)
-            entropy = -(log_prob.exp() * log_prob).sum(dim=1)
-            return log_prob.gather(1, action[:, None])[:, 0], entropy
-        log_std = self._weights["actor.log_std"]
-        z = (action - output) * torch.exp(-log_std)
-        constant = 0.5 * math.log(2.0 * math.pi)
-        log_prob = (-0.5 * z.square() - log_std - constant).sum(dim=1)
-        return log_prob, (log_std + 0.5 + constant).sum().expand(len(output))
-
-    def _mixed(self, logits: Tensor) -> Tensor:
-        """Return the logits of what drives: the policy, or now and then any action.
-
-        The mixture itself is what PPO improves, so that its ratios are of what was driven.
-        """
-        epsilon = self._epsilon
-        if not epsilon:
-            return logits
-        share = epsilon / logits.shape[1]
-        return torch.log((1.0 - epsilon) * torch.softmax(logits, dim=1) + share)
-
     @property
     def _epsilon(self) -> float:
         """The share of random actions, the same from one update to the next."""
@@ -450,60 +341,69 @@ class PPO(Joining):
         share = min(1.0, self._transitions / settings.epsilon_steps)
         return settings.epsilon_start + share * (settings.epsilon_end - settings.epsilon_start)
 
-    def _run(self, network: Literal["actor", "critic"], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Run a network without gradients, shard by shard."""
-        names = (self._actor if network == "actor" else self._critic).names
-        rows = len(inputs[names[0]])
-        shards = [
-            {name: inputs[name][start : start + self._shard] for name in names}
-            for start in range(0, max(rows, 1), self._shard)
-        ]
+    # --- saved and restored ---
 
-        def run(shard: Mapping[str, Tensor]) -> Tensor:
-            with torch.no_grad():  # is a thread's own, so that the pool's threads need it too
-                return self._forward(network, shard)
+    def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return all of itself: a JSON-able dictionary, and arrays by name."""
+        meta = {
+            "format": 1,
+            "kind": "ppo",
+            **self.counters(),
+            "learning_rate": self._learning_rate,
+            "of_learning_rate": self.settings.learning_rate,
+            "adam_steps": self._adam_steps(),
+            "plans": {
+                "actor": self._actor.model_dump(mode="json"),
+                "critic": self._critic.model_dump(mode="json"),
+            },
+        }
+        return meta, self._held() | self._moments() | self._scales.save()
 
-        return torch.cat(self._shards.map(run, shards))
+    def restore(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Continue exactly from what `save` returned, given the same settings and shapes.
 
-    def _forward(self, network: Literal["actor", "critic"], inputs: Mapping[str, Tensor]) -> Tensor:
-        plan: Plan = self._actor if network == "actor" else self._critic
-        weights = below(self._weights, f"{network}.")
-        return forward(plan, weights, inputs, bfloat16=self._bfloat16)
+        Raises:
+            RunError: it was saved by another algorithm, version, network or observation.
+        """
+        known = self.save()[1]
+        match("ppo", known, meta, arrays, free=self._free)
+        if more := [k for k in arrays if k.startswith(("actor.", "critic.")) and k not in known]:
+            raise RunError(
+                f"the checkpoint also has {more[0]}, which this network lacks; keep the settings "
+                "and observations it was trained with"
+            )
+        self._take(arrays, [int(steps) for steps in meta["adam_steps"]])
+        self._scales.restore(arrays)
+        self.count(meta)
+        self._learning_rate, full = float(meta["learning_rate"]), self.settings.learning_rate
+        if (before := meta.get("of_learning_rate", full)) != full:  # it was halved: see training
+            self._learning_rate *= full / before
+        self._learning_rate = min(self._learning_rate, full)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return every tensor that learns or remembers, by name."""
-        found = dict(self._weights)
-        for adam, kind in ((self._actor_adam, "actor."), (self._critic_adam, "critic.")):
-            names = [name for name in self._learned if name.startswith(kind)]
-            found |= {f"adam.mean.{k}": v for k, v in zip(names, adam.means, strict=True)}
-            found |= {f"adam.square.{k}": v for k, v in zip(names, adam.squares, strict=True)}
-        return found
+    def adopt(
+        self, meta: Mapping[str, Any], arrays: Mapping[str, Array], driver: Saved | None = None
+    ) -> Transfer:
+        """Begin a training of its own with what another one saved; see `Learner.adopt`."""
+        saved, names = (meta, arrays), list(self._held())
+        return begin_with(self, saved, weights=names, frozen=self._frozen, driver=driver)
 
-
-def clipped_objective(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Return PPO's objective (B,), to be maximised, and which ratios lie outside the clip (B,).
-
-    Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7.
-    """
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
-    return torch.minimum(ratio * advantage, clipped * advantage), (ratio - 1.0).abs() > clip
-
-
-def value_error(difference: Tensor, kind: Literal["mse", "huber"]) -> Tensor:
-    """Return the loss (B,) of value estimates that are off by `difference`."""
-    if kind == "mse":
-        return difference.square()
-    return functional.huber_loss(difference, torch.zeros_like(difference), reduction="none")
+    def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
+        description = {
+            "format": 1,
+            "plan": self._actor.model_dump(mode="json"),
+            "action": self._action.kind,
+        }
+        arrays = below(self._held(), "actor.")
+        for name in self._actor.vectors:
+            arrays[f"normalizer.{name}.mean"] = self._scales.normalizers[name].mean
+            arrays[f"normalizer.{name}.std"] = self._scales.normalizers[name].std
+        return description, arrays
 
 
 def _centre(advantage: Float32) -> tuple[float, float]:
     """Return mean and deviation of the advantages of a minibatch; of one alone 0 and 1."""
     if len(advantage) < 2:
         return 0.0, 1.0
-    given = torch.from_numpy(advantage)
-    return float(given.mean()), float(given.std()) + 1e-8
-
-
-def _rows(values_TN: Array) -> Array:
-    return values_TN.reshape(-1, *values_TN.shape[2:])
+    wide = advantage.astype(np.float64)
+    return float(wide.mean()), float(wide.std(ddof=1)) + 1e-8

@@ -14,21 +14,22 @@ from torch.nn import functional
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.critics import quantile_huber
-from hotlap.algorithms.experience import Experience, Minibatch, Scales, match
+from hotlap.algorithms.experience import Experience, Minibatch
 from hotlap.algorithms.networks import (
     Adam,
     forward,
     initial_weights,
-    make_plan,
-    numpy_of,
     uses_bfloat16,
 )
 from hotlap.algorithms.normalizer import RunningNormalizer
-from hotlap.algorithms.peers import Joining, Layout, Peers, summed
+from hotlap.algorithms.peers import Layout, Peers
+from hotlap.algorithms.plans import make_plan
 from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
+from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import DQNSettings, PQNSettings, check_actions
+from hotlap.algorithms.tensors import JoiningTensors, TensorScales, numpy_of, summed
 from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
 from hotlap.draws import generator
 from hotlap.errors import ConfigError, DivergedError
@@ -182,7 +183,7 @@ def c51_projection(
     return (near_BKJ.clamp(min=0.0) @ probability_BK[:, :, None])[:, :, 0]
 
 
-class _QLearner(Joining, ABC):
+class _QLearner(JoiningTensors, ABC):
     """What DQN and PQN share: a network that drives, and how it is kept."""
 
     def __init__(
@@ -204,7 +205,7 @@ class _QLearner(Joining, ABC):
             torch.set_num_threads(1)  # torch's own threads spin while they wait
         self._network = QNetwork(settings, observation, actor, action.size, self._device)
         self._read = {name: observation[name] for name in self._network.plan.names}
-        self._scales = Scales(settings, self._read, self._device)
+        self._scales = TensorScales(settings, self._read, self._device)
         rng = generator(seed)
         first = self._network.initial(rng)
         self._weights = {k: self._scales.tensor(v).requires_grad_() for k, v in first.items()}

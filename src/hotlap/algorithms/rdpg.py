@@ -18,12 +18,13 @@ from torch.nn import functional
 from hotlap.algorithms.actor_critic import ActorCritic
 from hotlap.algorithms.batch import Batch, below
 from hotlap.algorithms.critics import Critics, squared_error
-from hotlap.algorithms.networks import initial_weights, numpy_of, recall
+from hotlap.algorithms.networks import initial_weights, recall
 from hotlap.algorithms.policy import Plan, normal_quantile
 from hotlap.algorithms.recurrent import Recurrent, carried_on
 from hotlap.algorithms.replay import Windows
 from hotlap.algorithms.returns import n_step
 from hotlap.algorithms.settings import RDPGSettings, check_capacity
+from hotlap.algorithms.tensors import TensorScales, numpy_of
 from hotlap.types import Array, Float32
 
 __all__ = ["RDPG"]
@@ -88,6 +89,7 @@ class RDPG(Recurrent, ActorCritic):
     """
 
     settings: RDPGSettings
+    _scales: TensorScales
     _free = (*ActorCritic._free, "memory.actor")
     _judge: Plan
     """What the critics see, and the units that they share, if any."""

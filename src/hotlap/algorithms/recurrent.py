@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from hotlap.algorithms.batch import ActionSpec
-from hotlap.algorithms.experience import Scales
-from hotlap.algorithms.networks import numpy_of
 from hotlap.algorithms.policy import Plan
+from hotlap.algorithms.tensors import TensorScales, numpy_of
 from hotlap.types import Array, Float32
 
 __all__ = ["Recurrent", "as_input", "carried_on"]
@@ -23,7 +22,7 @@ class Recurrent(ABC):
 
     _actor: Plan
     _action: ActionSpec
-    _scales: Scales
+    _scales: TensorScales
     _remembers = True
     _now: Float32 = np.zeros((0, 0), np.float32)
     """(N, carried): what the driver carries into the next `act`."""

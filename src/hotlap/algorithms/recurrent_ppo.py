@@ -18,8 +18,9 @@ from torch.nn import functional
 from hotlap.algorithms.batch import Batch, below
 from hotlap.algorithms.networks import forward, recall
 from hotlap.algorithms.peers import Layout
-from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.recurrent import Recurrent, as_input, carried_on
+from hotlap.algorithms.tensors import TensorScales
+from hotlap.algorithms.torch_ppo import TorchPPO
 from hotlap.types import Array, Float32
 
 __all__ = ["RecurrentPPO", "actions_before"]
@@ -37,11 +38,12 @@ class _Sequences:
     """(T, N) bool."""
 
 
-class RecurrentPPO(Recurrent, PPO):
-    """PPO whose driver carries numbers from one step of an episode to the next; see `PPO`."""
+class RecurrentPPO(Recurrent, TorchPPO):
+    """PPO whose driver carries numbers from one step of an episode to the next; see `TorchPPO`."""
 
-    _free = (*PPO._free, "memory.actor", "memory.critic")
-    _best = PPO._best
+    _scales: TensorScales
+    _free = (*TorchPPO._free, "memory.actor", "memory.critic")
+    _best = TorchPPO._best
     _critic_now: Float32 = np.zeros((0, 0), np.float32)
     """(N, H): the units of the critic, as the last update left them."""
     _begun: tuple[Float32, Float32] | None = None

@@ -15,14 +15,14 @@ from hotlap.algorithms.networks import (
     Adam,
     forward,
     initial_weights,
-    make_plan,
-    numpy_of,
     uses_bfloat16,
 )
 from hotlap.algorithms.normalizer import RunningNormalizer, moments, normalize
-from hotlap.algorithms.peers import ALONE, Peers, summed
+from hotlap.algorithms.peers import ALONE, Peers
+from hotlap.algorithms.plans import make_plan
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
+from hotlap.algorithms.tensors import numpy_of, summed
 from hotlap.algorithms.transfer import frozen_weights
 from hotlap.draws import generator
 from hotlap.errors import DivergedError, RunError

@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from hotlap.algorithms.batch import Batch, below
 from hotlap.algorithms.learner import Divisible, Learner
@@ -35,13 +34,11 @@ __all__ = [
     "LeftOutError",
     "Member",
     "Part",
-    "assign",
     "become",
     "copied",
     "divisible",
     "part_settings",
     "shared_out",
-    "vector",
 ]
 
 Meet = Callable[[int, int, int, Array, Literal["sum", "gather"]], Any]
@@ -327,13 +324,13 @@ class Member:
         """Learn alone, then go on from the mean of what all have learned."""
         assert self._batch is not None
         learner = divisible(self.learner)
-        before, scales = vector(learner), learner.scales.save()
+        before, scales = learner.vector(), learner.scales.save()
         metrics = self.learner.update(self._batch, progress=progress)
-        total = self._link.sum((vector(learner) - before) / np.float32(self.part.members))
+        total = self._link.sum((learner.vector() - before) / np.float32(self.part.members))
         seen = learner.scales.since(scales)
         flat = np.concatenate([seen[name].ravel() for name in sorted(seen)])
         parts, _ = self._link.gather(flat)
-        assign(learner, before + total)
+        learner.assign(before + total)
         learner.scales.become(scales, [_unpacked(part, seen) for part in parts])
         return metrics
 
@@ -342,13 +339,13 @@ class Member:
         start = time.perf_counter()
         assert self._batch is not None
         learner = divisible(self.learner)
-        before, scales = vector(learner), learner.scales.save()
+        before, scales = learner.vector(), learner.scales.save()
         metrics = self.learner.update(self._batch, progress=progress)
         self._batch = None
         seen = learner.scales.since(scales)
-        news = push(self.part.place, self._version, vector(learner) - before, seen)
+        news = push(self.part.place, self._version, learner.vector() - before, seen)
         self._version = news.version
-        assign(learner, news.weights)
+        learner.assign(news.weights)
         learner.scales.become(scales, [seen, *news.others])
         return metrics, time.perf_counter() - start
 
@@ -453,34 +450,16 @@ def divisible(learner: Learner) -> Divisible:
     return learner
 
 
-def vector(learner: Divisible) -> Float32:
-    """Return the weights as one vector."""
-    flat = [weight.detach().reshape(-1) for weight in learner.weights().values()]
-    found: Float32 = torch.cat(flat).cpu().numpy()
-    return found
-
-
-def assign(learner: Divisible, values: Float32) -> None:
-    """Set the weights to those of a vector."""
-    weights = list(learner.weights().values())
-    flat = torch.from_numpy(np.array(values, np.float32))
-    with torch.no_grad():
-        for weight, part in zip(
-            weights, torch.split(flat, [weight.numel() for weight in weights]), strict=True
-        ):
-            weight.copy_(part.reshape(weight.shape))
-
-
 def copied(learner: Learner) -> Copy:
     """Return what makes another learner drive as this one."""
     mine = divisible(learner)
-    return Copy(vector(mine), mine.scales.save(), mine.counters())
+    return Copy(mine.vector(), mine.scales.save(), mine.counters())
 
 
 def take(learner: Learner, driver: Copy) -> None:
     """Let a learner drive, and learn on, as another; what is of its own cars stays."""
     mine = divisible(learner)
-    assign(mine, driver.weights)
+    mine.assign(driver.weights)
     mine.scales.become(driver.scales, [])
     mine.count(driver.counters)
 

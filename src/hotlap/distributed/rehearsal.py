@@ -24,16 +24,15 @@ from hotlap.distributed import ring
 from hotlap.distributed.calibration import Calibration, as_measured
 from hotlap.distributed.cluster import connected
 from hotlap.distributed.meeting import laid, open_server, own_address, received
-from hotlap.distributed.member import Member, Part, copied, shared_out, vector
+from hotlap.distributed.member import Member, Part, copied, shared_out
 from hotlap.distributed.share import chosen_share
 from hotlap.distributed.sizing import Exchange, Link, Share, Work
 from hotlap.errors import ConfigError
 from hotlap.machine import cpu
 from hotlap.plan import TrainConfig
-from hotlap.practice import learner_for
+from hotlap.practice import device_for, learner_for
 from hotlap.runner import observation_specs
 from hotlap.threads import available
-from hotlap.training import device_for
 from hotlap.types import Array
 
 __all__ = ["calibrated", "rehearsed"]
@@ -273,7 +272,7 @@ def _weights(member: Member) -> int:
     if not isinstance(learner, Divisible):
         return 0
     scales = copied(learner).scales
-    return vector(learner).nbytes + sum(array.nbytes for array in scales.values())
+    return learner.vector().nbytes + sum(array.nbytes for array in scales.values())
 
 
 def _bytes_of(batch: Batch) -> int:
@@ -300,7 +299,7 @@ def _learner(config: TrainConfig, seconds: float) -> tuple[float, float, int]:
     config = _soon(config)
     total = config.train.cars
     member = Member(config, Part(0, 0, total, total, 1), _Echo(1))
-    learner = learner_for(config, member.env, device_for(config))
+    learner = learner_for(config, member.env, device_for(config, member.env))
     times: list[float] = []
     until, joining, ready = np.inf, 0.0, False
     while len(times) < 3 or time.perf_counter() < until:

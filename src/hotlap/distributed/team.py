@@ -36,7 +36,6 @@ from hotlap.distributed.member import (
     Learned,
     LeftOutError,
     Part,
-    assign,
     become,
     copied,
     divisible,
@@ -48,7 +47,7 @@ from hotlap.distributed.worker import BegunAnewError, open_worker
 from hotlap.env import VectorEnv
 from hotlap.errors import ClusterError, DivergedError, HotlapError, RunError
 from hotlap.plan import TrainConfig
-from hotlap.practice import Kept, Memory, Round, learner_for, next_phase
+from hotlap.practice import Kept, Memory, Round, device_for, learner_for, next_phase
 from hotlap.runner import joined_episodes
 from hotlap.runs import Run
 from hotlap.simtrace import Simtrace
@@ -92,7 +91,6 @@ class Team:
 
     Args:
         config: what is trained; `distributed` says by whom.
-        device: torch's name for where this process evaluates, and learns from experience.
         rivals: saved opponents by name, where they need not be read from their Runs.
         tell: called with a sentence about whatever happens.
 
@@ -107,16 +105,17 @@ class Team:
     def __init__(
         self,
         config: TrainConfig,
-        device: str,
         rivals: Mapping[str, Driver] | None = None,
         tell: Callable[[str], None] = lambda said: None,
     ) -> None:
         self.config = chosen_share(config)
         given = self.config.distributed
-        self._tell, self._device = tell, device
+        self._tell = tell
         parts = shared_out(config.train.cars, given.workers, config.traffic.cars)
         self.env = VectorEnv(config, parts[0].rows, seed=config.seed, rivals=rivals)
-        self.learner = learner_for(config, self.env, device)
+        self.device = device_for(config, self.env)
+        """Where this process evaluates, and learns from experience."""
+        self.learner = learner_for(config, self.env, self.device)
         if given.share != "gradients":
             divisible(self.learner)
         self._seats: list[_Seat] = []
@@ -139,7 +138,7 @@ class Team:
                 f"{given.share}, with {threads} {'core' if threads == 1 else 'cores'} each, on "
                 f"{'this machine' if cluster.started else cluster.address}"
             )
-            if device != "cpu" and given.share != "experience":
+            if self.device != "cpu" and given.share != "experience":
                 tell(
                     "workers learn on processors; with distributed.share=experience this process "
                     "learns on its GPU"
@@ -249,7 +248,7 @@ class Team:
     def renew(self, config: TrainConfig) -> None:
         """Begin anew with other settings of the learner."""
         self.config = chosen_share(config)
-        self.learner = learner_for(config, self.env, self._device)
+        self.learner = learner_for(config, self.env, self.device)
         words = self.config.model_dump(mode="json", exclude_none=True)
         self._land()
         self._each("renew", lambda seat: (words,))
@@ -511,7 +510,7 @@ class Team:
         except (LookupError, ObjectLostError):  # a worker will give it weights in a moment
             return False
         mine = divisible(self.learner)
-        assign(mine, weights)
+        mine.assign(weights)
         mine.scales.become(mine.scales.save(), news.others)
         return True
 
@@ -666,7 +665,7 @@ class Team:
 
     def _take(self, driver: Copy) -> None:
         mine = divisible(self.learner)
-        assign(mine, driver.weights)
+        mine.assign(driver.weights)
         mine.scales.become(driver.scales, [])
         mine.count(driver.counters)
 

@@ -1,0 +1,236 @@
+"""PPO whose networks are small and see numbers: compiled kernels, and no torch.
+
+Loading torch takes longer than learning the first laps; calling it, longer than what it computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from hotlap.algorithms.batch import Batch, ObservationSpec
+from hotlap.algorithms.peers import ALONE, Layout
+from hotlap.algorithms.perceptron import (
+    LANES,
+    SUMS,
+    adam_step,
+    gradients,
+    orthonormal,
+    outputs,
+)
+from hotlap.algorithms.plans import draw_weights
+from hotlap.algorithms.policy import Plan, choose, normal_quantile
+from hotlap.algorithms.ppo import PPO
+from hotlap.algorithms.scales import Scales
+from hotlap.threads import available, spread
+from hotlap.types import Array, Float32
+
+__all__ = ["CompiledPPO"]
+
+_TOGETHER = 256
+"""Rows for which it does not pay to wake another thread."""
+
+
+class CompiledPPO(PPO):
+    """PPO with small networks over numbers, on the processor; see `PPO` and `ppo.is_compiled`."""
+
+    @staticmethod
+    def _drawn(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:
+        return draw_weights(plan, gain, rng, orthonormal)
+
+    def _begin(self, weights: Mapping[str, Float32], read: Mapping[str, ObservationSpec]) -> None:
+        self._scales = Scales(self.settings, read)
+        # In the order of the kernels: layers of the actor, deviations, layers of the critic.
+        self._theta = np.concatenate([array.ravel() for array in weights.values()])
+        ends = np.cumsum([array.size for array in weights.values()])
+        self._places = {
+            name: (slice(end - array.size, end), array.shape)
+            for (name, array), end in zip(weights.items(), ends, strict=True)
+        }
+        self._ends = np.array(
+            [
+                max(
+                    place.stop for name, (place, _) in self._places.items() if name.startswith(part)
+                )
+                for part in ("actor.", "critic.")
+            ]
+        )
+        self._mean, self._square = np.zeros_like(self._theta), np.zeros_like(self._theta)
+        self._moves = np.ones(len(self._theta), bool)
+        for name in self._frozen:
+            self._moves[self._places[name][0]] = False
+        self._steps = np.zeros(2, np.int64)
+        self._widths = {
+            name: np.array([sum(plan.vectors.values()), *plan.hidden, plan.outputs])
+            for name, plan in (("actor", self._actor), ("critic", self._critic))
+        }
+        self._threads = self.settings.threads or available()
+
+    # --- driving ---
+
+    def act(
+        self, observation: Mapping[str, Array], uniform: Array, fresh: Array | None = None
+    ) -> tuple[Array, Float32]:
+        """Sample actions for N rows; see `PPO.act`."""
+        output = self._run("actor", self._seen(observation, self._actor))
+        if self._action.kind == "discrete":
+            shares = self._shares(output)
+            # choose() reads logits, and of these only the differences
+            action = choose(np.log(np.maximum(shares, np.float32(1e-38))), uniform)
+            return action, np.log(shares[np.arange(len(action)), action])
+        log_std = self._log_std
+        noise = normal_quantile(uniform).astype(np.float32)
+        constant = np.float32(0.5 * math.log(2.0 * math.pi))
+        log_prob = -(np.float32(0.5) * noise * noise + log_std + constant).sum(axis=1)
+        return output + np.exp(log_std) * noise, log_prob
+
+    def greedy(self, observation: Mapping[str, Array]) -> Array:
+        """Return the best action for N rows: (N,) int64, or (N, A) float32 inside [-1, 1]."""
+        found = self._run("actor", self._seen(observation, self._actor))
+        if self._action.kind == "discrete":
+            return np.asarray(found.argmax(axis=1))
+        return np.asarray(np.clip(found, np.float32(-1.0), np.float32(1.0)))
+
+    def value(self, observation: Mapping[str, Array]) -> Float32:
+        """Return the critic's estimate of the discounted return of N rows, in units of reward."""
+        found = self._run("critic", self._seen(observation, self._critic))[:, 0]
+        return found * np.float32(self._scales.reward)
+
+    def _seen(self, observation: Mapping[str, Array], plan: Plan) -> Float32:
+        """Return what a network reads, (B, inputs)."""
+        found = list(self._scales.normalized(observation, plan.names).values())
+        return np.ascontiguousarray(np.concatenate(found, axis=1) if found[1:] else found[0])
+
+    def _run(self, network: Literal["actor", "critic"], seen: Float32) -> Float32:
+        widths = self._widths[network]
+        out = np.empty((len(seen), widths[-1]), np.float32)
+        first = 0 if network == "actor" else int(self._ends[0])
+        threads = self._threads if len(seen) > _TOGETHER else 1
+        spread(outputs, len(seen), out, self._theta, first, widths, seen, block=64, threads=threads)
+        return out
+
+    def _shares(self, logits: Float32) -> Float32:
+        """Return the probability of each choice: of the policy's, or now and then any."""
+        weight = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares = weight / weight.sum(axis=1, keepdims=True)
+        epsilon = np.float32(self._epsilon)
+        return np.asarray((np.float32(1.0) - epsilon) * shares + epsilon / shares.shape[1])
+
+    @property
+    def _log_std(self) -> Float32:
+        return self._theta[self._places["actor.log_std"][0]]
+
+    def _std(self) -> float:
+        return float(np.exp(self._log_std).mean())
+
+    # --- learning ---
+
+    def _inputs(self, batch: Batch) -> dict[str, Float32]:
+        flat = {name: _rows(values) for name, values in batch.observation.items()}
+        return {
+            "actor": self._seen(flat, self._actor),
+            "critic": self._seen(flat, self._critic),
+        }
+
+    def _hold(self, values_TN: Array) -> Array:
+        return np.ascontiguousarray(_rows(values_TN))
+
+    def _advantages(self, batch: Batch, inputs: Mapping[str, Float32]) -> tuple[Float32, Float32]:
+        value_TN = self._run("critic", inputs["critic"]).reshape(batch.reward.shape)
+        last_N = self._run("critic", self._seen(batch.last_observation, self._critic))[:, 0]
+        reached = np.zeros(0, np.float32)
+        if batch.ended.any():
+            reached = self._run("critic", self._seen(batch.reached, self._critic))[:, 0]
+        return value_TN, self._gae(batch, value_TN, last_N, reached)
+
+    def _minibatches(
+        self, rng: np.random.Generator, steps: int, layout: Layout
+    ) -> Iterator[tuple[Array, Array]]:
+        order = rng.permutation(layout.count)
+        for part in np.array_split(order, -(-len(order) // self.settings.minibatch)):
+            yield part, layout.own(part)
+
+    def _minibatch(
+        self,
+        inputs: Mapping[str, Float32],
+        rows: Mapping[str, Array],
+        mine: Array,
+        count: int,
+        centre: tuple[float, float],
+    ) -> dict[str, float]:
+        settings = self.settings
+        found = np.empty((LANES, len(self._theta)), np.float32)
+        sums = np.empty((LANES, SUMS))
+        discrete = self._action.kind == "discrete"
+        action, choice = np.empty((0, 0), np.float32), np.empty(0, np.int64)
+        spread(
+            gradients, LANES, found, sums, self._theta,
+            self._widths["actor"], self._widths["critic"], inputs["actor"], inputs["critic"],
+            action if discrete else rows["action"], rows["action"] if discrete else choice,
+            rows["log_prob"], rows["value"], rows["target"], rows["advantage"], mine,
+            *map(float, centre), settings.clip, settings.value_coef, settings.entropy,
+            settings.value_loss == "huber", float(settings.value_clip or math.inf),
+            float(self._epsilon), count,
+            block=1, threads=self._threads if len(mine) >= _TOGETHER else 1,
+        )  # fmt: skip
+        gradient, whole = found.sum(axis=0), sums.sum(axis=0) / count
+        if self._peers is not ALONE:
+            own = np.concatenate([gradient[self._moves], whole.astype(np.float32)])
+            total = self._peers.sum(own)
+            gradient[self._moves], whole = total[:-SUMS], total[-SUMS:].astype(np.float64)
+        gradient[~self._moves] = 0.0
+        self._steps += 1
+        norm = adam_step(
+            self._theta, gradient, self._mean, self._square, self._ends, np.array(self._rates()),
+            self._steps, settings.adam_epsilon, settings.max_grad_norm,
+        )  # fmt: skip
+        if "actor.log_std" in self._places and "actor.log_std" not in self._frozen:
+            bounds = math.log(settings.min_std), math.log(settings.max_std)
+            np.clip(self._log_std, *bounds, out=self._log_std)
+        names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
+        return dict(zip(names, whole.tolist(), strict=True)) | {"grad_norm": norm}
+
+    # --- saved, restored and shared ---
+
+    def _held(self) -> dict[str, Float32]:
+        return self._views(self._theta)
+
+    def _moments(self) -> dict[str, Float32]:
+        found: dict[str, Float32] = {}
+        for kind, array in (("mean", self._mean), ("square", self._square)):
+            views = self._views(array)
+            found |= {f"adam.{kind}.{k}": v for k, v in views.items() if k not in self._frozen}
+        return found
+
+    def _views(self, vector: Float32) -> dict[str, Float32]:
+        """Return copies of the parts of a vector, by name."""
+        return {
+            name: vector[place].reshape(shape).copy()
+            for name, (place, shape) in self._places.items()
+        }
+
+    def _take(self, arrays: Mapping[str, Array], adam_steps: Sequence[int]) -> None:
+        for name, (place, _) in self._places.items():
+            self._theta[place] = arrays[name].ravel()
+            if name not in self._frozen:
+                self._mean[place] = arrays[f"adam.mean.{name}"].ravel()
+                self._square[place] = arrays[f"adam.square.{name}"].ravel()
+        self._steps[:] = adam_steps
+
+    def _adam_steps(self) -> list[int]:
+        return [int(steps) for steps in self._steps]
+
+    def vector(self) -> Float32:
+        """Return what its gradient steps move as one vector."""
+        return self._theta[self._moves]
+
+    def assign(self, values: Float32) -> None:
+        """Set what its gradient steps move to a vector's values."""
+        self._theta[self._moves] = values
+
+
+def _rows(values_TN: Array) -> Any:
+    return values_TN.reshape(-1, *values_TN.shape[2:])

@@ -1,0 +1,172 @@
+"""PPO's compiled networks against those in torch, whose gradients are torch's own."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_ppo import made, make_batch
+from worlds import assert_same, look
+
+from hotlap.algorithms.batch import ActionSpec, ObservationSpec
+from hotlap.algorithms.compiled_ppo import CompiledPPO
+from hotlap.algorithms.peers import Peers
+from hotlap.algorithms.perceptron import orthonormal
+from hotlap.algorithms.ppo import is_compiled, make_ppo
+from hotlap.algorithms.settings import NetworkSettings, PPOSettings
+from hotlap.algorithms.torch_ppo import TorchPPO
+
+CASES = {
+    "plain": {},
+    "all losses": {"value_clip": 0.05, "value_loss": "huber", "entropy": 0.3, "max_grad_norm": 0.1},
+    "odd widths": {"network": NetworkSettings(mlp=(50, 30, 17)), "minibatch": 37},
+    "no hidden layer": {"network": NetworkSettings(mlp=())},
+    "frozen": {"freeze": ("actor.hidden0", "critic.head")},
+    "own rates": {"critic_learning_rate": 1e-2, "schedule": "linear", "adam_epsilon": 1e-3},
+    "as they are": {"normalize_advantages": False, "normalize_rewards": False},
+}
+
+
+def both(kind, **settings):
+    """A learner in torch and a compiled one that continues from it."""
+    pair = [made(runs, kind, **settings) for runs in ("torch", "compiled")]
+    pair[1].restore(*pair[0].save())
+    return pair
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("case", CASES)
+def test_it_learns_what_torch_learns(case, kind):
+    settings = dict(CASES[case])
+    if kind == "discrete" and case == "all losses":
+        settings |= {"epsilon_start": 0.3, "epsilon_end": 0.3}
+    theirs, ours = both(kind, **settings)
+    start = theirs.save()[1]
+
+    for seed in range(3):
+        batch = make_batch(theirs, seed=seed)
+        metrics = [ppo.update(batch, progress=0.1) for ppo in (theirs, ours)]
+
+    # a count: ratios next to the clip may fall on either side of it
+    clipped = [one.pop("clip_fraction") for one in metrics]
+    assert clipped[0] == pytest.approx(clipped[1], abs=0.01)
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-5)
+    (meta, expected), (own, found) = theirs.save(), ours.save()
+    assert own == meta | {"learning_rate": pytest.approx(meta["learning_rate"])}
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=name)
+    moved = [np.abs(found[name] - start[name]).max() > 1e-4 for name in start if "head" in name]
+    assert any(moved)
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_it_drives_as_torch_does(kind):
+    theirs, ours = both(kind)
+    rng = np.random.default_rng(0)
+    seen, uniform = look(rng, 700), rng.uniform(0.001, 0.999, (700, 3))
+
+    np.testing.assert_allclose(ours.greedy(seen), theirs.greedy(seen), atol=1e-6)
+    np.testing.assert_allclose(ours.value(seen), theirs.value(seen), atol=1e-5)
+    for one, other in zip(ours.act(seen, uniform), theirs.act(seen, uniform), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_it_begins_where_torch_begins():
+    (_, theirs), (_, ours) = (made(runs).save() for runs in ("torch", "compiled"))
+
+    for name, array in theirs.items():
+        np.testing.assert_allclose(ours[name], array, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (40, 7), (5, 1)])
+def test_columns_become_those_of_a_qr_decomposition(shape):
+    columns = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+    found = orthonormal(columns)
+
+    q, r = torch.linalg.qr(torch.from_numpy(columns).double())
+    np.testing.assert_allclose(found, q * r.diagonal().sign(), atol=1e-6)
+
+
+def test_threads_do_not_change_the_bytes():
+    alone, together = (made("compiled", minibatch=512, threads=threads) for threads in (1, 3))
+
+    for ppo in (alone, together):
+        for seed in range(2):
+            ppo.update(make_batch(ppo, steps=60, seed=seed), progress=0.0)
+
+    assert_same(alone, together)
+
+
+class _Noted(Peers):
+    """Peers that are nobody, and note what is summed."""
+
+    def __init__(self):
+        super().__init__()
+        self.sums = []
+
+    def sum(self, own):
+        self.sums.append(own.copy())
+        return own
+
+
+def test_with_peers_it_gives_what_moves_and_what_is_measured():
+    alone, joined = (made("compiled", epochs=1, freeze=("actor.hidden0",)) for _ in range(2))
+    peers = _Noted()
+    joined.join(peers)
+
+    for ppo in (alone, joined):
+        ppo.update(make_batch(ppo), progress=0.0)
+
+    # 12 * 16 rows in minibatches of 64: three sums, of what moves and of five measures
+    assert [len(one) for one in peers.sums] == [len(joined.vector()) + 5] * 3
+    np.testing.assert_allclose(joined.vector(), alone.vector(), atol=1e-7)
+
+
+def test_a_vector_is_what_torch_s_would_be():
+    theirs, ours = both("continuous", freeze=("critic.hidden0",))
+
+    np.testing.assert_array_equal(ours.vector(), theirs.vector())
+    changed = np.arange(len(ours.vector()), dtype=np.float32)
+    for ppo in (ours, theirs):
+        ppo.assign(changed)
+    for name, array in theirs.save()[1].items():
+        np.testing.assert_array_equal(ours.save()[1][name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "device", "kind"),
+    [
+        ({}, (5,), "cpu", CompiledPPO),
+        ({"network": NetworkSettings(cnn="deepracer")}, (5,), "cpu", CompiledPPO),
+        ({}, (24, 32, 1), "cpu", TorchPPO),
+        ({}, (300,), "cpu", TorchPPO),
+        ({"network": NetworkSettings(mlp=(512,))}, (5,), "cpu", TorchPPO),
+        ({"network": NetworkSettings(numbers="robotini")}, (5,), "cpu", TorchPPO),
+        ({"precision": "bfloat16"}, (5,), "cpu", TorchPPO),
+        ({}, (5,), "meta", TorchPPO),
+    ],
+)
+def test_small_networks_over_numbers_on_the_processor_are_compiled(settings, shape, device, kind):
+    given = PPOSettings(**settings)
+    seen = {"it": ObservationSpec(shape, "float32" if len(shape) == 1 else "uint8")}
+
+    if device == "cpu":
+        found = make_ppo(given, seen, ActionSpec("discrete", 2), ("it",), ("it",), seed=0)
+        assert type(found) is kind
+    assert (is_compiled(given, list(seen.values())) and device == "cpu") == (kind is CompiledPPO)
+
+
+def test_a_training_from_state_needs_no_torch(tmp_path):
+    code = (
+        "import sys, hotlap;"
+        "hotlap.train(None, {'train.steps': 512, 'train.cars': 16, 'track': 'oval',"
+        f" 'evaluation.trials': 1, 'evaluation.laps': 1}}, out={str(tmp_path / 'run')!r});"
+        "print('torch' in sys.modules)"
+    )
+
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert told.stdout.split()[-1] == "False"
