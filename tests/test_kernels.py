@@ -14,6 +14,7 @@ from drivers import saved
 from hotlap import kernels
 from hotlap.config import resolve
 from hotlap.env import EnvSettings
+from hotlap.plan import TrainConfig
 
 
 def in_child(code, **environment):
@@ -218,7 +219,22 @@ def test_a_training_compiles_what_it_needs_alone():
         reward="a.py",
         look="robotini",
     )
-    assert everything == list(kernels.PARTS)
+    assert everything == [name for name in kernels.PARTS if name != "perceptron"]
+
+
+@pytest.mark.parametrize(
+    ("given", "compiled"),
+    [
+        ({"observation.actor": "state"}, True),
+        ({"observation.actor": "camera"}, False),
+        ({"observation.actor": "state", "algorithm.kind": "sac"}, False),
+        ({"observation.actor": "camera", "algorithm.kind": "distill"}, True),
+    ],
+)
+def test_learners_that_are_compiled_are_compiled_ahead(given, compiled):
+    parts = kernels.parts_of(resolve(TrainConfig, given))
+
+    assert ("perceptron" in parts) is compiled
 
 
 @pytest.mark.parametrize("name", kernels.PARTS)

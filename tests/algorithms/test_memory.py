@@ -10,15 +10,9 @@ from worlds import OBSERVATION, assert_same, driven, look
 
 from hotlap.algorithms.batch import ActionSpec, ObservationSpec
 from hotlap.algorithms.learner import Remembering, make_learner
-from hotlap.algorithms.networks import (
-    forward,
-    initial_weights,
-    make_plan,
-    recall,
-    remember,
-    remember_cells,
-)
+from hotlap.algorithms.networks import forward, initial_weights, recall, remember, remember_cells
 from hotlap.algorithms.normalizer import normalize
+from hotlap.algorithms.plans import make_plan
 from hotlap.algorithms.policy import NumpyPolicy, Plan
 from hotlap.algorithms.recurrent_ppo import actions_before
 from hotlap.algorithms.returns import gae

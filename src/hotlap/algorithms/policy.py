@@ -561,13 +561,19 @@ def normal_quantile(uniform: Array) -> Float64:
     """
     p = np.asarray(uniform, np.float64)
     q = p - 0.5
-    tail = np.sqrt(-np.log(np.minimum(p, 1.0 - p)))
-    near = 0.180625 - q * q
-    middle = q * np.polyval(_A, near) / np.polyval(_B, near)
-    outer = np.polyval(_C, tail - 1.6) / np.polyval(_D, tail - 1.6)
-    far = np.polyval(_E, tail - 5.0) / np.polyval(_F, tail - 5.0)
-    ends = np.copysign(np.where(tail <= 5.0, outer, far), q)
-    return np.where(np.abs(q) <= 0.425, middle, ends)
+    found = np.empty_like(q)
+    middle = np.abs(q) <= 0.425
+    inner = q[middle]
+    near = 0.180625 - inner * inner
+    found[middle] = inner * np.polyval(_A, near) / np.polyval(_B, near)
+    outside = p[~middle]
+    tail = np.sqrt(-np.log(np.minimum(outside, 1.0 - outside)))
+    size = np.polyval(_C, tail - 1.6) / np.polyval(_D, tail - 1.6)
+    far = tail > 5.0
+    if far.any():
+        size[far] = np.polyval(_E, tail[far] - 5.0) / np.polyval(_F, tail[far] - 5.0)
+    found[~middle] = np.copysign(size, outside - 0.5)
+    return found
 
 
 # fmt: off
