@@ -51,13 +51,14 @@ SPEEDS = (
     Speed("environment", "camera", "environment from the camera, 96x96 rgb, 256 cars", None, ""),
     Speed(
         "camera",
-        "160x120 grey",
+        "160x120 grey, 256",
         "camera 160x120 grey, filtered",
-        100e3,
+        None,
         "52,800 [deepracer-genesis][genesis], RTX 4060 Ti",
     ),
-    Speed("camera", "160x120 rgb", "camera 160x120 rgb, filtered", None, ""),
-    Speed("camera", "48x32 grey", "camera 48x32 grey, filtered", None, ""),
+    Speed("camera", "160x120 grey, walls", "the same, with walls and four obstacles", 100e3, ""),
+    Speed("camera", "160x120 rgb", "camera 160x120 rgb, filtered", 50e3, ""),
+    Speed("camera", "48x32 grey", "camera 48x32 grey, filtered", 500e3, ""),
     Speed(
         "reward",
         "user's Python",
@@ -89,11 +90,17 @@ LEARNINGS = (
         "state", "from state", 3.0, "about 15 min to a first lap, AWS DeepRacer at re:Invent 2018"
     ),
     Learning(
-        "camera",
-        "from camera pixels",
+        "distill",
+        "from camera pixels, by teacher and student",
         6.0,
         "20 h robotini-ddpg; 6 h to 5 days AirSim cookbook (their own READMEs)",
     ),
+    Learning("distill_deepracer", "the same at 160x120, DeepRacer's network", 20.0, ""),
+    Learning("camera", "from camera pixels, by PPO alone", 12.0, ""),
+    Learning("sac", "SAC from state", 20.0, ""),
+    Learning("td3", "TD3 from state", 20.0, ""),
+    Learning("dqn", "DQN from state", 10.0, ""),
+    Learning("pqn", "PQN from state", 10.0, ""),
     Learning("deepracer", "a DeepRacer folder, unmodified", None, ""),
 )
 

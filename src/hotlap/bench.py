@@ -26,7 +26,9 @@ from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
 from hotlap.errors import ConfigError
 from hotlap.machine import machine, stamp
 from hotlap.sim.camera import CameraSettings
+from hotlap.sim.look import Look
 from hotlap.sim.native import NativeSimulator
+from hotlap.sim.traffic import TrafficSettings
 from hotlap.simulator import Command, Start
 from hotlap.tasks.rewards import FileReward
 from hotlap.threads import available
@@ -202,6 +204,12 @@ def _cases() -> list[_Case]:
         name = f"{width}x{height} {color}, {_size(FEW, every)}"
         begin = partial(_camera, _seeing(width, height, color))
         cases.append(_Case("camera", name, "frames/s", filtered, begin))
+    full = _seeing(160, 120, "grey").model_copy(
+        update={"look": Look(wall_height=0.3), "traffic": TrafficSettings(obstacles=4)}
+    )
+    name = f"160x120 grey, walls, 4 obstacles, {_size(FEW, every)}"
+    note = f"{filtered}; walls of 0.3 m along it, and four boxes on it"
+    cases.append(_Case("camera", name, "frames/s", note, partial(_camera, full)))
     calls = "DeepRacer's params for each car and its unmodified reward_function, world included"
     cases.append(_Case("reward", "user's Python function, 1 thread", "calls/s", calls, _reward))
     drive = "a saved driver on the state observation, without torch"
