@@ -97,12 +97,15 @@ def test_the_clipped_objective_by_hand():
 
 def test_adam_is_torch_s_adam():
     rng = torch.Generator().manual_seed(0)
-    start = [torch.randn(4, 3, generator=rng), torch.randn(5, generator=rng)]
+    # a convolution over pictures gives its gradient with the channels last in memory
+    shapes = ((4, 3), (5,), (4, 3, 2, 2))
+    start = [torch.randn(shape, generator=rng) for shape in shapes]
     ours, theirs = [w.clone() for w in start], [w.clone().requires_grad_() for w in start]
     adam, reference = Adam(ours), torch.optim.Adam(theirs, lr=0.0, eps=1e-5)
 
     for step in range(50):
         gradients = [torch.randn(w.shape, generator=rng) * 10.0 ** (step % 7 - 5) for w in start]
+        gradients[2] = gradients[2].to(memory_format=torch.channels_last)
         adam.step(gradients, 0.01 / (step + 1))
         reference.param_groups[0]["lr"] = 0.01 / (step + 1)
         for weight, gradient in zip(theirs, gradients, strict=True):

@@ -365,9 +365,10 @@ class Adam:
     ) -> None:
         """Move the tensors against their gradients, divided by `divisor`, which are used up."""
         self.steps += 1
-        # the operator that torch.optim.Adam(fused=True) calls: one pass over memory, not seven
+        # The operator that torch.optim.Adam(fused=True) calls: one pass over memory, not seven. It
+        # goes by memory alone, and convolutions over pictures give gradients in another order.
         torch._fused_adam_(
-            self._tensors, list(gradients), self.means, self.squares, [],
+            self._tensors, [gradient.contiguous() for gradient in gradients], self.means, self.squares, [],
             [torch.tensor(float(self.steps), device=w.device) for w in self._tensors],
             lr=learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self._epsilon,
             amsgrad=False, maximize=False, grad_scale=divisor,
