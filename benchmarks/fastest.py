@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from first_laps import hotlap, last_line, median
+
 from hotlap.bench import append
 from hotlap.machine import machine, stamp
 

@@ -24,6 +24,7 @@ from numba.core.dispatcher import Dispatcher
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.ppo import make_ppo
 from hotlap.algorithms.settings import DistillSettings, PPOSettings
+from hotlap.algorithms.student import make_student
 from hotlap.clock import Clock, ClockSettings
 from hotlap.deepracer.params import Params
 from hotlap.env import PICTURES, EnvSettings, VectorEnv, env_settings
@@ -46,6 +47,8 @@ from hotlap.vehicle import load_vehicle
 __all__ = ["PARTS", "compile_for", "folders", "is_warm", "parts_of", "use", "warm"]
 
 _COLD_SECONDS = 25
+_LARGE = 160 * 120
+"""Pixels of a camera that torch learns from."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def parts_of(settings: EnvSettings) -> list[str]:
         "optics": not camera.optics.perfect or ranges.optics.any or camera.clock.noise > 0,
         "lens": bent,
         "bands": "color_bands" in seen,
-        "perceptron": _learns_compiled(settings),
+        "learner": _may_learn_compiled(settings),
     }
     for rival in settings.opponents.drivers if settings.opponents.share else ():
         if rival == SELF:
@@ -138,13 +141,14 @@ def parts_of(settings: EnvSettings) -> list[str]:
     return [name for name in PARTS if wanted[name]]
 
 
-def _learns_compiled(settings: EnvSettings) -> bool:
+def _may_learn_compiled(settings: EnvSettings) -> bool:
     """Say whether training with some settings may learn by compiled kernels."""
     algorithm = getattr(settings, "algorithm", None)
-    if isinstance(algorithm, DistillSettings):  # its teacher sees what the critic sees
-        return not PICTURES & {*settings.observation.critic}
-    seen = {*settings.observation.actor, *settings.observation.critic}
-    return isinstance(algorithm, PPOSettings) and not PICTURES & seen
+    if isinstance(algorithm, DistillSettings):
+        algorithm = algorithm.practice
+    camera = settings.observation.camera
+    small = camera.width * camera.height < _LARGE or not PICTURES & {*settings.observation.actor}
+    return isinstance(algorithm, PPOSettings) and small
 
 
 def folders() -> list[str]:
@@ -247,12 +251,10 @@ def _use_bands() -> None:
     color_bands(np.zeros((1, 80, 128, 3), np.uint8), ColorBandsSettings())
 
 
-def _use_perceptron() -> None:
+def _use_learner() -> None:
     seen = {"state": ObservationSpec((3,), "float32")}
-    names = ("state",)
-    action = ActionSpec("continuous", 1)
+    names, action, one = ("state",), ActionSpec("continuous", 1), np.zeros((1, 3), np.float32)
     learner = make_ppo(PPOSettings(epochs=1), seen, action, names, names, seed=0)
-    one = np.zeros((1, 3), np.float32)
     done, log_prob = learner.act({"state": one}, np.full((1, 1), 0.5))
     never = np.zeros((1, 1), bool)
     batch = Batch(
@@ -266,6 +268,8 @@ def _use_perceptron() -> None:
         reached={"state": one[:0]},
     )
     learner.update(batch, progress=0.0)
+    student = make_student(PPOSettings(), seen, action, names, averaging=0.5, seed=0)
+    student.learn({"state": one}, np.zeros((1, 1), np.float32), 1e-3)
 
 
 def _picture(settings: CameraSettings, look: Look | None = None, boxes: Any = None) -> Any:
@@ -279,7 +283,7 @@ def _one_box() -> np.ndarray[Any, Any]:
 
 
 PARTS = {
-    "perceptron": _Part(("algorithms.perceptron",), _use_perceptron),
+    "learner": _Part(("algorithms.compiled",), _use_learner),
     "world": _Part(("sim.native", "tasks.observation", "tasks.rules"), _use_world),
     "camera": _Part(("sim.field", "sim.road"), _use_camera),
     "traffic": _Part(("sim.traffic",), _use_traffic),

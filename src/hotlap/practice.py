@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hotlap.algorithms import footprint
-from hotlap.algorithms.batch import below
-from hotlap.algorithms.learner import Learner, Phase, Phased, make_learner
-from hotlap.algorithms.ppo import is_compiled
+from hotlap.algorithms.batch import ObservationSpec, below
+from hotlap.algorithms.learner import (
+    Learner,
+    Phase,
+    Phased,
+    learns_compiled,
+    make_learner,
+)
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import PPOSettings, check_capacity
 from hotlap.crew import Driver
@@ -38,6 +43,10 @@ __all__ = [
     "needs_torch",
     "next_phase",
 ]
+
+
+_USUAL = 32
+"""About so many numbers say the state of a car."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,12 +287,18 @@ def learner_for(config: TrainConfig, env: VectorEnv, device: str) -> Learner:
 
 
 def needs_torch(config: TrainConfig) -> bool:
-    """Say whether a training is sure to need torch, before there is an environment to ask."""
-    seen = {*config.observation.actor, *config.observation.critic}
-    algorithm = config.algorithm
-    if seen & PICTURES or not isinstance(algorithm, PPOSettings):
-        return True
-    return not is_compiled(algorithm, ())
+    """Say whether a training will need torch, before there is an environment to ask.
+
+    Where more numbers are seen than is usual it may after all.
+    """
+    seen, camera = config.observation, config.observation.camera
+    pictures = dict.fromkeys(PICTURES, (camera.height, camera.width, 1))
+    pictures["camera"] = camera.shape
+    specs: dict[str, ObservationSpec] = {
+        name: ObservationSpec(pictures.get(name, (_USUAL,)), "float32")
+        for name in {*seen.actor, *seen.critic}
+    }
+    return not learns_compiled(config.algorithm, specs, seen.actor, seen.critic)
 
 
 def device_for(config: TrainConfig, env: VectorEnv) -> str:
@@ -295,9 +310,11 @@ def device_for(config: TrainConfig, env: VectorEnv) -> str:
         ConfigError: there is no such device.
         MissingExtraError: torch is needed, and not installed.
     """
-    wanted, algorithm, specs = config.train.device, config.algorithm, observation_specs(env)
-    seen = [specs[name] for name in {*config.observation.actor, *config.observation.critic}]
-    if wanted != "cuda" and isinstance(algorithm, PPOSettings) and is_compiled(algorithm, seen):
+    wanted, seen = config.train.device, config.observation
+    specs, actions = observation_specs(env), action_spec(env).size
+    if wanted != "cuda" and learns_compiled(
+        config.algorithm, specs, seen.actor, seen.critic, actions
+    ):
         return "cpu"
     try:
         import torch

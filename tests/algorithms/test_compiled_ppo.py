@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 import torch
 from test_ppo import made, make_batch
-from worlds import assert_same, look
+from worlds import OBSERVATION, assert_same, look
 
 from hotlap.algorithms.batch import ActionSpec, ObservationSpec
+from hotlap.algorithms.compiled import orthonormal
 from hotlap.algorithms.compiled_ppo import CompiledPPO
+from hotlap.algorithms.compiled_student import CompiledStudent
 from hotlap.algorithms.peers import Peers
-from hotlap.algorithms.perceptron import orthonormal
-from hotlap.algorithms.ppo import is_compiled, make_ppo
+from hotlap.algorithms.plans import make_plan
+from hotlap.algorithms.ppo import make_ppo
 from hotlap.algorithms.settings import NetworkSettings, PPOSettings
+from hotlap.algorithms.student import make_student
 from hotlap.algorithms.torch_ppo import TorchPPO
+from hotlap.algorithms.torch_student import TorchStudent
+from hotlap.errors import DivergedError
 
 CASES = {
     "plain": {},
@@ -136,27 +141,111 @@ def test_a_vector_is_what_torch_s_would_be():
         np.testing.assert_array_equal(ours.save()[1][name], array, err_msg=name)
 
 
+SEEN = {
+    "camera": ObservationSpec((24, 32, 2), "uint8"),
+    "state": ObservationSpec((5,), "float32"),
+    "wide": ObservationSpec((3000,), "float32"),
+}
+
+
 @pytest.mark.parametrize(
-    ("settings", "shape", "device", "kind"),
+    ("settings", "names", "kind"),
     [
-        ({}, (5,), "cpu", CompiledPPO),
-        ({"network": NetworkSettings(cnn="deepracer")}, (5,), "cpu", CompiledPPO),
-        ({}, (24, 32, 1), "cpu", TorchPPO),
-        ({}, (300,), "cpu", TorchPPO),
-        ({"network": NetworkSettings(mlp=(512,))}, (5,), "cpu", TorchPPO),
-        ({"network": NetworkSettings(numbers="robotini")}, (5,), "cpu", TorchPPO),
-        ({"precision": "bfloat16"}, (5,), "cpu", TorchPPO),
-        ({}, (5,), "meta", TorchPPO),
+        ({}, ("state",), CompiledPPO),
+        ({}, ("camera", "state"), CompiledPPO),
+        ({"network": NetworkSettings(cnn="deepracer")}, ("state",), CompiledPPO),
+        ({"network": NetworkSettings(cnn="deepracer")}, ("camera",), TorchPPO),
+        ({"network": NetworkSettings(cnn="airsim")}, ("camera",), TorchPPO),
+        ({"network": NetworkSettings(beside=(8,))}, ("camera", "state"), TorchPPO),
+        ({}, ("wide",), TorchPPO),
+        ({"network": NetworkSettings(mlp=(512,) * 2)}, ("state",), TorchPPO),
+        ({"network": NetworkSettings(numbers="robotini")}, ("state",), TorchPPO),
+        ({"precision": "bfloat16"}, ("state",), TorchPPO),
     ],
 )
-def test_small_networks_over_numbers_on_the_processor_are_compiled(settings, shape, device, kind):
-    given = PPOSettings(**settings)
-    seen = {"it": ObservationSpec(shape, "float32" if len(shape) == 1 else "uint8")}
+def test_small_networks_on_the_processor_are_compiled(settings, names, kind):
+    if kind is TorchPPO and names == ("camera",):
+        seen = {"camera": ObservationSpec((120, 160, 1), "uint8")}
+    else:
+        seen = SEEN
+    given, action = PPOSettings(**settings), ActionSpec("discrete", 2)
 
-    if device == "cpu":
-        found = make_ppo(given, seen, ActionSpec("discrete", 2), ("it",), ("it",), seed=0)
-        assert type(found) is kind
-    assert (is_compiled(given, list(seen.values())) and device == "cpu") == (kind is CompiledPPO)
+    learner = make_ppo(given, seen, action, names, names, seed=0)
+    student = make_student(given, seen, action, names, averaging=0.5, seed=0)
+
+    assert type(learner) is kind
+    assert type(student) is (CompiledStudent if kind is CompiledPPO else TorchStudent)
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize(
+    ("actor", "critic"), [(("camera",), ("state",)), (("camera", "state"), ("camera",))]
+)
+def test_it_learns_from_pictures_what_torch_learns(actor, critic, kind):
+    given = PPOSettings(minibatch=100, epochs=1, schedule="constant", max_grad_norm=1e9)
+    theirs, ours = (
+        one(given, OBSERVATION, ActionSpec(kind, 3), actor, critic, seed=7)
+        for one in (TorchPPO, CompiledPPO)
+    )
+    meta, arrays = theirs.save()
+    rng = np.random.default_rng(1)
+    for name, array in arrays.items():  # so that every layer counts
+        if name.endswith(("weight", "bias")) and not name.startswith("adam."):
+            arrays[name] = rng.normal(0, 0.1, array.shape).astype(np.float32)
+    for ppo in (theirs, ours):
+        ppo.restore(meta, arrays)
+    batch = make_batch(theirs)
+
+    for ppo in (theirs, ours):
+        ppo.update(batch, progress=0.0)
+
+    # Adam's means: gradients, which its steps would bring to one size
+    expected, found = theirs.save()[1], ours.save()[1]
+    for name in (name for name in expected if name.startswith("adam.mean.")):
+        far = np.abs(found[name] - expected[name]).max()
+        assert far < 1e-4 * np.abs(expected[name]).max(), name
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("names", [("camera",), ("camera", "state"), ("state",)])
+def test_a_student_learns_what_torch_s_learns(names, kind):
+    action, rng = ActionSpec(kind, 3), np.random.default_rng(0)
+    plan = make_plan(NetworkSettings(), SEEN, names, 3)
+    freeze = ("head",) if names == ("state",) else ()
+    given = (PPOSettings(precision="float32"), plan, action, 0.9, freeze, 3)
+    theirs, ours = TorchStudent(*given), CompiledStudent(*given)
+    start = theirs.save()
+    ours.restore(start, 0)
+    frames = {
+        "camera": rng.integers(0, 256, (100, 24, 32, 2)).astype(np.uint8),
+        "state": rng.normal(1, 2, (100, 5)).astype(np.float32),
+    }
+    label = rng.dirichlet(np.ones(3), 100) if kind == "discrete" else rng.uniform(-1, 1, (100, 3))
+
+    for student in (theirs, ours):
+        student.see(frames)
+    for _ in range(3):
+        found = [student.learn(frames, np.float32(label), 1e-3) for student in (theirs, ours)]
+        assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+    assert ours.steps == theirs.steps == 3
+    np.testing.assert_allclose(ours.output(frames), theirs.output(frames), atol=1e-4)
+    expected, mine = theirs.save(), ours.save()
+    assert set(mine) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(mine[name], array, atol=1e-4, err_msg=name)
+    for name in ("hidden0.weight", "head.weight"):
+        moved = np.abs(mine[f"last.{name}"] - start[f"last.{name}"]).max()
+        assert (moved == 0) if name == "head.weight" and freeze else (moved > 1e-3)
+
+
+def test_what_is_no_number_ends_a_student():
+    student = make_student(PPOSettings(), SEEN, ActionSpec("continuous", 2), ("state",),
+                           averaging=0.5, seed=0)  # fmt: skip
+    frames = {"state": np.full((4, 5), np.nan, np.float32)}
+
+    with pytest.raises(DivergedError, match="minibatch 1 are not finite"):
+        student.learn(frames, np.zeros((4, 2), np.float32), 1e-3)
 
 
 def test_a_training_from_state_needs_no_torch(tmp_path):

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.compiled_student import CompiledStudent
 from hotlap.algorithms.distill import Distill, Memory
 from hotlap.algorithms.settings import DistillSettings, PPOSettings
-from hotlap.algorithms.student import Student, imitation_error, shifted
+from hotlap.algorithms.student import make_student, shifted
+from hotlap.algorithms.torch_student import imitation_error
 from hotlap.errors import ConfigError, RunError, SimulationError
 
 WIDTH = 24
@@ -150,7 +152,7 @@ def test_a_step_moves_the_answers_towards_the_labels_whatever_the_threads():
     frames = lane.see()
     label = np.clip(-3 * frames["state"][:, :1], -1, 1)
     made = [
-        Student(PPOSettings(threads=threads), SPECS, STEER, CAMERA, averaging=0.5, seed=1)
+        make_student(PPOSettings(threads=threads), SPECS, STEER, CAMERA, averaging=0.5, seed=1)
         for threads in (1, 3)
     ]
 
@@ -167,7 +169,7 @@ def test_a_step_moves_the_answers_towards_the_labels_whatever_the_threads():
 def test_the_average_lags_behind_the_weights():
     # after the first of n steps the average keeps min(a, n / (n + 9)) of what it was
     frames, label = Lane(64, start=0.9).see(), np.ones((64, 1), np.float32)
-    student = Student(PPOSettings(), SPECS, STEER, CAMERA, averaging=0.05, seed=1)
+    student = make_student(PPOSettings(), SPECS, STEER, CAMERA, averaging=0.05, seed=1)
     before = student.save()["head.bias"]
 
     student.learn(frames, label, 1e-2)
@@ -202,7 +204,7 @@ def test_every_label_is_the_teacher_s_word_about_the_very_state_of_the_frame(act
         taught.append((frames["camera"], label))
         return {"imitation_loss": 0.0, "grad_norm": 0.0}
 
-    monkeypatch.setattr(Student, "learn", learn)
+    monkeypatch.setattr(CompiledStudent, "learn", learn)
     made = learner(action, noise=0.5, noisy=1.0)
 
     drive(made, Lane(40, start=0.9), 20, np.random.default_rng(0))
@@ -228,7 +230,7 @@ def test_a_teacher_of_our_own_teaches_its_probabilities(monkeypatch):
         taught.append(label)
         return {"imitation_loss": 0.0, "grad_norm": 0.0}
 
-    monkeypatch.setattr(Student, "learn", learn)
+    monkeypatch.setattr(CompiledStudent, "learn", learn)
     made = learner(TURN, teacher="", patience=1, practice=PPOSettings(horizon=4))
 
     drive(made, Lane(16, start=0.3), 4, np.random.default_rng(0))
@@ -411,7 +413,7 @@ def test_a_teacher_that_sees_or_answers_something_else_is_refused():
 
 
 def test_labels_that_are_no_numbers_end_the_training_with_a_sentence():
-    student = Student(PPOSettings(), SPECS, STEER, CAMERA, averaging=0.9, seed=0)
+    student = make_student(PPOSettings(), SPECS, STEER, CAMERA, averaging=0.9, seed=0)
 
     with pytest.raises(SimulationError, match="gradients of the student's minibatch 1"):
         student.learn(Lane(8).see(), np.full((8, 1), np.nan, np.float32), 1e-3)

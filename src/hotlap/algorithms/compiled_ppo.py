@@ -1,4 +1,4 @@
-"""PPO whose networks are small and see numbers: compiled kernels, and no torch.
+"""PPO whose networks are small: compiled kernels, and no torch.
 
 Loading torch takes longer than learning the first laps; calling it, longer than what it computes.
 """
@@ -12,15 +12,18 @@ from typing import Any, Literal
 import numpy as np
 
 from hotlap.algorithms.batch import Batch, ObservationSpec
-from hotlap.algorithms.peers import ALONE, Layout
-from hotlap.algorithms.perceptron import (
+from hotlap.algorithms.compiled import (
     LANES,
     SUMS,
+    Weights,
     adam_step,
-    gradients,
+    net_of,
     orthonormal,
     outputs,
+    ppo_gradients,
+    read,
 )
+from hotlap.algorithms.peers import ALONE, Layout
 from hotlap.algorithms.plans import draw_weights
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
 from hotlap.algorithms.ppo import PPO
@@ -35,7 +38,7 @@ _TOGETHER = 256
 
 
 class CompiledPPO(PPO):
-    """PPO with small networks over numbers, on the processor; see `PPO` and `ppo.is_compiled`."""
+    """PPO with small networks, on the processor; see `PPO` and `compiled.fits`."""
 
     @staticmethod
     def _drawn(plan: Plan, gain: float, rng: np.random.Generator) -> dict[str, Float32]:
@@ -44,28 +47,18 @@ class CompiledPPO(PPO):
     def _begin(self, weights: Mapping[str, Float32], read: Mapping[str, ObservationSpec]) -> None:
         self._scales = Scales(self.settings, read)
         # In the order of the kernels: layers of the actor, deviations, layers of the critic.
-        self._theta = np.concatenate([array.ravel() for array in weights.values()])
-        ends = np.cumsum([array.size for array in weights.values()])
-        self._places = {
-            name: (slice(end - array.size, end), array.shape)
-            for (name, array), end in zip(weights.items(), ends, strict=True)
-        }
+        self._weights = Weights(weights, self._frozen)
+        places = self._weights.places
         self._ends = np.array(
             [
-                max(
-                    place.stop for name, (place, _) in self._places.items() if name.startswith(part)
-                )
+                max(place.stop for name, place in places.items() if name.startswith(part))
                 for part in ("actor.", "critic.")
             ]
         )
-        self._mean, self._square = np.zeros_like(self._theta), np.zeros_like(self._theta)
-        self._moves = np.ones(len(self._theta), bool)
-        for name in self._frozen:
-            self._moves[self._places[name][0]] = False
         self._steps = np.zeros(2, np.int64)
-        self._widths = {
-            name: np.array([sum(plan.vectors.values()), *plan.hidden, plan.outputs])
-            for name, plan in (("actor", self._actor), ("critic", self._critic))
+        self._nets = {
+            "actor": net_of(self._actor, 0),
+            "critic": net_of(self._critic, int(self._ends[0])),
         }
         self._threads = self.settings.threads or available()
 
@@ -99,17 +92,15 @@ class CompiledPPO(PPO):
         found = self._run("critic", self._seen(observation, self._critic))[:, 0]
         return found * np.float32(self._scales.reward)
 
-    def _seen(self, observation: Mapping[str, Array], plan: Plan) -> Float32:
-        """Return what a network reads, (B, inputs)."""
-        found = list(self._scales.normalized(observation, plan.names).values())
-        return np.ascontiguousarray(np.concatenate(found, axis=1) if found[1:] else found[0])
+    def _seen(self, observation: Mapping[str, Array], plan: Plan) -> tuple[Array, Float32]:
+        """Return what a network reads: pixels and numbers."""
+        return read(plan, self._scales.normalized(observation, plan.names))
 
-    def _run(self, network: Literal["actor", "critic"], seen: Float32) -> Float32:
-        widths = self._widths[network]
-        out = np.empty((len(seen), widths[-1]), np.float32)
-        first = 0 if network == "actor" else int(self._ends[0])
-        threads = self._threads if len(seen) > _TOGETHER else 1
-        spread(outputs, len(seen), out, self._theta, first, widths, seen, block=64, threads=threads)
+    def _run(self, network: Literal["actor", "critic"], seen: tuple[Array, Float32]) -> Float32:
+        net, rows = self._nets[network], len(seen[1])
+        out = np.empty((rows, net.widths[-1]), np.float32)
+        threads = self._threads if rows * (1 + 32 * len(net.kernels)) > _TOGETHER else 1
+        spread(outputs, rows, out, self._weights.theta, net, *seen, block=32, threads=threads)
         return out
 
     def _shares(self, logits: Float32) -> Float32:
@@ -121,14 +112,14 @@ class CompiledPPO(PPO):
 
     @property
     def _log_std(self) -> Float32:
-        return self._theta[self._places["actor.log_std"][0]]
+        return self._weights.theta[self._weights.places["actor.log_std"]]
 
     def _std(self) -> float:
         return float(np.exp(self._log_std).mean())
 
     # --- learning ---
 
-    def _inputs(self, batch: Batch) -> dict[str, Float32]:
+    def _inputs(self, batch: Batch) -> dict[str, tuple[Array, Float32]]:
         flat = {name: _rows(values) for name, values in batch.observation.items()}
         return {
             "actor": self._seen(flat, self._actor),
@@ -138,7 +129,7 @@ class CompiledPPO(PPO):
     def _hold(self, values_TN: Array) -> Array:
         return np.ascontiguousarray(_rows(values_TN))
 
-    def _advantages(self, batch: Batch, inputs: Mapping[str, Float32]) -> tuple[Float32, Float32]:
+    def _advantages(self, batch: Batch, inputs: Mapping[str, Any]) -> tuple[Float32, Float32]:
         value_TN = self._run("critic", inputs["critic"]).reshape(batch.reward.shape)
         last_N = self._run("critic", self._seen(batch.last_observation, self._critic))[:, 0]
         reached = np.zeros(0, np.float32)
@@ -155,20 +146,21 @@ class CompiledPPO(PPO):
 
     def _minibatch(
         self,
-        inputs: Mapping[str, Float32],
+        inputs: Mapping[str, Any],
         rows: Mapping[str, Array],
         mine: Array,
         count: int,
         centre: tuple[float, float],
     ) -> dict[str, float]:
-        settings = self.settings
-        found = np.empty((LANES, len(self._theta)), np.float32)
+        settings, weights = self.settings, self._weights
+        found = np.empty((LANES, len(weights.theta)), np.float32)
         sums = np.empty((LANES, SUMS))
         discrete = self._action.kind == "discrete"
         action, choice = np.empty((0, 0), np.float32), np.empty(0, np.int64)
         spread(
-            gradients, LANES, found, sums, self._theta,
-            self._widths["actor"], self._widths["critic"], inputs["actor"], inputs["critic"],
+            ppo_gradients, LANES, found, sums, self._weights.theta,
+            self._nets["actor"], self._nets["critic"], inputs["actor"], inputs["critic"],
+            0 if discrete else self._weights.places["actor.log_std"].start,
             action if discrete else rows["action"], rows["action"] if discrete else choice,
             rows["log_prob"], rows["value"], rows["target"], rows["advantage"], mine,
             *map(float, centre), settings.clip, settings.value_coef, settings.entropy,
@@ -178,16 +170,17 @@ class CompiledPPO(PPO):
         )  # fmt: skip
         gradient, whole = found.sum(axis=0), sums.sum(axis=0) / count
         if self._peers is not ALONE:
-            own = np.concatenate([gradient[self._moves], whole.astype(np.float32)])
+            own = np.concatenate([gradient[weights.moves], whole.astype(np.float32)])
             total = self._peers.sum(own)
-            gradient[self._moves], whole = total[:-SUMS], total[-SUMS:].astype(np.float64)
-        gradient[~self._moves] = 0.0
+            gradient[weights.moves], whole = total[:-SUMS], total[-SUMS:].astype(np.float64)
+        gradient[~weights.moves] = 0.0
         self._steps += 1
+        rates = np.array(self._rates())
         norm = adam_step(
-            self._theta, gradient, self._mean, self._square, self._ends, np.array(self._rates()),
-            self._steps, settings.adam_epsilon, settings.max_grad_norm,
+            weights.theta, gradient, weights.mean, weights.square, self._ends, rates, self._steps,
+            settings.adam_epsilon, settings.max_grad_norm,
         )  # fmt: skip
-        if "actor.log_std" in self._places and "actor.log_std" not in self._frozen:
+        if "actor.log_std" in self._weights.places and "actor.log_std" not in self._frozen:
             bounds = math.log(settings.min_std), math.log(settings.max_std)
             np.clip(self._log_std, *bounds, out=self._log_std)
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
@@ -196,28 +189,13 @@ class CompiledPPO(PPO):
     # --- saved, restored and shared ---
 
     def _held(self) -> dict[str, Float32]:
-        return self._views(self._theta)
+        return self._weights.named(self._weights.theta)
 
     def _moments(self) -> dict[str, Float32]:
-        found: dict[str, Float32] = {}
-        for kind, array in (("mean", self._mean), ("square", self._square)):
-            views = self._views(array)
-            found |= {f"adam.{kind}.{k}": v for k, v in views.items() if k not in self._frozen}
-        return found
-
-    def _views(self, vector: Float32) -> dict[str, Float32]:
-        """Return copies of the parts of a vector, by name."""
-        return {
-            name: vector[place].reshape(shape).copy()
-            for name, (place, shape) in self._places.items()
-        }
+        return self._weights.moments()
 
     def _take(self, arrays: Mapping[str, Array], adam_steps: Sequence[int]) -> None:
-        for name, (place, _) in self._places.items():
-            self._theta[place] = arrays[name].ravel()
-            if name not in self._frozen:
-                self._mean[place] = arrays[f"adam.mean.{name}"].ravel()
-                self._square[place] = arrays[f"adam.square.{name}"].ravel()
+        self._weights.take(arrays)
         self._steps[:] = adam_steps
 
     def _adam_steps(self) -> list[int]:
@@ -225,11 +203,11 @@ class CompiledPPO(PPO):
 
     def vector(self) -> Float32:
         """Return what its gradient steps move as one vector."""
-        return self._theta[self._moves]
+        return self._weights.theta[self._weights.moves]
 
     def assign(self, values: Float32) -> None:
         """Set what its gradient steps move to a vector's values."""
-        self._theta[self._moves] = values
+        self._weights.theta[self._weights.moves] = values
 
 
 def _rows(values_TN: Array) -> Any:

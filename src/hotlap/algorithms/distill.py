@@ -22,7 +22,7 @@ from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
 from hotlap.algorithms.ppo import PPO, make_ppo
 from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import DistillSettings
-from hotlap.algorithms.student import Student, shifted
+from hotlap.algorithms.student import make_student, shifted
 from hotlap.algorithms.transfer import Saved, Transfer, carry
 from hotlap.draws import generator
 from hotlap.errors import ConfigError
@@ -126,7 +126,7 @@ class Distill:
             settings.practice, observation, action, critic, critic, seed=seed, device=device,
             where="algorithm.practice",
         )  # fmt: skip
-        self._student = Student(
+        self._student = make_student(
             settings.practice, observation, action, actor,
             averaging=settings.averaging, freeze=settings.freeze, seed=seed, device=device,
         )  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import Field
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.ppo import is_compiled, make_ppo
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import (
     DDPGSettings,
@@ -35,6 +36,7 @@ __all__ = [
     "Phase",
     "Phased",
     "Remembering",
+    "learns_compiled",
     "make_learner",
 ]
 
@@ -210,6 +212,26 @@ class Taught(Protocol):
         """
 
 
+def learns_compiled(
+    settings: AlgorithmSettings,
+    observation: Mapping[str, ObservationSpec],
+    actor: Sequence[str],
+    critic: Sequence[str],
+    actions: int = 2,
+) -> bool:
+    """Return whether a learner does without torch on the processor; see `make_learner`.
+
+    `actions` counts the numbers or the choices of an action.
+    """
+    if isinstance(settings, DistillSettings):
+        practice = settings.practice
+        parts = ((critic, critic), (actor, critic))  # of the teacher, and of the student at last
+        return all(is_compiled(practice, observation, *part, actions) for part in parts)
+    return isinstance(settings, PPOSettings) and is_compiled(
+        settings, observation, actor, critic, actions
+    )
+
+
 def make_learner(
     settings: AlgorithmSettings,
     observation: Mapping[str, ObservationSpec],
@@ -239,8 +261,6 @@ def make_learner(
 
         return Distill(settings, observation, action, actor, critic, seed=seed, device=device)
     if isinstance(settings, PPOSettings):
-        from hotlap.algorithms.ppo import make_ppo
-
         return make_ppo(settings, observation, action, actor, critic, seed=seed, device=device)
     if isinstance(settings, DQNSettings):
         from hotlap.algorithms.q_learning import DQN

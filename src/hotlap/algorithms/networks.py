@@ -367,8 +367,9 @@ class Adam:
         self.steps += 1
         # The operator that torch.optim.Adam(fused=True) calls: one pass over memory, not seven. It
         # goes by memory alone, and convolutions over pictures give gradients in another order.
+        inorder = [gradient.contiguous() for gradient in gradients]
         torch._fused_adam_(
-            self._tensors, [gradient.contiguous() for gradient in gradients], self.means, self.squares, [],
+            self._tensors, inorder, self.means, self.squares, [],
             [torch.tensor(float(self.steps), device=w.device) for w in self._tensors],
             lr=learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self._epsilon,
             amsgrad=False, maximize=False, grad_scale=divisor,

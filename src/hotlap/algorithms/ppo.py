@@ -1,7 +1,7 @@
 """PPO: proximal policy optimisation, with an actor and a critic apart.
 
-What it does with a batch, whatever runs its networks: `compiled_ppo.py` where they are small and
-see numbers, `torch_ppo.py` for all others, and `recurrent_ppo.py` with a memory.
+What it does with a batch, whatever runs its networks: `compiled_ppo.py` where they are small,
+`torch_ppo.py` for all others, and `recurrent_ppo.py` with a memory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
+from hotlap.algorithms.compiled import fits
 from hotlap.algorithms.peers import Joining, Layout
 from hotlap.algorithms.plans import make_plans
 from hotlap.algorithms.returns import gae
@@ -25,9 +26,6 @@ from hotlap.errors import ConfigError, DivergedError, RunError
 from hotlap.types import Array, Float32
 
 __all__ = ["PPO", "is_compiled", "make_ppo"]
-
-_WIDEST = 256
-"""Units of the widest layer, or numbers of an observation, whose weights stay in a core's cache."""
 
 
 def make_ppo(
@@ -47,8 +45,7 @@ def make_ppo(
         from hotlap.algorithms.recurrent_ppo import RecurrentPPO
 
         return RecurrentPPO(*given, seed=seed, device=device, where=where)
-    seen = [observation[name] for name in {*actor, *critic} if name in observation]
-    if device == "cpu" and is_compiled(settings, seen):
+    if device == "cpu" and is_compiled(settings, observation, actor, critic, action.size):
         from hotlap.algorithms.compiled_ppo import CompiledPPO
 
         return CompiledPPO(*given, seed=seed, where=where)
@@ -57,18 +54,18 @@ def make_ppo(
     return TorchPPO(*given, seed=seed, device=device, where=where)
 
 
-def is_compiled(settings: PPOSettings, seen: Sequence[ObservationSpec]) -> bool:
-    """Return whether networks that see this are small enough to learn without torch."""
+def is_compiled(
+    settings: PPOSettings,
+    observation: Mapping[str, ObservationSpec],
+    actor: Sequence[str],
+    critic: Sequence[str],
+    actions: int,
+) -> bool:
+    """Return whether the networks are such that they learn without torch; see `compiled.fits`."""
     network = settings.network
-    remembers = network.memory or network.previous_action
-    sizes = [math.prod(spec.shape) for spec in seen]
-    return (
-        network.numbers == "mlp"
-        and not remembers
-        and settings.precision != "bfloat16"
-        and not any(spec.is_image for spec in seen)
-        and max([*network.mlp, sum(sizes)], default=0) <= _WIDEST
-    )
+    if network.memory or network.previous_action or settings.precision == "bfloat16":
+        return False
+    return all(map(fits, make_plans(network, observation, actor, critic, (actions, 1))))
 
 
 class PPO(Joining, ABC):

@@ -1,104 +1,114 @@
-"""Student: a network that learns by gradient steps to answer as labels say."""
+"""Student: a network that learns by gradient steps to answer as labels say.
+
+What it keeps and saves, whatever runs its network: `compiled_student.py` where it is small,
+`torch_student.py` for all others.
+"""
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from hotlap.algorithms.batch import ActionSpec, ObservationSpec, shard_rows
-from hotlap.algorithms.networks import (
-    Adam,
-    forward,
-    initial_weights,
-    uses_bfloat16,
-)
+from hotlap.algorithms.batch import ActionSpec, ObservationSpec
+from hotlap.algorithms.compiled import fits
 from hotlap.algorithms.normalizer import RunningNormalizer, moments, normalize
 from hotlap.algorithms.peers import ALONE, Peers
 from hotlap.algorithms.plans import make_plan
+from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.settings import PPOSettings
-from hotlap.algorithms.shards import Shards
-from hotlap.algorithms.tensors import numpy_of, summed
 from hotlap.algorithms.transfer import frozen_weights
 from hotlap.draws import generator
 from hotlap.errors import DivergedError, RunError
 from hotlap.types import Array, Float32
 
-__all__ = ["Student", "imitation_error", "shifted"]
+__all__ = ["LONGEST", "Student", "make_student", "shifted"]
 
-_LONGEST = 1.0
+LONGEST = 1.0
 """Longer gradients are shortened to this."""
 
 
-class Student:
+def make_student(
+    settings: PPOSettings,
+    observation: Mapping[str, ObservationSpec],
+    action: ActionSpec,
+    names: tuple[str, ...],
+    *,
+    averaging: float,
+    freeze: tuple[str, ...] = (),
+    seed: int,
+    device: str = "cpu",
+) -> Student:
+    """Make the student whose network runs fastest here; see `Student`. `device` is torch's name."""
+    plan = make_plan(settings.network, observation, names, action.size)
+    given = (settings, plan, action, averaging, freeze, seed)
+    if device == "cpu" and settings.precision != "bfloat16" and fits(plan):
+        from hotlap.algorithms.compiled_student import CompiledStudent
+
+        return CompiledStudent(*given)
+    from hotlap.algorithms.torch_student import TorchStudent
+
+    return TorchStudent(*given, device)
+
+
+class Student(ABC):
     """A network, its optimiser and its normalisers.
 
     Args:
-        settings: its layers, arithmetic and threads; the rest of them is not read.
-        observation: what there is to see, by name.
+        settings: its arithmetic and threads; the rest of them is not read.
+        plan: its layers.
         action: what to answer.
-        names: of the observations it sees.
         averaging: share of the running average of its weights, which drives, that a gradient step
             keeps.
         freeze: patterns of the names of layers that do not move.
         seed: of the first weights.
-        device: torch's name for where to compute.
 
     Raises:
-        ConfigError: a name is not observed, an image is too small, or nothing is left to learn.
+        ConfigError: nothing is left to learn.
     """
 
     def __init__(
         self,
         settings: PPOSettings,
-        observation: Mapping[str, ObservationSpec],
+        plan: Plan,
         action: ActionSpec,
-        names: tuple[str, ...],
-        *,
         averaging: float,
-        freeze: tuple[str, ...] = (),
+        freeze: tuple[str, ...],
         seed: int,
-        device: str = "cpu",
     ) -> None:
-        self._action = action
+        self._plan, self._action = plan, action
         self._averaging = averaging
-        self._device = torch.device(device)
-        self._plan = make_plan(settings.network, observation, names, action.size)
-        first = initial_weights(self._plan, 0.01, generator(seed))
-        self._weights = {k: torch.tensor(v, device=self._device) for k, v in first.items()}
-        self.frozen = frozen_weights(freeze, self._weights)
-        """Weights that do not move."""
-        self._learned = {k: w for k, w in self._weights.items() if k not in self.frozen}
-        for weight in self._learned.values():
-            weight.requires_grad_()
-        self._average = {name: w.detach().clone() for name, w in self._weights.items()}
-        self._adam = Adam(list(self._learned.values()))
-        self._normalizers = {k: RunningNormalizer(n) for k, n in self._plan.vectors.items()}
-        images = [math.prod(image.shape) for image in self._plan.images.values()]
-        self._bfloat16 = uses_bfloat16(settings.precision, self._device, self._plan)
-        self._shard = shard_rows(images)
-        if self._device.type != "cpu":
-            self._shard = 1 << 20
-        self._shards = Shards(self._device, settings.threads)
+        self._normalizers = {k: RunningNormalizer(n) for k, n in plan.vectors.items()}
+        first = self._drawn(plan, generator(seed))
+        self.weights = tuple(first)
+        """Names of its weights,"""
+        self.frozen = frozen_weights(freeze, first)
+        """and those that do not move."""
+        self._begin(settings, first)
 
+    # --- what runs the network ---
+
+    @staticmethod
+    @abstractmethod
+    def _drawn(plan: Plan, rng: np.random.Generator) -> dict[str, Float32]:
+        """Draw the first weights."""
+
+    @abstractmethod
+    def _begin(self, settings: PPOSettings, weights: Mapping[str, Float32]) -> None:
+        """Take over the first weights."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Gradient steps so far."""
+
+    @abstractmethod
     def output(self, observation: Mapping[str, Array]) -> Float32:
         """Run the network: (N, A) means that are not clipped, or logits."""
-        inputs = self._inputs(observation)
-        rows = len(next(iter(inputs.values())))
 
-        def run(start: int) -> Tensor:
-            with torch.no_grad():  # is a thread's own
-                part = {name: x[start : start + self._shard] for name, x in inputs.items()}
-                return forward(self._plan, self._average, part, bfloat16=self._bfloat16)
-
-        starts = range(0, max(rows, 1), self._shard)
-        parts = self._shards.map(run, starts)
-        return np.array(torch.cat(parts).cpu().numpy())
-
+    @abstractmethod
     def learn(
         self,
         frames: Mapping[str, Array],
@@ -119,36 +129,47 @@ class Student:
         Raises:
             DivergedError: the gradients are not finite.
         """
-        inputs = self._inputs(frames)
-        label = torch.from_numpy(np.ascontiguousarray(label_BA)).to(self._device)
-        count = len(label)
 
-        def gradients(start: int) -> tuple[tuple[Tensor, ...], float]:
-            part = {name: x[start : start + self._shard] for name, x in inputs.items()}
-            output = forward(self._plan, self._weights, part, bfloat16=self._bfloat16)
-            error_B = imitation_error(output, label[start : start + self._shard], self._action)
-            loss = error_B.sum() / count
-            return torch.autograd.grad(loss, list(self._learned.values())), float(loss.detach())
+    @abstractmethod
+    def _average(self) -> dict[str, Float32]:
+        """Return copies of the weights that drive, by name."""
 
-        starts = range(0, count, self._shard)
-        results = self._shards.map(gradients, starts)
-        total, loss = list(results[0][0]), results[0][1]
-        for more, also in results[1:]:  # in the order of the shards, whoever was first
-            torch._foreach_add_(total, more)
-            loss += also
-        total = summed(peers, total, share)
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(total)))
-        if not math.isfinite(float(norm)):
+    @abstractmethod
+    def _last(self) -> dict[str, Float32]:
+        """Return copies of the weights that learn, and of what Adam remembers of those that move.
+
+        By name: `last.NAME`, `adam.mean.NAME`, `adam.square.NAME`.
+        """
+
+    @abstractmethod
+    def _take(self, arrays: Mapping[str, Array], steps: int) -> None:
+        """Become what `_average` and `_last` returned after so many steps."""
+
+    # --- what is the same for all ---
+
+    @property
+    def _kept(self) -> float:
+        """The share of the running average that this step keeps: little at the start."""
+        return min(self._averaging, self.steps / (self.steps + 9))
+
+    def _refuse(self, norm: float) -> None:
+        """Stop before gradients that are no numbers do harm."""
+        if not np.isfinite(norm):
             raise DivergedError(
-                f"the gradients of the student's minibatch {self._adam.steps + 1} are not finite; "
+                f"the gradients of the student's minibatch {self.steps + 1} are not finite; "
                 "look for broken observations, or lower algorithm.learning_rate"
             )
-        self._adam.step(total, learning_rate, ((norm + 1e-6) / _LONGEST).clamp(min=1.0))
-        with torch.no_grad():
-            keep = min(self._averaging, self.steps / (self.steps + 9))
-            weights = [weight.detach() for weight in self._weights.values()]
-            torch._foreach_lerp_(list(self._average.values()), weights, 1 - keep)
-        return {"imitation_loss": loss, "grad_norm": float(norm)}
+
+    def _normalized(self, observation: Mapping[str, Array]) -> dict[str, Array]:
+        found = {}
+        for name in self._plan.names:
+            values = observation[name]
+            if name in self._normalizers:
+                normalizer = self._normalizers[name]
+                flat = values.reshape(len(values), -1)
+                values = normalize(flat, normalizer.mean, normalizer.std)
+            found[name] = values
+        return found
 
     def see(self, observation: Mapping[str, Array], peers: Peers = ALONE) -> None:
         """Take B rows into the means and deviations that numbers (not images) are scaled by."""
@@ -157,21 +178,11 @@ class Student:
             for part in peers.gather(own)[0]:
                 normalizer.merge(part)
 
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """Names of its weights."""
-        return tuple(self._weights)
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps so far."""
-        return self._adam.steps
-
     def policy_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what `hotlap.algorithms.policy.NumpyPolicy` drives from."""
         plan = self._plan.model_dump(mode="json")
         description = {"format": 1, "plan": plan, "action": self._action.kind}
-        arrays = {name: numpy_of(weight) for name, weight in self._average.items()}
+        arrays: dict[str, Array] = {**self._average()}
         if self._action.kind == "continuous":
             arrays["log_std"] = np.zeros(self._action.size, np.float32)
         for name, normalizer in self._normalizers.items():
@@ -181,7 +192,7 @@ class Student:
 
     def save(self) -> dict[str, Array]:
         """Return everything but the number of steps: weights, optimiser, normalisers."""
-        arrays = {name: numpy_of(tensor) for name, tensor in self._tensors().items()}
+        arrays: dict[str, Array] = {**self._average(), **self._last()}
         for name, normalizer in self._normalizers.items():
             arrays |= {f"normalizer.{name}.{k}": v for k, v in normalizer.save().items()}
         return arrays
@@ -199,45 +210,11 @@ class Student:
                     f"the checkpoint's {name} of the student has shape {there}, this network needs "
                     f"{mine.shape}; keep the settings and observations it was trained with"
                 )
-        with torch.no_grad():
-            for name, tensor in self._tensors().items():
-                tensor.copy_(torch.from_numpy(np.array(arrays[name])))
+        self._take(arrays, steps)
         for name, normalizer in self._normalizers.items():
             prefix = f"normalizer.{name}."
             own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
             normalizer.restore(own)
-        self._adam.steps = steps
-
-    def _tensors(self) -> dict[str, Tensor]:
-        found = {f"last.{name}": weight for name, weight in self._weights.items()}
-        found |= self._average
-        names = list(self._learned)
-        found |= {f"adam.mean.{k}": v for k, v in zip(names, self._adam.means, strict=True)}
-        found |= {f"adam.square.{k}": v for k, v in zip(names, self._adam.squares, strict=True)}
-        return found
-
-    def _inputs(self, observation: Mapping[str, Array]) -> dict[str, Tensor]:
-        found = {}
-        for name in self._plan.names:
-            values = observation[name]
-            if name in self._normalizers:
-                normalizer = self._normalizers[name]
-                flat = values.reshape(len(values), -1)
-                values = normalize(flat, normalizer.mean, normalizer.std)
-            # a copy in torch's own memory: its alignment, and so the last bit, is always the same
-            found[name] = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, copy=True)
-        return found
-
-
-def imitation_error(output_BA: Tensor, label_BA: Tensor, action: ActionSpec) -> Tensor:
-    """Return how far answers are from their labels, (B,).
-
-    Continuous actions: the mean square over the numbers of an action. Discrete ones: the
-    cross-entropy of the label's probabilities and the answered logits [nat].
-    """
-    if action.kind == "discrete":
-        return -(label_BA * torch.log_softmax(output_BA, dim=1)).sum(dim=1)
-    return (output_BA - label_BA).square().mean(dim=1)
 
 
 def shifted(image_BHWC: Array, down_B: Array, right_B: Array) -> Array:
