@@ -68,7 +68,7 @@ def test_borders_and_curvature_at_a_station_are_the_stations_own(which):
 
     for name in ("left", "right", "curvature"):
         np.testing.assert_allclose(placed[name], getattr(stations, name)[k], atol=1e-4)
-    assert placed["vx"] == placed["n"] == placed["zero"] == 0
+    assert placed["vx"] == placed["n"] == 0
     assert abs(int(placed["station"][0]) - k) <= 1
 
 

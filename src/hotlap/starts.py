@@ -64,7 +64,10 @@ class Starts:
         first: int = 0,
     ) -> None:
         self.settings = settings
-        self._tracks = tuple(tracks)
+        halves = [np.minimum(track.stations.left, track.stations.right) for track in tracks]
+        self._halves = np.concatenate(halves).astype(np.float32)
+        self._counts = np.array([len(half) for half in halves])
+        self._begins = np.cumsum(self._counts) - self._counts  # where in `_halves` a track begins
         self._lengths = np.array([track.length for track in tracks], np.float32)
         self._closed = np.array([track.closed for track in tracks])
         self._named = len(tracks) // (2 if settings.direction == "alternate" else 1)
@@ -127,10 +130,7 @@ class Starts:
 
     def half_road(self, track: Array, share: Array) -> Float32:
         """Return (M,) the smaller distance to a border [m] at shares of the lap."""
-        half = np.empty(len(track), np.float32)
-        for i, course in enumerate(self._tracks):
-            st = course.stations
-            here = track == i
-            k = np.minimum((share[here] * st.count).astype(int), st.count - 1)
-            half[here] = np.minimum(st.left, st.right)[k]
+        count = self._counts[track]
+        k = np.minimum((share * count.astype(share.dtype)).astype(int), count - 1)
+        half: Float32 = self._halves[self._begins[track] + k]
         return half
