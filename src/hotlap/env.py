@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from pydantic import BeforeValidator, Field, PositiveFloat
 
+from hotlap.blas import leave_out_blas
 from hotlap.clock import Clock
 from hotlap.config import Settings, read_toml, resolve
 from hotlap.crew import Crew, Driver
@@ -263,6 +264,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         rivals: Mapping[str, Driver] | None = None,
         penalties: PenaltySettings | None = None,
     ) -> None:
+        leave_out_blas()
         opponents = settings.opponents
         opposing = opponents.cars if opponents.drivers and opponents.share and not world else 0
         cars = settings.traffic.cars + opposing
