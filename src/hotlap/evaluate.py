@@ -364,15 +364,13 @@ def evaluate_policy(
 def _columns(env: VectorEnv, first: State, log: list[tuple[State, Array]]) -> dict[str, Array]:
     """Stack the states of all steps, (T + 1, N) an array; the first row is the start."""
     states = [first, *(state for state, _ in log)]
-    found = {
-        name: np.stack([getattr(state, name) for state in states])
-        for name in ("x", "y", "yaw", "steering", "s", "n", "travelled")
-    }
-    found["speed"] = np.stack([np.hypot(state.vx, state.vy) for state in states])
-    actions = [log[0][1], *(action for _, action in log)]
-    wanted = env.decode(np.concatenate(actions))
-    found["command_speed"] = wanted.speed.reshape(len(states), -1)
-    found["command_steering"] = wanted.steering.reshape(len(states), -1)
+    names = ("x", "y", "yaw", "steering", "s", "n", "travelled", "vx", "vy")
+    # np.stack looks at each of a thousand small arrays by itself: ten times slower
+    flat = {name: np.concatenate([getattr(state, name) for state in states]) for name in names}
+    flat["speed"] = np.hypot(flat.pop("vx"), flat.pop("vy"))
+    wanted = env.decode(np.concatenate([log[0][1], *(action for _, action in log)]))
+    flat |= {"command_speed": wanted.speed, "command_steering": wanted.steering}
+    found = {name: column.reshape(len(states), -1) for name, column in flat.items()}
     if first.around is not None:
         around = [state.around for state in states if state.around is not None]
         found["boxes"] = np.stack([seen.boxes for seen in around])

@@ -64,6 +64,7 @@ class Starts:
         first: int = 0,
     ) -> None:
         self.settings = settings
+        self._heading = np.radians(settings.heading_deg)
         halves = [np.minimum(track.stations.left, track.stations.right) for track in tracks]
         self._halves = np.concatenate(halves).astype(np.float32)
         self._counts = np.array([len(half) for half in halves])
@@ -102,7 +103,7 @@ class Starts:
             heading = np.radians(5) * (2 * draws[:, 2] - 1) * (at > 0)
         elif settings.kind == "random":
             share, speed = draws[:, 0], np.maximum(0, draws[:, 3] * 1.43 - 0.43) * settings.speed
-            heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
+            heading = (2 * draws[:, 2] - 1) * self._heading
         else:
             # each car begins one advance behind the next, so that a batch sees the whole lap
             turn = (episode + team) * settings.advance if settings.kind == "round_robin" else 0

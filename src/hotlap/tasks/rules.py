@@ -87,7 +87,7 @@ class Ended:
 
 
 _TERMINATED = np.array([s not in (Status.IN_PROGRESS, Status.TIME_UP) for s in Status])
-_FAILED = _TERMINATED & (np.arange(len(Status)) != Status.LAP_COMPLETE)
+_FAILED: Array = _TERMINATED & (np.arange(len(Status)) != Status.LAP_COMPLETE)
 
 
 class Rules:
