@@ -93,7 +93,7 @@ class Starts:
         share: Array
         zero: Array = np.zeros(len(rows), np.float32)
         draws = uniform(seed, ids, episode, zero.astype(np.int64), Purpose.START, 5)
-        team, place = np.divmod(ids, self._cars)
+        team, place = ids // self._cars, ids % self._cars
         track = (team % self._named).astype(np.int32)
         if settings.direction == "alternate":
             track = track + (self._named * (episode % 2)).astype(np.int32)

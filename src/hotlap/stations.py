@@ -10,9 +10,14 @@ from numba import njit
 
 from hotlap.simulator import Start
 from hotlap.track import Track
-from hotlap.types import Array, Float32, Int32
+from hotlap.types import Float32, Int32
 
-__all__ = ["StationTable"]
+__all__ = ["PLACED", "StationTable"]
+
+PLACED = (
+    "x", "y", "yaw", "vx", "reference", "s", "n", "heading_error", "curvature", "left", "right",
+)  # fmt: skip
+"""The fields of a State that a start determines; the other float32 ones are 0."""
 
 
 class StationTable:
@@ -41,47 +46,42 @@ class StationTable:
         self.spacing: Float32 = np.array([t.stations.spacing for t in tracks], np.float32)
         self.closed: Int32 = np.array([t.stations.closed for t in tracks], np.int32)
 
-    def place(self, start: Start) -> dict[str, Array]:
-        """Turn starts into the fields of resting or rolling cars, float32 arrays (M,)."""
+    def place(self, start: Start) -> tuple[Float32, Int32]:
+        """Put resting or rolling cars on the road: (11, M) fields by `PLACED`, (M,) stations."""
         given = (start.s, start.n, start.heading_error, start.speed)
         s, n, heading_error, speed = (np.ascontiguousarray(one, np.float32) for one in given)
-        placed = np.empty((len(_PLACED), len(s)), np.float32)
+        fields = np.empty((len(PLACED), len(s)), np.float32)
         station = np.empty(len(s), np.int32)
         _place(
-            placed, station, np.ascontiguousarray(start.track, np.int32), s, n, heading_error,
-            speed, self.stations, self.first, self.segments, self.spacing,
+            fields, station, s, n, heading_error, speed, self.stations, self.first[start.track],
+            self.segments[start.track], self.spacing[start.track],
         )  # fmt: skip
-        return dict(zip(_PLACED, placed, strict=True)) | {"station": station}
-
-
-_PLACED = (
-    "x", "y", "yaw", "vx", "reference", "s", "n", "heading_error", "curvature", "left", "right",
-)  # fmt: skip
+        return fields, station
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _place(  # type: ignore[no-untyped-def]
-    placed, station, track, s, n, heading_error, speed, stations, first, segments, spacing
+    fields, station, s, n, heading_error, speed, stations, first, segments, spacing
 ):
-    for i in range(len(track)):
-        at, last = s[i] / spacing[track[i]], segments[track[i]] - 1
-        k = min(max(np.int32(math.floor(at)), 0), last)
+    for i in range(len(s)):
+        at = s[i] / spacing[i]
+        k = min(max(np.int32(math.floor(at)), 0), segments[i] - 1)
         t = np.float64(np.float32(at - k))
-        here, there = stations[first[track[i]] + k], stations[first[track[i]] + k + 1]
+        here, there = stations[first[i] + k], stations[first[i] + k + 1]
         x, y = _between(here, there, t, 0), _between(here, there, t, 1)
         tx, ty = _between(here, there, t, 2), _between(here, there, t, 3)
         size = math.hypot(tx, ty)
         yaw = (math.atan2(ty, tx) + heading_error[i] + math.pi) % (2 * math.pi) - math.pi
         station[i] = k
-        placed[0, i], placed[1, i] = x - n[i] * ty / size, y + n[i] * tx / size
-        placed[2, i], placed[3, i], placed[4, i] = yaw, speed[i], speed[i]
-        placed[5, i], placed[6, i], placed[7, i] = s[i], n[i], heading_error[i]
+        fields[0, i], fields[1, i] = x - n[i] * ty / size, y + n[i] * tx / size
+        fields[2, i], fields[3, i], fields[4, i] = yaw, speed[i], speed[i]
+        fields[5, i], fields[6, i], fields[7, i] = s[i], n[i], heading_error[i]
         for column in range(4, 7):
-            placed[4 + column, i] = _between(here, there, t, column)
+            fields[4 + column, i] = _between(here, there, t, column)
 
 
 @njit(error_model="numpy", forceinline=True)
 def _between(here, there, t, column):  # type: ignore[no-untyped-def]
-    """Interpolate in float64: the tangents of two stations nearly agree."""
+    """Interpolate in float64, so that float32 holds the place to its last digit."""
     before = np.float64(here[column])
     return before + t * (np.float64(there[column]) - before)

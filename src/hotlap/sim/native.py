@@ -44,7 +44,7 @@ from hotlap.sim.optics import Optics
 from hotlap.sim.relief import DepthSettings
 from hotlap.sim.traffic import Traffic, TrafficSettings
 from hotlap.simulator import SURROUNDINGS, Command, Start, State, Surroundings
-from hotlap.stations import StationTable
+from hotlap.stations import PLACED, StationTable
 from hotlap.threads import available, spread
 from hotlap.track import Track
 from hotlap.types import Array
@@ -89,6 +89,7 @@ _FLOATS = (
 )
 _INTS = ("station", "wheels_off", "steps")
 _INDEX = {name: row for row, name in enumerate(_FLOATS)}
+_PLACED = np.array([_INDEX[name] for name in PLACED])[:, None]
 _SEEN = ["camera", "depth", "segmentation"]
 """Sensors of the camera."""
 _SHARED = 1024
@@ -303,11 +304,9 @@ class NativeSimulator:
 
     def _place(self, rows: Array, start: Start, travelled: Array | np.float32) -> None:
         """Let the cars of the given rows stand or roll where they start."""
-        placed = self._bank.place(start)
-        self._ints[_INTS.index("station"), rows] = placed.pop("station")
         self._floats[:, rows] = 0
-        for name, values in placed.items():
-            self._floats[_INDEX[name], rows] = values
+        fields, station = self._bank.place(start)
+        self._floats[_PLACED, rows], self._ints[_INTS.index("station"), rows] = fields, station
         self._floats[_INDEX["travelled"], rows] = travelled
         if self._traffic is not None and self._around is not None:
             self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
