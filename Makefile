@@ -11,6 +11,7 @@ FOREIGN := $(patsubst tests/foreign/%.txt,.foreign/%/installed,$(wildcard tests/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
+# The modules are compiled too: where PYTHONDONTWRITEBYTECODE is set, each start would parse them.
 install: $(VENV)/installed ## create .venv from the lock file, and compile the kernels
 
 $(VENV)/installed: requirements.lock pyproject.toml
@@ -19,6 +20,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m compileall -q src
 	$(BIN)/hotlap doctor
 	@touch $@
 

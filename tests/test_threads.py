@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from hotlap import threads
 from hotlap.threads import available, spread
 
 
@@ -45,6 +46,19 @@ def test_no_more_shares_than_blocks():
     spread(lambda start, stop: shares.append((start, stop)), 65, block=64, threads=8)
 
     assert sorted(shares) == [(0, 64), (64, 65)]
+
+
+def test_a_share_that_its_thread_has_not_begun_is_done_by_the_caller():
+    busy, seen = threading.Event(), []
+    threads._pool(1).submit(busy.wait, 10)
+
+    spread(
+        lambda start, stop: seen.append((start, threading.get_ident())), 128, block=64, threads=2
+    )
+
+    busy.set()
+    here = threading.get_ident()
+    assert seen == [(0, here), (64, here)]
 
 
 @pytest.mark.parametrize("failing", [0, 64])

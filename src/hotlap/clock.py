@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat
 
 from hotlap.config import Settings
-from hotlap.draws import Purpose, add_grain, keys, normal, uniform
+from hotlap.draws import Purpose, keys, normal, uniform
 from hotlap.errors import ConfigError
+from hotlap.grain import add_grain
 from hotlap.types import Array
 
 __all__ = ["Clock", "ClockSettings"]

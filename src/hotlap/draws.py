@@ -11,18 +11,21 @@ Source: the mixing function is the 64-bit finaliser of SplitMix (Steele, Lea and
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 from hotlap.types import Array, Float32
 
-__all__ = ["Purpose", "add_grain", "generator", "grain", "keys", "normal", "uniform"]
+__all__ = ["Purpose", "generator", "keys", "normal", "uniform"]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_u8, _f4 = np.uint64, np.float32
+_GOLDEN = _u8(0x9E3779B97F4A7C15)
+_MIX_1 = _u8(0xBF58476D1CE4E5B9)
+_MIX_2 = _u8(0x94D049BB133111EB)
 _MASK = 0xFFFFFFFFFFFFFFFF
+_inline: Any = njit(error_model="numpy", forceinline=True)
 
 
 class Purpose(IntEnum):
@@ -64,21 +67,18 @@ def uniform(
     Returns:
         (N, count) float32 inside the open interval (0, 1): 23 random bits, never 0 and never 1.
     """
-    with np.errstate(over="ignore"):
-        key = keys(seed, row, episode, step, purpose)
-        bits = _mix(key[..., None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
-    # 23 bits and a half: the middle of 2**23 equal bins, so that 0 and 1 cannot occur in float32.
-    return ((bits >> np.uint64(41)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+    key = keys(seed, row, episode, step, purpose)
+    out = np.empty((len(key), count), np.float32)
+    _draw(key, out)
+    return out
 
 
 def keys(seed: int, row: Array, episode: Array, step: Array, purpose: Purpose) -> Array:
     """Return (N,) uint64 keys, from which alone the draws of `uniform` and `grain` follow."""
-    with np.errstate(over="ignore"):
-        key = _mix(np.asarray(seed & _MASK, np.uint64) + _GOLDEN)
-        key = _mix(key ^ np.asarray(row).astype(np.uint64))
-        key = _mix(key ^ np.asarray(episode).astype(np.uint64))
-        key = _mix(key ^ np.asarray(step).astype(np.uint64))
-        return _mix(key ^ np.uint64(purpose))
+    key = np.asarray(row).astype(np.uint64)
+    then = np.asarray(episode).astype(np.uint64), np.asarray(step).astype(np.uint64)
+    _fold(_u8(seed & _MASK), *then, _u8(purpose), key)
+    return key
 
 
 def normal(
@@ -111,56 +111,29 @@ def generator(seed: int, count: int | None = None) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed & _MASK, count], np.uint64)))
 
 
-def _mix(key: Array) -> Array:
+@_inline
+def _mix(key):  # type: ignore[no-untyped-def]
     key = key + _GOLDEN
-    key = (key ^ (key >> np.uint64(30))) * _MIX_1
-    key = (key ^ (key >> np.uint64(27))) * _MIX_2
-    return np.asarray(key ^ (key >> np.uint64(31)), dtype=np.uint64)
+    key = (key ^ (key >> _u8(30))) * _MIX_1
+    key = (key ^ (key >> _u8(27))) * _MIX_2
+    return key ^ (key >> _u8(31))
 
 
-_u4, _i4, _f4, _u8 = np.uint32, np.int32, np.float32, np.uint64
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fold(seed, episode, step, purpose, key):  # type: ignore[no-untyped-def]
+    """Make the keys, in place of the rows."""
+    first = _mix(seed + _GOLDEN)
+    for i in range(len(key)):
+        each = _mix(_mix(_mix(first ^ key[i]) ^ episode[i]) ^ step[i])
+        key[i] = _mix(each ^ purpose)
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", forceinline=True)
-def grain(index, low, high):  # type: ignore[no-untyped-def]
-    """Draw one nearly normal number for pixel `index` of an image whose key has two halves.
-
-    It is the sum of the four bytes of a hash: mean 0, deviation 1, in +-3.46, in steps of 0.0068;
-    excess kurtosis -0.3. It costs a tenth of `normal`.
-
-    Source: the hash is of the kind found by Wellons 2018, "Prospecting for hash functions", with
-    half of the key before and half of it between its rounds.
-    """
-    h = _u4(_u4(index * _u4(0x9E3779B9)) + low)
-    h = _u4(_u4(h ^ (h >> _u4(16))) * _u4(0x21F0AAAD))
-    h = _u4(_u4(h ^ (h >> _u4(15))) + high)
-    h = _u4(_u4(h ^ (h >> _u4(16))) * _u4(0x735A2D97))
-    h = _u4(h ^ (h >> _u4(15)))
-    total = (h & _u4(255)) + ((h >> _u4(8)) & _u4(255)) + ((h >> _u4(16)) & _u4(255))
-    # four bytes: mean 4 * 127.5, variance 4 * (256**2 - 1) / 12
-    return (_f4(_i4(_u4(total + (h >> _u4(24))))) - _f4(510)) * _f4(1 / 147.80054)
-
-
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def add_grain(start, stop, images, size, key, deviation):  # type: ignore[no-untyped-def]
-    """Add to the images start..stop, in place, `grain` of deviation[pixel value] each.
-
-    Args:
-        start: first image.
-        stop: behind the last one.
-        images: (N * size,) uint8.
-        size: pixels times channels of an image.
-        key: (N,) uint64, from `keys`.
-        deviation: (256,) float32, in grey levels.
-    """
-    z = np.empty(size, np.float32)
-    for image in range(start, stop):
-        low, high = _u4(key[image]), _u4(key[image] >> _u8(32))
-        first = _u8(image * size)
-        for i in range(size):
-            z[i] = grain(_u4(i), low, high)
-        for i in range(size):  # apart from the others: LLVM does not vectorise a table's look-up
-            value = images[first + _u8(i)]
-            z[i] = _f4(value) + deviation[value] * z[i] + _f4(0.5)
-        for i in range(size):
-            images[first + _u8(i)] = np.uint8(_i4(min(max(z[i], _f4(0)), _f4(255))))
+@njit(cache=True, nogil=True, error_model="numpy")
+def _draw(key, out):  # type: ignore[no-untyped-def]
+    """Write the numbers that follow from the keys."""
+    for i in range(len(key)):
+        for k in range(out.shape[1]):
+            bits = _mix(key[i] + _GOLDEN * _u8(k + 1)) >> _u8(41)
+            # 23 bits and a half: the middle of 2**23 equal bins, so that 0 and 1 cannot occur in
+            # float32.
+            out[i, k] = (_f4(bits) + _f4(0.5)) * _f4(2.0**-23)

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from pydantic import BeforeValidator, Field, PositiveFloat
 
+from hotlap.blas import leave_out_blas
 from hotlap.clock import Clock
 from hotlap.config import Settings, read_toml, resolve
 from hotlap.crew import Crew, Driver
@@ -61,7 +62,7 @@ from hotlap.tasks.rewards import (
     limit_reward,
 )
 from hotlap.tasks.rewards import array_reward as load_array_reward
-from hotlap.tasks.rules import Ended, Rules, RulesSettings, Status
+from hotlap.tasks.rules import Ended, Rules, RulesSettings
 from hotlap.threads import available
 from hotlap.track import DEFAULT_TRACK, Track, load_track, split_names
 from hotlap.types import Array, Float32
@@ -265,6 +266,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         rivals: Mapping[str, Driver] | None = None,
         penalties: PenaltySettings | None = None,
     ) -> None:
+        leave_out_blas()
         opponents = settings.opponents
         opposing = opponents.cars if opponents.drivers and opponents.share and not world else 0
         cars = settings.traffic.cars + opposing
@@ -369,6 +371,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             if self.actions.discrete
             else gymnasium.spaces.Box(-1.0, 1.0, (self.actions.size,), np.float32)
         )
+        self._unseen = {n: np.empty((0, *s.shape), s.dtype) for n, s in self.spaces.items()}
+        self._none = self._episodes(np.zeros(0, np.intp), Ended(self._pending), self.state)
         batch = gymnasium.vector.utils.batch_space
         self.observation_space = batch(self.single_observation_space, rows)
         self.action_space = batch(self.single_action_space, rows)
@@ -491,25 +495,20 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         reward = self._reward(before, command, after, ended)
         self._return += reward
         self._count_laps(after)
-        terminated, truncated = ended.terminated, ended.truncated
-        rows = np.flatnonzero(ended.status != Status.IN_PROGRESS)
-        reached: dict[str, Array] = {}
-        episodes = self._episodes(rows, ended, after)
+        rows = ended.rows
         if len(rows):
-            over = episodes.status
-            good = int(((over == Status.LAP_COMPLETE) | (over == Status.TIME_UP)).sum())
-            self.breadth = self.settings.randomize.widen(self.breadth, good, len(rows) - good)
-        if len(rows):
+            episodes = self._episodes(rows, ended, after)
+            bad = int(ended.failed.sum())
+            self.breadth = self.settings.randomize.widen(self.breadth, len(rows) - bad, bad)
             reached = self.observe(rows)
             self._start(rows)
         else:
-            reached = {
-                name: np.empty((0, *self.spaces[name].shape), self.spaces[name].dtype)
-                for name in self._watched
-            }
+            episodes, reached = self._none, {name: self._unseen[name] for name in self._watched}
         if self.opponents is not None:
             self.opponents.restart()
-        return Transition(self.observe(), reward, terminated, truncated, rows, reached, episodes)
+        return Transition(
+            self.observe(), reward, ended.terminated, ended.truncated, rows, reached, episodes
+        )
 
     def _penalise(self, penalties: Penalties, judged: Ended, after: State) -> Ended:
         """Put those back on the road who have stumbled and may go on."""
@@ -713,7 +712,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             array[rows] = value
 
     def _count_laps(self, after: State) -> None:
-        done = np.flatnonzero(after.travelled >= self._goal)
+        done = (after.travelled >= self._goal).nonzero()[0]
         if not len(done):
             return
         goal = self._goal[done]
@@ -733,7 +732,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             status=ended.status[rows],
             reward=self._return[rows],
             steps=after.steps[rows],
-            completion=np.clip(laps / goal, 0, limit).astype(np.float32),
+            completion=np.minimum(np.maximum(laps / goal, 0), limit).astype(np.float32),
             lap_time=self._lap_best[rows],
         )
 

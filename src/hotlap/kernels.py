@@ -284,7 +284,9 @@ def _one_box() -> np.ndarray[Any, Any]:
 
 PARTS = {
     "learner": _Part(("algorithms.compiled",), _use_learner),
-    "world": _Part(("sim.native", "tasks.observation", "tasks.rules"), _use_world),
+    "world": _Part(
+        ("sim.native", "tasks.observation", "tasks.rules", "stations", "draws"), _use_world
+    ),
     "camera": _Part(("sim.field", "sim.road"), _use_camera),
     "traffic": _Part(("sim.traffic",), _use_traffic),
     "objects": _Part(("sim.objects",), _use_objects),
@@ -293,7 +295,7 @@ PARTS = {
     "floor": _Part(("sim.floor",), _use_floor),
     "walls": _Part(("sim.walls",), _use_walls),
     "params": _Part(("deepracer.params",), _use_params),
-    "optics": _Part(("sim.optics", "sim.jpeg", "draws"), _use_optics),
+    "optics": _Part(("sim.optics", "sim.jpeg", "grain"), _use_optics),
     "relief": _Part(("sim.sight",), _use_relief),
     "bands": _Part(("sim.bands",), _use_bands),
 }

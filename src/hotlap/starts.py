@@ -64,7 +64,11 @@ class Starts:
         first: int = 0,
     ) -> None:
         self.settings = settings
-        self._tracks = tuple(tracks)
+        self._heading = np.radians(settings.heading_deg)
+        halves = [np.minimum(track.stations.left, track.stations.right) for track in tracks]
+        self._halves = np.concatenate(halves).astype(np.float32)
+        self._counts = np.array([len(half) for half in halves])
+        self._begins = np.cumsum(self._counts) - self._counts  # where in `_halves` a track begins
         self._lengths = np.array([track.length for track in tracks], np.float32)
         self._closed = np.array([track.closed for track in tracks])
         self._named = len(tracks) // (2 if settings.direction == "alternate" else 1)
@@ -89,7 +93,7 @@ class Starts:
         share: Array
         zero: Array = np.zeros(len(rows), np.float32)
         draws = uniform(seed, ids, episode, zero.astype(np.int64), Purpose.START, 5)
-        team, place = np.divmod(ids, self._cars)
+        team, place = ids // self._cars, ids % self._cars
         track = (team % self._named).astype(np.int32)
         if settings.direction == "alternate":
             track = track + (self._named * (episode % 2)).astype(np.int32)
@@ -99,7 +103,7 @@ class Starts:
             heading = np.radians(5) * (2 * draws[:, 2] - 1) * (at > 0)
         elif settings.kind == "random":
             share, speed = draws[:, 0], np.maximum(0, draws[:, 3] * 1.43 - 0.43) * settings.speed
-            heading = (2 * draws[:, 2] - 1) * np.radians(settings.heading_deg)
+            heading = (2 * draws[:, 2] - 1) * self._heading
         else:
             # each car begins one advance behind the next, so that a batch sees the whole lap
             turn = (episode + team) * settings.advance if settings.kind == "round_robin" else 0
@@ -127,10 +131,7 @@ class Starts:
 
     def half_road(self, track: Array, share: Array) -> Float32:
         """Return (M,) the smaller distance to a border [m] at shares of the lap."""
-        half = np.empty(len(track), np.float32)
-        for i, course in enumerate(self._tracks):
-            st = course.stations
-            here = track == i
-            k = np.minimum((share[here] * st.count).astype(int), st.count - 1)
-            half[here] = np.minimum(st.left, st.right)[k]
+        count = self._counts[track]
+        k = np.minimum((share * count.astype(share.dtype)).astype(int), count - 1)
+        half: Float32 = self._halves[self._begins[track] + k]
         return half

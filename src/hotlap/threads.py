@@ -1,7 +1,8 @@
 """Threads of our own over kernels that release the GIL.
 
 OpenMP threads spin while they wait, and collapse by a factor of fifty when another process takes a
-core; ours sleep. The caller does the first share itself, so one thread means no thread at all.
+core; ours sleep. The caller does the first share itself, so one thread means no thread at all, and
+then those that no other thread has begun: where a core is busy or sleeps, nobody waits for it.
 """
 
 from __future__ import annotations
@@ -47,5 +48,8 @@ def spread(
         for i in range(1, shares)
     ]
     kernel(edges[0], edges[1], *arguments)
-    for other in others:
-        other.result()
+    for i, other in enumerate(others, 1):
+        if other.cancel():  # its thread has not woken up yet: the caller is there sooner
+            kernel(edges[i], edges[i + 1], *arguments)
+        else:
+            other.result()

@@ -205,6 +205,26 @@ def test_an_environment_begins_narrow_where_success_is_asked_for():
 
 
 @pytest.mark.parametrize(
+    ("rules", "after"),
+    [
+        # All 32 episodes are over at the third step, and each counts for 1/400.
+        ({"time_limit": 0.2}, 0.5 + 32 / 400),
+        ({"immobilized_steps": 3, "immobilized_distance": 1.0}, 0.5 - 32 / 400),
+    ],
+)
+def test_episodes_that_the_clock_ends_widen_the_ranges_and_stumbles_narrow_them(rules, after):
+    given = {"track": "oval", "start": "line", "randomize": {"friction": [0.5, 2], "success": 0.5}}
+    env = VectorEnv(resolve(EnvSettings, {**given, "rules": rules}), 32)
+    env.begin()
+    env.breadth = 0.5
+
+    ended = [len(env.advance(np.zeros((32, 2), np.float32)).ended) for _ in range(3)]
+
+    assert ended == [0, 0, 32]
+    assert env.breadth == pytest.approx(after)
+
+
+@pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"friction": [1.2, 0.8]}, "friction: the first is the smaller one"),

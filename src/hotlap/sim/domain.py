@@ -118,6 +118,8 @@ class Domain:
 
     def __init__(self, settings: RandomizeSettings, nominal: Float32) -> None:
         self.settings = settings
+        self.cars = settings.cars
+        """Whether cars differ."""
         self.drawn = np.ones((len(nominal), len(CAR) + 1), np.float32)
         """(N, 7) factors by `CAR`, and the trim [rad]: what the running episodes have."""
         self.drawn[:, -1] = 0

@@ -44,7 +44,7 @@ from hotlap.sim.optics import Optics
 from hotlap.sim.relief import DepthSettings
 from hotlap.sim.traffic import Traffic, TrafficSettings
 from hotlap.simulator import SURROUNDINGS, Command, Start, State, Surroundings
-from hotlap.stations import StationTable
+from hotlap.stations import PLACED, StationTable
 from hotlap.threads import available, spread
 from hotlap.track import Track
 from hotlap.types import Array
@@ -89,9 +89,10 @@ _FLOATS = (
 )
 _INTS = ("station", "wheels_off", "steps")
 _INDEX = {name: row for row, name in enumerate(_FLOATS)}
+_PLACED = np.array([_INDEX[name] for name in PLACED])[:, None]
 _SEEN = ["camera", "depth", "segmentation"]
 """Sensors of the camera."""
-_SHARED = 512
+_SHARED = 1024
 """Fewer cars are stepped before another thread has woken up."""
 _SKEW = 80
 """Unused columns: rows that lie a power of two apart would evict each other from the cache."""
@@ -153,7 +154,7 @@ class NativeSimulator:
         self._domain = Domain(randomize or RandomizeSettings(), np.stack(columns[:rows]))
         # Blocks of equal cars share their parameters, which then stay in the cache.
         unique, which = np.unique(blocks, axis=0, return_inverse=True)
-        if self._domain.settings.cars:
+        if self._domain.cars:
             unique, which = blocks, np.arange(len(blocks))
         unique = unique.reshape(-1, BLOCK, PARAMETERS).transpose(0, 2, 1)
         self._parameters = np.ascontiguousarray(unique)
@@ -268,13 +269,8 @@ class NativeSimulator:
             )
             start = replace(start, s=spot)
         self._vary(rows, start)
-        placed = self._bank.place(start)
-        self._floats[:, rows] = np.stack([placed.get(name, placed["zero"]) for name in _FLOATS])
         self._ints[:, rows] = 0
-        self._ints[_INTS.index("station"), rows] = placed["station"]
-        if self._traffic is not None and self._around is not None:
-            self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
-        self._state = self._view()
+        self._place(rows, start, np.float32(0))
         return self._state
 
     def put(
@@ -303,11 +299,15 @@ class NativeSimulator:
         length = np.array([course.length for course in self.tracks], np.float32)[track]
         closed = np.array([course.closed for course in self.tracks])[track]
         moved = np.where(closed, (moved + length / 2) % length - length / 2, moved)
-        placed = self._bank.place(spot)
-        placed["travelled"] = (travelled + moved).astype(np.float32)
-        self._floats[:, rows] = np.stack([placed.get(name, placed["zero"]) for name in _FLOATS])
         self._ints[_INTS.index("wheels_off"), rows] = 0
-        self._ints[_INTS.index("station"), rows] = placed["station"]
+        self._place(rows, spot, travelled + moved)
+
+    def _place(self, rows: Array, start: Start, travelled: Array | np.float32) -> None:
+        """Let the cars of the given rows stand or roll where they start."""
+        self._floats[:, rows] = 0
+        fields, station = self._bank.place(start)
+        self._floats[_PLACED, rows], self._ints[_INTS.index("station"), rows] = fields, station
+        self._floats[_INDEX["travelled"], rows] = travelled
         if self._traffic is not None and self._around is not None:
             self._around = self._traffic.look(self._floats, _INDEX, rows, self._around)
         self._state = self._view()
@@ -315,7 +315,7 @@ class NativeSimulator:
     def _vary(self, rows: Array, start: Start) -> None:
         """Draw the cars and the looks of new episodes."""
         who = start.seed, self._row[rows], self._episode[rows], start.breadth
-        if self._domain.settings.cars:
+        if self._domain.cars:
             block, lane = rows // BLOCK, rows % BLOCK
             self._parameters[block, :, lane] = self._domain.begin(rows, *who)
         if self._domain.settings.looks:
@@ -438,7 +438,7 @@ class NativeSimulator:
         if self._traffic is not None:
             around = {name: getattr(self._around, name) for name in SURROUNDINGS}
             arrays |= {f"traffic.{k}": v for k, v in (self._traffic.save() | around).items()}
-        if self._domain.settings.cars or self._domain.settings.looks:
+        if self._domain.cars or self._domain.settings.looks:
             arrays |= {"domain": self._domain.drawn.copy(), "look": self._look.copy()}
         if self.optics is not None:
             arrays["optics"] = self.optics.drawn.copy()
@@ -462,7 +462,7 @@ class NativeSimulator:
             self.optics.restore(arrays["optics"])
         if self._domain.settings.mounting.stock:
             self._mounting = arrays["mounting"].copy()
-        if self._domain.settings.cars:
+        if self._domain.cars:
             rows = np.arange(self.rows)
             self._parameters[rows // BLOCK, :, rows % BLOCK] = self._domain.parameters(rows)
         self._state = self._view()

@@ -15,7 +15,8 @@ from numba import njit
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from hotlap.config import Settings
-from hotlap.draws import Purpose, grain, keys, uniform
+from hotlap.draws import Purpose, keys, uniform
+from hotlap.grain import grain
 from hotlap.sim.jpeg import compress, quantisers
 from hotlap.threads import spread
 from hotlap.types import Array, Float32

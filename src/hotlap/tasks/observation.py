@@ -39,8 +39,8 @@ class StateSettings(Settings):
     """When the driver hears of it, and how noisy it is."""
 
 
-_SHARE = 1024
-"""Rows that are worth a thread of their own."""
+_SHARE = 4096
+"""Fewer rows are looked at before another thread has woken up."""
 
 _OWN = 11
 """Features before the look-ahead points."""
