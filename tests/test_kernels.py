@@ -219,14 +219,15 @@ def test_a_training_compiles_what_it_needs_alone():
         reward="a.py",
         look="robotini",
     )
-    assert everything == [name for name in kernels.PARTS if name != "perceptron"]
+    assert everything == [name for name in kernels.PARTS if name != "learner"]
 
 
 @pytest.mark.parametrize(
     ("given", "compiled"),
     [
         ({"observation.actor": "state"}, True),
-        ({"observation.actor": "camera"}, False),
+        ({"observation.actor": "camera"}, False),  # of 160x120 pixels
+        ({"observation.actor": "camera", "observation.camera.width": 48}, True),
         ({"observation.actor": "state", "algorithm.kind": "sac"}, False),
         ({"observation.actor": "camera", "algorithm.kind": "distill"}, True),
     ],
@@ -234,7 +235,7 @@ def test_a_training_compiles_what_it_needs_alone():
 def test_learners_that_are_compiled_are_compiled_ahead(given, compiled):
     parts = kernels.parts_of(resolve(TrainConfig, given))
 
-    assert ("perceptron" in parts) is compiled
+    assert ("learner" in parts) is compiled
 
 
 @pytest.mark.parametrize("name", kernels.PARTS)

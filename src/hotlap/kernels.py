@@ -143,11 +143,11 @@ def parts_of(settings: EnvSettings) -> list[str]:
 
 def _may_learn_compiled(settings: EnvSettings) -> bool:
     """Say whether training with some settings may learn by compiled kernels."""
-    algorithm = getattr(settings, "algorithm", None)
-    if isinstance(algorithm, DistillSettings):
-        algorithm = algorithm.practice
+    algorithm, seen = getattr(settings, "algorithm", None), {*settings.observation.actor}
+    if isinstance(algorithm, DistillSettings):  # at least its teacher
+        algorithm, seen = algorithm.practice, {*settings.observation.critic}
     camera = settings.observation.camera
-    small = camera.width * camera.height < _LARGE or not PICTURES & {*settings.observation.actor}
+    small = camera.width * camera.height < _LARGE or not PICTURES & seen
     return isinstance(algorithm, PPOSettings) and small
 
 
