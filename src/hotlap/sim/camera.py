@@ -370,7 +370,7 @@ class Camera:
                 paint_road,
                 len(x),
                 *call,
-                *(self._edges, self._chunks, self._spots, self._looks, *course),
+                *(cover, self._edges, self._chunks, self._spots, self._looks, *course),
                 block=1,
                 threads=self._threads,
             )
