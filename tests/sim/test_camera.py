@@ -282,8 +282,9 @@ def test_images_are_near_the_mean_of_many_points_of_the_exact_course():
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86 code")
-def test_the_inner_loops_are_vectorised():
-    fresh = njit(nogil=True, fastmath=True, error_model="numpy")(road._shade.py_func)
+@pytest.mark.parametrize(("kernel", "roots"), [(road._shade, 2), (road._shade_lines, 1)])
+def test_the_inner_loops_are_vectorised(kernel, roots):
+    fresh = njit(nogil=True, fastmath=True, error_model="numpy")(kernel.py_func)
     camera = Camera(CameraSettings(), [kidney()])
     one, texels = np.float32(1), np.zeros(1 << 14, np.int32)
     mixed, cover = np.zeros(9, np.int32), np.zeros(48, np.float32)
@@ -299,4 +300,4 @@ def test_the_inner_loops_are_vectorised():
     (code,) = fresh.inspect_asm().values()
     loop = max(re.findall(r"(?s)%[yz]mm.*?\n\s+j", code), key=len)  # the longest straight run
     assert len(re.findall("%[yz]mm", loop)) > 100
-    assert len(re.findall("v?rsqrt(?:14)?ps|vsqrtps", code)) >= 2
+    assert len(re.findall("v?rsqrt(?:14)?ps|vsqrtps", code)) >= roots

@@ -181,6 +181,28 @@ def test_a_wall_hides_the_box_behind_it_and_no_other():
     assert seen[0, 70, 80, 0] == END
 
 
+def test_a_box_that_is_higher_than_the_wall_before_it_shows_over_it():
+    look = Look(wall_height=0.3, **FLAT)
+    behind = box(5.0, 0.9, size=(0.15, 0.2, 0.6))
+
+    column = draw(straight(), look, [5.0, -0.3, np.pi / 2], boxes=[[behind]])[0, :, 80, 0]
+
+    # Above the lens, 0.4 m of the box at 1.1 m and 0.1 m of the wall at 0.7 m.
+    seen = np.count_nonzero(column == FLANK)
+    assert seen == pytest.approx(FOCAL * (0.4 / 1.1 - 0.1 / 0.7), abs=2)
+
+
+def test_a_wide_picture_is_painted_in_parts_that_fit():
+    look = Look(wall_height=0.3, **FLAT)
+    settings = LEVEL.model_copy(update={"width": 1100, "fov_deg": 150})
+
+    image = draw(straight(), look, [5.0, 0.0, np.pi / 2], settings)[0, :, :, 0].astype(int)
+
+    # Looked at squarely, an upright wall is the same in all columns.
+    assert np.ptp(image[:, 0]) > 30
+    assert abs(image - image[:, :1]).max() <= 1
+
+
 def test_walls_stand_where_the_lidar_meets_them():
     track, look = load_track("hairpins"), Look(wall_height=0.2, wall_offset=0.1, **FLAT)
     settings = LEVEL.model_copy(update={"mount_height": 0.1})

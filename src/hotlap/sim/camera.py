@@ -362,7 +362,7 @@ class Camera:
         x, y, yaw = self._turned(x, y, yaw, view)
         met = self._walls.meet(x, y, yaw, track, look, view)
         cover = np.zeros((len(met), height, -(-width // CHUNK)), np.uint8)
-        pieces = self._walls.judge(cover, look, view, met)
+        judged = self._walls.judge(cover, look, view, met)
         call = (flat, width, channels, x, y, yaw, track, look, view, self._rows, self._sky)
         course = (self._field, self._frames, self._sizes)
         if any(self._plain):
@@ -370,7 +370,7 @@ class Camera:
                 paint_road,
                 len(x),
                 *call,
-                *(self._edges, self._chunks, self._spots, self._looks, *course),
+                *(cover, self._edges, self._chunks, self._spots, self._looks, *course),
                 block=1,
                 threads=self._threads,
             )
@@ -383,13 +383,13 @@ class Camera:
                 block=1,
                 threads=self._threads,
             )
-        self._walls.paint(flat, width, channels, cover, pieces, look, view, met)
+        self._walls.paint(flat, width, channels, cover, judged, look, view, met)
         if boxes is not None and boxes.size:
             spread(
                 draw_boxes,
                 len(x),
                 *(flat, height, width, channels, x, y, yaw, look, view, boxes),
-                *(self._shades, self._lens, met, pieces, self._level, self._beams),
+                *(self._shades, self._lens, met, judged[0], self._level, self._beams),
                 self._walls.heights,
                 block=1,
                 threads=self._threads,

@@ -33,6 +33,8 @@ _TAPS = 8
 """Most points of a pixel, from its near edge to its far one, at which light and shade are asked."""
 _MEAN = 0.1789
 """Mean of light and of shade over the floor, where they are finer than that."""
+_LEAST = 1e-3
+"""Less paint than that [pixels] in a chunk is not asked how worn it is."""
 _GRAIN = 0.7
 """Size of the spots where paint is gone, in line widths."""
 # Parts of the scratch, 16 numbers each: signed offset, half road, inverse width of the pixel across
@@ -132,16 +134,17 @@ def _fetch_chunk(  # type: ignore[no-untyped-def]
     lens_x, lens_y, ex, ey, rows, row, column, field, frame, size, low, high, right, top
 ):
     """Find the texels under a chunk's pixels, and where in them these are."""
-    last, highest = _f4(size[1] - 1), _f4(size[2] - 1)
+    columns, last, highest = _i4(size[1]), _f4(size[1] - 1), _f4(size[2] - 1)
     step, ahead = rows[row, 2], rows[row, 0]
     aside = rows[row, 1] + step * _f4(column)
     u0, v0 = lens_x + ex * ahead + ey * aside, lens_y + ey * ahead - ex * aside
     for j in range(_CHUNK):
         u, v = u0 + ey * step * _f4(_i4(j)), v0 - ex * step * _f4(_i4(j))
-        i, k = _i8(min(max(u, _ZERO), last)), _i8(min(max(v, _ZERO), highest))
-        word = field[_u8(size[0] + k * size[1] + i)]
-        low[j], high[j] = _i4(word), _i4(word >> 32)
         right[j], top[j] = u, v
+        low[j] = _i4(min(max(v, _ZERO), highest)) * columns + _i4(min(max(u, _ZERO), last))
+    for j in range(_CHUNK):
+        word = field[_u8(size[0] + low[j])]
+        low[j], high[j] = _i4(word), _i4(word >> 32)
 
 
 @_inline
@@ -225,7 +228,11 @@ def _light_chunk(m, rows, row, column, cosine, sine, floor):  # type: ignore[no-
     pixel = max(rows[row, 2], rows[row, 3])
     wear, grain = floor[1, 1], floor[1, 2]
     seed = _i4(floor[3, 1])
+    paint = _ZERO
     if wear > _ZERO:
+        for j in range(_CHUNK):
+            paint += m[_DASH + j] + m[_LINE + j] - m[_KERB + j]
+    if paint > _LEAST:
         clear, each = min(grain / pixel, _ONE), _ONE / grain
         for j in range(_CHUNK):
             spots = _noise(m[_X + j] * each, m[_Y + j] * each, seed) - _HALF

@@ -32,12 +32,6 @@ _CORNERS = 5
 """A side has four corners, five where the near plane cuts one off."""
 _PAIRS = 3
 """Pairs of edges that lie across from each other."""
-_CHUNK = 16
-"""Pixels of a row that are painted together."""
-# Parts of the scratch, one array, so that LLVM sees that they do not overlap: how much of a pixel
-# one side covers, and all sides together, and their light in three channels.
-_COVER, _SHARE, _LIT = 0, _CHUNK, 2 * _CHUNK
-_SCRATCH = 5 * _CHUNK
 _LIGHT = (1.0, 0.78, 0.6)
 """Brightness of the top, of the ends and of the flanks of a box."""
 
@@ -70,29 +64,30 @@ def draw_boxes(  # type: ignore[no-untyped-def]
     corner, cut = np.empty((4, 3), np.float32), np.empty((_CORNERS, 3), np.float32)
     side = np.empty((_SIDES, 4), np.float32)
     touch, whole = np.empty(2 * _SIDES * height, np.float32), np.empty(2 * _SIDES * height, _f4)
-    m = np.empty(_SCRATCH, np.float32)
-    part, span = np.empty((_SIDES, 4), np.int64), np.empty(4, np.float32)
+    # Of a row's pixels, how much one side covers; zeros between boxes: all sides, and their light.
+    cover, share = np.empty(width, np.float32), np.zeros(width, np.float32)
+    lit = np.zeros(width * channels, np.float32)
+    part, span = np.empty(4 * _SIDES * height, np.int32), np.empty(4, np.float32)
+    nothing, none = np.zeros((3, 1, 1), np.float32), np.zeros(3, np.int32)
     for image in range(start, stop):
         walled = len(met) > 0 and heights[look[image]] > _ZERO
-        which = image if walled else 0
+        seen, piece = (met[image], pieces[image]) if walled else (nothing, none)
         _draw_image(
             out, image * height * width * channels, height, width, channels,
             x[image], y[image], yaw[image], boxes[image], shade[look[image]], lenses[view[image]],
-            walled, met[which], pieces[which], levels[view[image]], spans[view[image]],
+            walled, seen, piece, levels[view[image]], spans[view[image]],
             heights[look[image]],
-            order, far, edges, corner, cut, side, touch, whole, m, part, span,
+            order, far, edges, corner, cut, side, touch, whole, cover, share, lit, part, span,
         )  # fmt: skip
 
 
 @_compiled
 def _draw_image(  # type: ignore[no-untyped-def]
     out, origin, height, width, channels, x, y, yaw, boxes, shade, lens, walled, seen, piece, rows,
-    beams, wall, order, far, edges, corner, cut, side, touch, whole, m, part, span
+    beams, wall, order, far, edges, corner, cut, side, touch, whole, cover, share, lit, part, span,
 ):  # fmt: skip
     """Paint the boxes of an image. No arrays are made or cut here: Numba would count them."""
     prefer_512_bits()
-    # Always _CHUNK; but a loop known to be short is unrolled before it can be vectorised.
-    lanes = min(width, _CHUNK)
     tall, forward = lens[3], lens[4]
     ahead_x, ahead_y = _f4(math.cos(yaw)), _f4(math.sin(yaw))
     lens_x, lens_y = x + forward * ahead_x, y + forward * ahead_y
@@ -120,7 +115,10 @@ def _draw_image(  # type: ignore[no-untyped-def]
                     if face == 0:
                         base = _ONE / max(deep, _NEAR)
                     hidden = may_hide(piece, seen, beams, low, high, base, rise)
-                    side[sides, 3] = _ONE if hidden else _ZERO
+                    side[sides, 3] = _ONE if hidden > 0 else _ZERO
+                    # Nobody looks over a wall that is higher than the lens and than what is behind.
+                    if hidden == 2 and face > 0 and wall >= max(tall, boxes[box, 6]):
+                        kept = 0
                 if kept >= 3:
                     _project(cut, kept, lens[0], width, height, edges, sides, span)
                     side[sides, 0] = _f4(face)
@@ -135,58 +133,61 @@ def _draw_image(  # type: ignore[no-untyped-def]
             continue
         for f in range(sides):
             _span_rows(edges, f, left, right, top, bottom, height, touch, whole)
+            _part(f, left, right, top, bottom, height, touch, whole, part)
         kind = _u8(boxes[box, 7])
-        for row in range(top, bottom):
-            first, last = right, left
-            for f in range(sides):
-                _span(f, row, height, left, right, touch, whole, part)
-                if part[f, 0] < part[f, 3]:
-                    first, last = min(first, part[f, 0]), max(last, part[f, 3])
-            if first >= last:
+        if channels == 1:
+            _draw_rows(
+                out, origin, 1, top, bottom, height, width, sides, part, shade, kind, edges, side,
+                walled, seen, beams, rows, tall, wall, cover, share, lit,
+            )  # fmt: skip
+        else:
+            _draw_rows(
+                out, origin, 3, top, bottom, height, width, sides, part, shade, kind, edges, side,
+                walled, seen, beams, rows, tall, wall, cover, share, lit,
+            )  # fmt: skip
+
+
+@_inline
+def _draw_rows(  # type: ignore[no-untyped-def]
+    out, origin, channels, top, bottom, height, width, sides, part, shade, kind, edges, side,
+    walled, seen, beams, rows, tall, wall, cover, share, lit,
+):  # fmt: skip
+    """Paint the rows of a box; of each side first what it covers whole."""
+    for row in range(top, bottom):
+        o, hides = origin + row * width * channels, walled and rows[row, 5] != _ZERO
+        for f in range(sides):
+            own, face = _u8(4 * f * height + row), _u8(side[f, 0])
+            first, inner = _i8(part[own]), _i8(part[own + _u8(height)])
+            outer, last = _i8(part[own + _u8(2 * height)]), _i8(part[own + _u8(3 * height)])
+            if hides and side[f, 3] > _ZERO and first < last:
+                for j in range(first, last):
+                    cover[_u8(j)] = _share(edges, _u8(f), _f4(row), j)
+                base = side[f, 1] * (rows[row, 2] if face == _u8(0) else _ONE)
+                hide_row(
+                    cover, rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
+                    base, side[f, 2], seen, beams, wall - tall, tall, first, last,
+                )  # fmt: skip
+                for j in range(first, last):
+                    _add(share, lit, channels, j, cover[_u8(j)], shade, kind, face)
+                # All of it is now covered in part.
+                part[own + _u8(height)], part[own + _u8(2 * height)] = last, last
                 continue
-            for column in range(first // _CHUNK * _CHUNK, last, _CHUNK):
-                stop = min(column + _CHUNK, width)
-                only = -1
-                for f in range(sides):
-                    only = f if part[f, 1] <= column and part[f, 2] >= stop else only
-                at = origin + (row * width + column) * channels
-                if only >= 0 and not (walled and side[only, 3] > _ZERO):
-                    shown = _u8(side[only, 0])
-                    for c in range(channels):
-                        value = np.uint8(shade[kind, shown, c] + _HALF)
-                        for j in range(stop - column):
-                            out[_u8(at + j * channels + c)] = value
-                    continue
-                # The last chunk may reach back into the one before it, which it leaves alone.
-                start = min(column, width - _CHUNK)
-                for k in range(_SCRATCH):
-                    m[k] = _ZERO
-                for f in range(sides):
-                    begin, end = max(part[f, 0], column), min(part[f, 3], stop)
-                    if begin >= end:
-                        continue
-                    shown = _u8(side[f, 0])
-                    _cover(m, lanes, edges, f, _f4(row), start, column)
-                    if walled and side[f, 3] > _ZERO and rows[row, 5] != _ZERO:
-                        base = side[f, 1] * (rows[row, 2] if shown == _u8(0) else _ONE)
-                        hide_row(
-                            m, rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3],
-                            base, side[f, 2], seen, beams, wall - tall, tall, begin, end, start,
-                        )  # fmt: skip
-                    if channels == 1:
-                        _add(m, lanes, shade[kind, shown, 0], _ZERO, _ZERO)
-                    else:
-                        _add(
-                            m,
-                            lanes,
-                            *(shade[kind, shown, 0], shade[kind, shown, 1], shade[kind, shown, 2]),
-                        )
-                at = origin + (row * width + start) * channels
-                for c in range(channels):
-                    if channels == 1:
-                        _blend(out, at, 1, m, lanes, _LIT)
-                    else:
-                        _blend(out, at + c, 3, m, lanes, _LIT + c * _CHUNK)
+            for c in range(channels):
+                value = np.uint8(shade[kind, face, c] + _HALF)
+                for j in range(inner, outer):
+                    out[_u8(o + j * channels + c)] = value
+            # What it covers in part is a few pixels at either end: one loop over both.
+            for i in range(last - first - (outer - inner)):
+                at = first + i + (outer - inner if first + i >= inner else _i8(0))
+                one = _share(edges, _u8(f), _f4(row), at)
+                _add(share, lit, channels, at, one, shade, kind, face)
+        for f in range(sides):
+            own = _u8(4 * f * height + row)
+            first, inner = _i8(part[own]), _i8(part[own + _u8(height)])
+            outer, last = _i8(part[own + _u8(2 * height)]), _i8(part[own + _u8(3 * height)])
+            for i in range(last - first - (outer - inner)):
+                at = first + i + (outer - inner if first + i >= inner else _i8(0))
+                _blend(out, o, channels, share, lit, at)
 
 
 @_compiled
@@ -345,58 +346,54 @@ def _span_rows(  # type: ignore[no-untyped-def]
 
 
 @_inline
-def _span(f, row, height, left, right, touch, whole, part):  # type: ignore[no-untyped-def]
-    """Find which pixels of a row a polygon touches, and which of them it covers whole.
+def _part(f, left, right, top, bottom, height, touch, whole, part):  # type: ignore[no-untyped-def]
+    """Find which pixels of each row a polygon touches, and which of them it covers whole.
 
-    `part`: the first that it touches, the first and the end of those that it covers, of which there
-    may be none, and the end of those that it touches.
+    `part`: of each polygon, the first pixel that it touches in each row; the first and the end of
+    those that it covers, of which there may be none; the end of those that it touches.
     """
     low, high = _f4(left), _f4(right)
-    begin, end = _u8(2 * f * height + row), _u8((2 * f + 1) * height + row)
-    first = _i8(min(touch[begin], high))
-    last = max(_i8(min(max(touch[end], low), high)), first)
-    inner = min(max(_i8(math.ceil(min(whole[begin], high))), first), last)
-    part[f, 0], part[f, 1], part[f, 3] = first, inner, last
-    part[f, 2] = min(max(_i8(max(whole[end], low)), inner), last)
+    begin, end = _u8(2 * f * height), _u8((2 * f + 1) * height)
+    own, far = _u8(4 * f * height), _u8(height)
+    for row in range(top, bottom):
+        i, j, k = begin + _u8(row), end + _u8(row), own + _u8(row)
+        first = _i4(min(touch[i], high))
+        last = max(_i4(min(max(touch[j], low), high)), first)
+        inner = min(max(_i4(np.ceil(min(whole[i], high))), first), last)
+        part[k], part[k + far] = first, inner
+        part[k + far + far] = min(max(_i4(max(whole[j], low)), inner), last)
+        part[k + far + far + far] = last
 
 
 @_inline
-def _cover(m, lanes, edges, f, row, start, column):  # type: ignore[no-untyped-def]
-    """Compute how much of each pixel of a chunk is inside a polygon, from `column` on.
-
-    It is exact for upright rectangles.
-    """
-    a0, b0 = edges[f, 0, 0], edges[f, 0, 1] * row + edges[f, 0, 2]
-    a1, b1 = edges[f, 1, 0], edges[f, 1, 1] * row + edges[f, 1, 2]
-    a2, b2 = edges[f, 2, 0], edges[f, 2, 1] * row + edges[f, 2, 2]
-    a3, b3 = edges[f, 3, 0], edges[f, 3, 1] * row + edges[f, 3, 2]
-    a4, b4 = edges[f, 4, 0], edges[f, 4, 1] * row + edges[f, 4, 2]
-    first, own = _f4(start), _f4(column)
-    for j in range(lanes):
-        at = first + _f4(_i4(j))
-        p = min(max(min(a0 * at + b0, _HALF) + min(a3 * at + b3, _HALF), _ZERO), _ONE)
-        q = min(max(min(a1 * at + b1, _HALF) + min(a4 * at + b4, _HALF), _ZERO), _ONE)
-        r = min(max(min(a2 * at + b2, _HALF) + _HALF, _ZERO), _ONE)
-        m[_COVER + j] = p * q * r if at >= own else _ZERO
+def _share(edges, f, row, column):  # type: ignore[no-untyped-def]
+    """Compute how much of a pixel is inside a polygon; exact for upright rectangles."""
+    at = _f4(_i4(column))
+    d0 = edges[f, 0, 0] * at + (edges[f, 0, 1] * row + edges[f, 0, 2])
+    d1 = edges[f, 1, 0] * at + (edges[f, 1, 1] * row + edges[f, 1, 2])
+    d2 = edges[f, 2, 0] * at + (edges[f, 2, 1] * row + edges[f, 2, 2])
+    d3 = edges[f, 3, 0] * at + (edges[f, 3, 1] * row + edges[f, 3, 2])
+    d4 = edges[f, 4, 0] * at + (edges[f, 4, 1] * row + edges[f, 4, 2])
+    p = min(max(min(d0, _HALF) + min(d3, _HALF), _ZERO), _ONE)
+    q = min(max(min(d1, _HALF) + min(d4, _HALF), _ZERO), _ONE)
+    return p * q * min(max(min(d2, _HALF) + _HALF, _ZERO), _ONE)
 
 
 @_inline
-def _add(m, lanes, red, green, blue):  # type: ignore[no-untyped-def]
-    """Add what a side covers."""
-    for j in range(lanes):
-        cover = m[_COVER + j]
-        m[_SHARE + j] += cover
-        m[_LIT + j] += cover * red
-        m[_LIT + _CHUNK + j] += cover * green
-        m[_LIT + 2 * _CHUNK + j] += cover * blue
+def _add(share, lit, channels, j, part, shade, kind, face):  # type: ignore[no-untyped-def]
+    """Add what a side covers of a pixel."""
+    share[_u8(j)] += part
+    for c in range(channels):
+        lit[_u8(j * channels + c)] += part * shade[kind, face, c]
 
 
 @_inline
-def _blend(out, begin, channels, m, lanes, light):  # type: ignore[no-untyped-def]
-    """Paint one channel of a chunk of pixels."""
-    for j in range(lanes):
-        part = m[_SHARE + j]
-        part = part if part > _f4(0.002) else _ZERO
-        lit = m[_u8(light + j)] / max(part, _ONE) if part > _ZERO else _ZERO
-        at = _u8(begin + j * channels)
-        out[at] = np.uint8(_i4(_f4(out[at]) * (_ONE - min(part, _ONE)) + lit + _HALF))
+def _blend(out, o, channels, share, lit, j):  # type: ignore[no-untyped-def]
+    """Paint a pixel that sides cover in part, and forget it: where two meet, both come here."""
+    part = share[_u8(j)]
+    clear, over = _ONE - min(part, _ONE), _ONE / max(part, _ONE)
+    share[_u8(j)] = _ZERO
+    for c in range(channels):
+        at, k = _u8(o + j * channels + c), _u8(j * channels + c)
+        out[at] = np.uint8(_i4(_f4(out[at]) * clear + lit[k] * over + _HALF))
+        lit[k] = _ZERO

@@ -7,12 +7,13 @@ are painted pixel by pixel, each as far as its outline on the ground covers road
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
 from hotlap.series import prefer_512_bits
+from hotlap.sim.walls import FULL
 from hotlap.types import Float32, Int32
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ __all__ = ["CHUNK", "cut_rows", "ground_rows", "paint_road"]
 
 CHUNK = 16
 """Pixels painted together. With 8, LLVM unrolls the loop over them and does not vectorise it."""
-_MIXED, _ROAD, _GROUND = 0, 1, 2
+_MIXED, _ROAD, _GROUND, _LINES = 0, 1, 2, 3
+"""What is in a chunk: perhaps all, only road, only ground, all but dashes."""
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+_inline: Any = njit(fastmath=True, error_model="numpy", forceinline=True)
 _f4, _i4, _u8 = np.float32, np.int32, np.uint64
 _ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 
@@ -81,10 +84,11 @@ def cut_rows(rows: Float32, width: int) -> tuple[Int32, Float32]:
     row, column = (
         a.ravel() for a in np.meshgrid(np.nonzero(rows[:, 4])[0], columns, indexing="ij")
     )
-    ahead, lateral, step, long, share, tangent = rows[row, :6].T.astype(float)
-    outline = np.hypot(step, long * np.hypot(1, tangent)) / 2
+    ahead, lateral, step, long, share, tangent, per_column = rows[row, :7].T.astype(float)
+    ends = tangent + per_column * column, tangent + per_column * (column + CHUNK - 1)
+    tilt = np.maximum(*np.abs(ends))
     # 1.1: across a change of the road's width the stored distance is not quite Euclidean.
-    radius = 1.1 * step * CHUNK / 2 + outline + 0.002
+    radius = 1.1 * np.hypot(step * CHUNK / 2 + tilt * long / 2, long / 2) + 0.002
     radius[share < 1] = 1e9
     lateral += step * (column + (CHUNK - 1) / 2)
     spots = np.stack([ahead, lateral, radius]).astype(np.float32)
@@ -94,9 +98,13 @@ def cut_rows(rows: Float32, width: int) -> tuple[Int32, Float32]:
 @_compiled
 def paint_road(  # type: ignore[no-untyped-def]
     start, stop, out, width, channels, x, y, yaw, track, look, view,
-    all_rows, skies, edges, all_chunks, all_spots, looks, field, frames, sizes,
+    all_rows, skies, cover, edges, all_chunks, all_spots, looks, field, frames, sizes,
 ):  # fmt: skip
-    """Draw the images start..stop: all chunks in one colour, then those with a line in them."""
+    """Draw the images start..stop: all chunks in one colour, then those with a line in them.
+
+    Chunks that are `FULL` in `cover` (M, H, chunks) get any colour, as walls will hide them; M is 0
+    where there are no walls.
+    """
     height = all_rows.shape[1]
     count = 0
     for k in range(len(edges) - 1):
@@ -104,9 +112,9 @@ def paint_road(  # type: ignore[no-untyped-def]
     low = np.empty(count * CHUNK, np.int32)
     high = np.empty(count * CHUNK, np.int32)
     index = np.empty(count * CHUNK, np.int32)
-    mixed = np.empty(count, np.int32)
+    mixed, lined = np.empty(count, np.int32), np.empty(count, np.int32)
     kind = np.empty(count, np.int32)
-    cover = np.empty(3 * CHUNK, np.float32)
+    shares = np.empty(3 * CHUNK, np.float32)
     mix = np.empty((height, channels, 4), np.float32)
     for image in range(start, stop):
         frame, size, paint = frames[track[image]], sizes[track[image]], looks[look[image]]
@@ -124,12 +132,21 @@ def paint_road(  # type: ignore[no-untyped-def]
         _look_at_chunks(lens_x, lens_y, ex, ey, spots, size, index)
         _fetch(count, index, field, size, low, high)
         _classify(lens_x, lens_y, ex, ey, spots, frame, size, paint, low, high, kind)
-        many = _flood(out, first, width, mix, rows, chunks, kind, mixed)
+        many, others = _flood(out, first, width, mix, rows, chunks, kind, mixed, lined)
+        if len(cover):
+            many = _omit(many, mixed, chunks, cover[image])
+            others = _omit(others, lined, chunks, cover[image])
         _look_at_pixels(many, mixed, chunks, rows, lens_x, lens_y, ex, ey, size, index)
         _fetch(many * CHUNK, index, field, size, low, high)
         _shade(
             out, first, width, many, mixed, chunks, rows, lens_x, lens_y, ex, ey, frame, size,
-            paint, low, high, cover, mix,
+            paint, low, high, shares, mix,
+        )  # fmt: skip
+        _look_at_pixels(others, lined, chunks, rows, lens_x, lens_y, ex, ey, size, index)
+        _fetch(others * CHUNK, index, field, size, low, high)
+        _shade_lines(
+            out, first, width, others, lined, chunks, rows, lens_x, lens_y, ex, ey, frame, size,
+            paint, low, high, shares, mix,
         )  # fmt: skip
 
 
@@ -176,7 +193,7 @@ def _classify(  # type: ignore[no-untyped-def]
     """
     prefer_512_bits()
     right, top = _f4(size[1] - 1), _f4(size[2] - 1)
-    step_d, reach = frame[3], _ONE / (frame[2] * _f4(127))
+    step_d, step_w, reach = frame[3], frame[4], _ONE / (frame[2] * _f4(127))
     border, dash = paint[6, 0], paint[7, 0] * _HALF
     for i in range(spots.shape[1]):
         u = lens_x + ex * spots[0, i] + ey * spots[1, i]
@@ -188,14 +205,18 @@ def _classify(  # type: ignore[no-untyped-def]
         d += (u * _f4(_i4(_i4(a << 16) >> 24)) + v * _f4(_i4(_i4(a << 24) >> 24))) * reach
         clear = spots[2, i]
         ground = _i4(_GROUND) if (flag != 0) & (d > clear) else _i4(_MIXED)
-        inside = abs(d) if flag == 0 else -d
+        inside, away = abs(d) if flag == 0 else -d, clear + dash
         clear += border if flag != 0 else dash
+        offset = abs(d) if flag == 0 else d + _f4(_i4((high[i] >> 8) & 0xFF)) * step_w
+        ground = _i4(_LINES) if (ground == _MIXED) & (offset > away) else ground
         kind[i] = _i4(_ROAD) if inside > clear else ground
 
 
 @_compiled
-def _flood(out, first, width, mix, rows, chunks, kind, mixed):  # type: ignore[no-untyped-def]
-    """Paint sky and all chunks in one colour; list the chunks that need more."""
+def _flood(  # type: ignore[no-untyped-def]
+    out, first, width, mix, rows, chunks, kind, mixed, lined
+):
+    """Paint sky and all chunks in one colour; list those that need more, and how many there are."""
     height, channels = mix.shape[0], mix.shape[1]
     for row in range(height):
         if rows[row, 4] <= _ZERO:
@@ -205,14 +226,29 @@ def _flood(out, first, width, mix, rows, chunks, kind, mixed):  # type: ignore[n
                 _stamp(out, _u8(o), channels, a, b, c)
     a0, b0, c0 = _pattern(mix[height - 1], _ZERO)
     a1, b1, c1 = _pattern(mix[height - 1], _ONE)
-    many = 0
+    many, others = 0, 0
     for i in range(chunks.shape[1]):
         o = first + (chunks[0, i] * width + chunks[1, i]) * channels
-        mixed[many] = i
+        mixed[_u8(many)], lined[_u8(others)] = i, i
         many += 1 if kind[i] == _MIXED else 0
+        others += 1 if kind[i] == _LINES else 0
         road = kind[i] == _ROAD
         _stamp(out, _u8(o), channels, a1 if road else a0, b1 if road else b0, c1 if road else c0)
-    return many
+    return many, others
+
+
+@_compiled
+def _omit(many, mixed, chunks, cover):  # type: ignore[no-untyped-def]
+    """Take chunks that walls hide off a list; return how many are left."""
+    left = 0
+    for i in range(many):
+        chunk = mixed[_u8(i)]
+        row, column = _u8(chunks[0, chunk]), chunks[1, chunk]
+        # The last one of a row may reach back into the one before it.
+        a, b = cover[row, _u8(column // CHUNK)], cover[row, _u8((column + CHUNK - 1) // CHUNK)]
+        mixed[_u8(left)] = chunk
+        left += 0 if (a == FULL) & (b == FULL) else 1
+    return left
 
 
 @_compiled
@@ -277,6 +313,31 @@ def _shade(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Paint the listed chunks by how much of each pixel is inside a border, a line or a dash."""
     prefer_512_bits()
+    _shade_chunks(
+        out, first, width, many, mixed, chunks, rows, lens_x, lens_y, ex, ey, frame, size, paint,
+        low, high, cover, mix, True,
+    )  # fmt: skip
+
+
+@_compiled
+def _shade_lines(  # type: ignore[no-untyped-def]
+    out, first, width, many, mixed, chunks, rows, lens_x, lens_y, ex, ey, frame, size, paint,
+    low, high, cover, mix,
+):  # fmt: skip
+    """Paint the listed chunks, in which there are no dashes."""
+    prefer_512_bits()
+    _shade_chunks(
+        out, first, width, many, mixed, chunks, rows, lens_x, lens_y, ex, ey, frame, size, paint,
+        low, high, cover, mix, False,
+    )  # fmt: skip
+
+
+@_inline
+def _shade_chunks(  # type: ignore[no-untyped-def]
+    out, first, width, many, mixed, chunks, rows, lens_x, lens_y, ex, ey, frame, size, paint,
+    low, high, cover, mix, dashed,
+):  # fmt: skip
+    """Paint the listed chunks; `dashed` is known where this is called, so there is no branch."""
     channels = mix.shape[1]
     # Always CHUNK; but a loop known to be short is unrolled before it can be vectorised.
     lanes = min(width, CHUNK)
@@ -339,7 +400,7 @@ def _shade(  # type: ignore[no-untyped-def]
             painted = (b1 - b0) * duty + min(fore - b1, duty) - min(rear - b0, duty)
             cover[_u8(j)] = c0
             cover[_u8(j + CHUNK)] = c1
-            cover[_u8(j + 2 * CHUNK)] = c2 * painted * thin * stretched
+            cover[_u8(j + 2 * CHUNK)] = c2 * painted * thin * stretched if dashed else _ZERO
         o = first + (row * width + column) * channels
         if channels == 1:
             m0, m1, m2, m3 = mix[row, 0, 0], mix[row, 0, 1], mix[row, 0, 2], mix[row, 0, 3]

@@ -42,6 +42,8 @@ _TOGETHER = 4
 """Rows that share what is met, but not its distance."""
 _CHUNK = 16
 """Pixels of a row that are judged together."""
+_MOST = 32
+"""Columns of the level image that are asked at once what is in them; no more than in a chunk."""
 _CLEAR, FULL, _MIXED = 0, 1, 2
 """What walls cover of a chunk of a row: nothing, all, perhaps a part."""
 _SUN = (math.cos(0.6), math.sin(0.6))
@@ -141,28 +143,32 @@ class Walls:
         )  # fmt: skip
         return met
 
-    def judge(self, cover: Array, look: Array, view: Array, met: Float32) -> Int32:
+    def judge(self, cover: Array, look: Array, view: Array, met: Float32) -> tuple[Int32, Array]:
         """Write into `cover`, (M, H, chunks) uint8 zeros, what was met does to chunks of pixels.
 
         Returns:
             (M, K + 2) pieces of columns with the same walls: their number, the first column of
             each, number of columns.
+            (M, H / 4, chunks) uint8 what is in four rows of a chunk together: `FULL` and mixed
+            ones, added up.
         """
         pieces = np.empty((len(met), met.shape[3] + 2), np.int32)
+        rows = -(-cover.shape[1] // _TOGETHER)
+        together = np.zeros((len(met), rows, cover.shape[2]), np.uint8)
         spread(
-            _judge, len(met), cover, pieces, look, view, met,
+            _judge, len(met), cover, together, pieces, look, view, met,
             self._looks, self._lenses, self._rows, self._beams,
             block=1, threads=self._threads,
         )  # fmt: skip
-        return pieces
+        return pieces, together
 
     def paint(
-        self, out: Array, width: int, channels: int, cover: Array, pieces: Int32, look: Array,
-        view: Array, met: Float32,
+        self, out: Array, width: int, channels: int, cover: Array, judged: tuple[Int32, Array],
+        look: Array, view: Array, met: Float32,
     ) -> None:  # fmt: skip
-        """Paint what was met over the images, flat (M * H * W * C) uint8."""
+        """Paint what was met and `judged` over the images, flat (M * H * W * C) uint8."""
         spread(
-            _paint, len(met), out, width, channels, cover, pieces, look, view, met,
+            _paint, len(met), out, width, channels, cover, *judged, look, view, met,
             self._looks, self._lenses, self._rows, self._beams,
             block=1, threads=self._threads,
         )  # fmt: skip
@@ -255,36 +261,53 @@ def _insert(seen, layers, k, inverse, slope, light):  # type: ignore[no-untyped-
             light, seen[2, layer, k] = seen[2, layer, k], light
 
 
-# Rows of a layer of a chunk, with 2 * _CHUNK numbers each, of the left halves of its pixels and of
-# their right ones: a and b of the inverse distance a + b t, brightness; inverse heights over which
-# its upper and its lower edge pass through a half of a pixel.
-_A, _B, _TONE, _OVER, _UNDER = (2 * _CHUNK * row for row in range(5))
-_LAYER = 2 * _CHUNK * 5
+_WIDE = 512
+"""Most pixels of a row that are painted together."""
+_ROW = _WIDE + 2 * _CHUNK
+"""Length of the rows below: pieces are laid by whole chunks, so the last may go too far."""
+# Rows of a layer, of the left halves of pixels and of their right ones: a and b of the inverse
+# distance a + b t, brightness; inverse heights over which its upper and its lower edge pass through
+# a half of a pixel.
+_A, _B, _TONE, _OVER, _UNDER = (2 * _ROW * row for row in range(5))
+_LAYER = 2 * _ROW * 5
+# Rows of what is painted: how much of the halves of pixels walls cover, and their light.
+_SHARE, _LIT = 0, 2 * _ROW
+_MIX = 4 * _ROW
 
 
 @_compiled
 def _judge(  # type: ignore[no-untyped-def]
-    start, stop, cover, pieces, look, view, met, looks, lenses, levels, spans
+    start, stop, cover, together, pieces, look, view, met, looks, lenses, levels, spans
 ):
     """Find the pieces of the images start..stop, and what they do to each chunk."""
-    extent = np.empty((cover.shape[2], 3), np.float32)
+    size = met.shape[3]
+    begins, tables = np.empty(size, np.int32), np.empty((2, 3, size), np.float32)
     for image in range(start, stop):
         low = lenses[view[image], 3]
         tall = looks[look[image], 3] - low
         beams, seen, piece = spans[view[image]], met[image], pieces[image]
-        nearest = _part(piece, seen, 1 if tall >= _ZERO else met.shape[2], beams)
+        layers = 1 if tall >= _ZERO else met.shape[2]
+        nearest = _part(piece, seen, layers, beams, begins)
         if nearest > _ZERO:
             _judge_image(
-                cover[image], piece, seen, nearest, tall, low, levels[view[image]], beams, extent
-            )
+                cover[image], together[image], seen, nearest, tall, low, levels[view[image]], beams,
+                tables,
+            )  # fmt: skip
 
 
 @_compiled
 def _judge_image(  # type: ignore[no-untyped-def]
-    cover, piece, seen, nearest, tall, low, rows, beams, extent
+    cover, together, seen, nearest, tall, low, rows, beams, tables
 ):
     """Tell what walls do to each chunk of an image."""
+    prefer_512_bits()
     height, chunks = cover.shape
+    columns, per_step = _i8(beams[0]), beams[2]
+    narrow = rows[0, 1]
+    for row in range(height):
+        narrow = min(narrow, rows[row, 1])
+    of = _u8(_stretch(seen, columns, _HALF * beams[3], narrow * per_step, tables))
+    many = _MOST if of > 0 else 1
     highest, lowest = max(tall, _ZERO) * nearest, -low * nearest
     for top in range(0, height, _TOGETHER):
         bottom, middle = min(top + _TOGETHER, height), _middle(rows, top)
@@ -292,18 +315,76 @@ def _judge_image(  # type: ignore[no-untyped-def]
         deep, step = max(rows[top, 3], rows[bottom - 1, 3]), rows[middle, 1]
         if last - deep > highest or first + deep < lowest:
             continue
-        _measure(piece, seen, rows[middle, 0], step, beams, extent)
+        begin, wide = rows[middle, 0] - beams[1] - _HALF * step, step * _f4(_CHUNK)
         for chunk in range(chunks):
-            far, near, steep = extent[chunk, 0], extent[chunk, 1], extent[chunk, 2] * step
+            left = begin + wide * _f4(chunk)
+            end = min(_i8((left + wide) * per_step + _ONE), columns - 1) + 1 - many
+            at: Any = max(min(_i8(left * per_step), end), 0)
+            far, near, steep = (
+                tables[of, 0, _u8(at)],
+                tables[of, 1, _u8(at)],
+                tables[of, 2, _u8(at)],
+            )
+            while at < end:
+                at = min(at + many, end)
+                far, near = min(far, tables[of, 0, _u8(at)]), max(near, tables[of, 1, _u8(at)])
+                steep = max(steep, tables[of, 2, _u8(at)])
+            # 2.5: rows that share what is met differ by less than 1.5 columns.
+            steep *= _f4(2.5) * step
             # What is true of the first and of the last row is true of those between them.
             kind = _kind(far, near, steep, first, deep, tall, low)
             if kind != _kind(far, near, steep, last, deep, tall, low):
                 kind = _MIXED
+            if kind == _CLEAR:
+                continue
+            all_of: Any = _CLEAR
             for row in range(top, bottom):
                 one = kind
                 if kind == _MIXED:
                     one = _kind(far, near, steep, rows[row, 2], rows[row, 3], tall, low)
-                cover[row, chunk] = one if rows[row, 5] != _ZERO else _CLEAR
+                one = one if rows[row, 5] != _ZERO else _CLEAR
+                cover[_u8(row), _u8(chunk)] = one
+                all_of |= one
+            together[_u8(top // _TOGETHER), _u8(chunk)] = all_of
+
+
+@_inline
+def _stretch(seen, columns, half, narrow, tables):  # type: ignore[no-untyped-def]
+    """Find the least and the greatest inverse and the greatest slope, in each column.
+
+    Returns:
+        1 if in the second one of `tables` they are found in `_MOST` columns from each one on; 0 if
+        a chunk of the narrowest row, which has `narrow` columns in a pixel, has fewer.
+    """
+    for k in range(columns):
+        q, slope = seen[0, 0, _u8(k)], abs(seen[1, 0, _u8(k)])
+        tables[0, 0, _u8(k)], tables[0, 1, _u8(k)] = q - half * slope, q + half * slope
+        tables[0, 2, _u8(k)] = slope
+    # It may be less than one too few, as a chunk also takes in the columns that it begins in.
+    if narrow * _f4(_CHUNK) < _f4(_MOST - 1) or columns < _MOST:
+        return 0
+    _gather(tables, 0, 1, columns, 3, 1)
+    _gather(tables, 1, 0, columns, 15, 4)
+    _gather(tables, 0, 1, columns, 31, 8)
+    return 1
+
+
+@_inline
+def _gather(tables, of, to, columns, less, by):  # type: ignore[no-untyped-def]
+    """Take in what was found in the columns that are `by` to the right, and twice and thrice it."""
+    one, two, three = _u8(by), _u8(2 * by), _u8(3 * by)
+    for j in range(columns - less):
+        k = _u8(j)
+        a = min(tables[of, 0, k], tables[of, 0, k + one])
+        tables[to, 0, k] = min(a, tables[of, 0, k + two], tables[of, 0, k + three])
+    for j in range(columns - less):
+        k = _u8(j)
+        a = max(tables[of, 1, k], tables[of, 1, k + one])
+        tables[to, 1, k] = max(a, tables[of, 1, k + two], tables[of, 1, k + three])
+    for j in range(columns - less):
+        k = _u8(j)
+        a = max(tables[of, 2, k], tables[of, 2, k + one])
+        tables[to, 2, k] = max(a, tables[of, 2, k + two], tables[of, 2, k + three])
 
 
 @_inline
@@ -315,182 +396,240 @@ def _middle(rows, top):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _paint(  # type: ignore[no-untyped-def]
-    start, stop, out, width, channels, cover, pieces, look, view, met, looks, lenses, levels, spans
-):
+    start, stop, out, width, channels, cover, pieces, together, look, view, met, looks, lenses,
+    levels, spans,
+):  # fmt: skip
     """Paint the walls of the images start..stop, in each column the farthest first."""
-    m = np.empty(met.shape[2] * _LAYER, np.float32)
-    mix, flat = np.empty(4 * _CHUNK, np.float32), np.empty(_CHUNK * channels, np.uint8)
-    aside = np.empty(2 * _CHUNK, np.float32)
-    for j in range(_CHUNK):
-        aside[j], aside[_CHUNK + j] = _f4(j) - _f4(0.25), _f4(j) + _f4(0.25)
+    layers, size = met.shape[2], met.shape[3] + 2 * _CHUNK
+    m = np.zeros(_MIX + layers * _LAYER, np.float32)
+    flat = np.zeros(_ROW * channels, np.uint8)
+    words = flat.view(np.uint64)
+    # Of each piece: its left edge; the first pixels whose left and whose right halves it covers;
+    # then, of each layer, what is laid.
+    edge, lefts = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    rights, plan = np.zeros(size, np.float32), np.zeros((layers, 5, size), np.float32)
     for image in range(start, stop):
         _paint_image(
             out, image * cover.shape[1] * width * channels, width, channels, cover[image],
-            pieces[image], met[image], looks[look[image]], lenses[view[image]],
-            levels[view[image]], spans[view[image]], m, mix, flat, aside,
+            together[image], pieces[image], met[image], looks[look[image]], lenses[view[image]],
+            levels[view[image]], spans[view[image]], m, flat, words, edge, lefts, rights, plan,
         )  # fmt: skip
 
 
 @_compiled
 def _paint_image(  # type: ignore[no-untyped-def]
-    out, origin, width, channels, cover, piece, met, paint, lens, rows, beams, m, mix, flat, aside
-):
-    """Paint the walls of an image; its chunks one after the other, `_TOGETHER` rows each.
+    out, origin, width, channels, cover, together, piece, met, paint, lens, rows, beams, m, flat,
+    words, edge, lefts, rights, plan,
+):  # fmt: skip
+    """Paint the walls of an image, `_TOGETHER` rows each: from clear chunk to clear chunk.
 
-    No arrays are made or cut here: Numba would count, chunk by chunk, who uses them.
+    No arrays are made or cut here: Numba would count, run by run, who uses them.
     """
     prefer_512_bits()
     height, chunks = cover.shape
-    # Always _CHUNK; but a loop known to be short is unrolled before it can be vectorised.
-    lanes = min(width, _CHUNK)
     low = lens[3]
     tall = paint[3] - low
     layers = 1 if tall >= _ZERO else met.shape[1]
-    for top in range(0, height, _TOGETHER):
-        bottom, middle, begun = min(top + _TOGETHER, height), _middle(rows, top), 1
-        begin, step, deep = rows[middle, 0] - beams[1], rows[middle, 1], rows[middle, 3]
-        for chunk in range(chunks):
-            kind: Any = _CLEAR
-            for row in range(top, bottom):
-                kind = max(kind, _i8(cover[row, chunk]))
+    # Whole vectors; but a loop over a known number would be unrolled.
+    many = (_i8(piece[0]) + 2 + _CHUNK - 1) & -_CHUNK
+    _list(edge, plan, piece, met, layers, beams)
+    for group in range(len(together)):
+        top = group * _TOGETHER
+        bottom, middle = min(top + _TOGETHER, height), _middle(rows, top)
+        chunk, planned, begun = 0, False, 1
+        while chunk < chunks:
+            kind = _i8(together[_u8(group), _u8(chunk)])
             if kind == _CLEAR:
+                chunk += 1
                 continue
-            left = chunk * _CHUNK
-            pixels = min(width - left, _CHUNK)
-            first = begin + step * _f4(left)
-            k0 = _i4((first + step * aside[0]) * beams[2] + _HALF)
-            k1 = _i4((first + step * aside[2 * _CHUNK - 1]) * beams[2] + _HALF)
-            while begun < piece[0] and piece[begun + 1] <= k0:
+            if not planned:
+                _plan(
+                    edge, lefts, rights, plan, many, layers, rows[middle, 0] - beams[1],
+                    rows[middle, 1], rows[middle, 3], tall, low,
+                )  # fmt: skip
+                planned = True
+            begin, most = chunk, min(chunks, chunk + _WIDE // _CHUNK)
+            chunk += 1
+            while chunk < most and together[_u8(group), _u8(chunk)] != _CLEAR:
+                kind |= _i8(together[_u8(group), _u8(chunk)])
+                chunk += 1
+            left = begin * _CHUNK
+            pixels = min(width, chunk * _CHUNK) - left
+            while lefts[_u8(begun + 1)] <= _f4(left):
                 begun += 1
-            end = begun + 1
-            while end <= piece[0] and piece[end] <= k1:
-                end += 1
-            depth = 0
-            while depth < (layers if kind == _MIXED else 1):
-                some, own = _ZERO, _u8(depth * _LAYER)
-                for n in range(begun, end):
-                    k = _u8(piece[n])
-                    slope, light = met[1, depth, k], met[2, depth, k]
-                    inverse = met[0, depth, k] - slope * (_f4(piece[n]) * beams[3])
-                    edge = (_f4(piece[n]) - _HALF) * beams[3]
-                    edge = edge if n > begun else _f4(-1e9)
-                    _lay(m, own, lanes, aside, first, step, edge, inverse, slope, light)
-                    some += light
-                if some <= _ZERO:
-                    break
-                depth += 1
-                if kind == _MIXED:
-                    _scale(m, own, lanes, deep, _HALF * step, tall, low)
-            _flatten(flat, channels, lanes, m, paint)
+            depth = _lay_run(m, lefts, rights, plan, begun, layers, left, pixels, kind)
+            if kind & FULL != 0:
+                _flatten(flat, channels, pixels, m, paint)
             for row in range(top, bottom):
-                o = origin + (row * width + left) * channels
-                if cover[row, chunk] == FULL:
-                    for i in range(pixels * channels):
-                        out[_u8(o + i)] = flat[_u8(i)]
-                elif cover[row, chunk] == _MIXED:
-                    for i in range(4 * lanes):
-                        mix[i] = _ZERO
-                    first = rows[row, 0] - beams[1] + rows[row, 1] * _f4(left)
-                    for i in range(depth):
-                        behind = _u8((depth - 1 - i) * _LAYER)
-                        _cover(
-                            m,
-                            behind,
-                            lanes,
-                            mix,
-                            aside,
-                            first,
-                            rows[row, 1],
-                            rows[row, 2],
-                            tall,
-                            low,
-                        )
-                    if channels == 1:
-                        _blend(out, o, 1, 0, pixels, mix, paint)
-                    else:
-                        for c in range(3):
-                            _blend(out, o, 3, c, pixels, mix, paint)
+                _paint_run(
+                    out, origin, width, channels, cover, paint, rows, beams, m, words,
+                    row, begin, chunk, depth, tall, low,
+                )  # fmt: skip
+
+
+@_inline
+def _list(edge, plan, piece, met, layers, beams):  # type: ignore[no-untyped-def]
+    """List the pieces, and a nameless one after the last."""
+    count, width = _i8(piece[0]), beams[3]
+    for n in range(1, count + 1):
+        edge[_u8(n)] = (_f4(piece[_u8(n)]) - _HALF) * width if n > 1 else _f4(-1e6)
+    edge[_u8(count + 1)] = _f4(1e6)
+    for layer in range(layers):
+        for n in range(1, count + 1):
+            k, j = _u8(piece[_u8(n)]), _u8(layer)
+            slope = met[1, j, k]
+            plan[j, 0, _u8(n)] = met[0, j, k] - slope * (_f4(piece[_u8(n)]) * width)
+            plan[j, 1, _u8(n)] = slope
+            plan[j, 2, _u8(n)] = met[2, j, k]
+
+
+@_inline
+def _plan(  # type: ignore[no-untyped-def]
+    edge, lefts, rights, plan, many, layers, begin, step, deep, tall, low
+):
+    """Find where in a row the pieces begin, and over which heights their edges pass."""
+    per_pixel, square, slide = _ONE / step, deep * deep, _HALF * step
+    for n in range(many):
+        at = (edge[_u8(n)] - begin) * per_pixel
+        lefts[_u8(n)] = np.ceil(at + _f4(0.25))
+        rights[_u8(n)] = np.ceil(at - _f4(0.25))
+    for layer in range(layers):
+        for n in range(many):
+            slope = plan[_u8(layer), 1, _u8(n)] * slide
+            over, under = tall * slope, low * slope
+            plan[_u8(layer), 3, _u8(n)] = _ONE / math.sqrt(square + over * over)
+            plan[_u8(layer), 4, _u8(n)] = _ONE / math.sqrt(square + under * under)
+
+
+@_inline
+def _lay_run(m, lefts, rights, plan, begun, layers, left, pixels, kind):  # type: ignore[no-untyped-def]
+    """Lay pieces into a run of pixels, each over what is right of it; return how many layers."""
+    last, depth = _f4(left + pixels), 0
+    while depth < (layers if kind & _MIXED != 0 else 1):
+        some, n, o = _ZERO, _u8(begun), _u8(_MIX + depth * _LAYER)
+        while rights[n] < last:
+            some += plan[_u8(depth), 2, n]
+            right, begin = max(_i8(rights[n]) - left, 0), max(_i8(lefts[n]) - left, 0)
+            end = min(_i8(lefts[n + _u8(1)]) - left, pixels)
+            count = (end - right + _CHUNK - 1) & -_CHUNK
+            a, b, tone = plan[_u8(depth), 0, n], plan[_u8(depth), 1, n], plan[_u8(depth), 2, n]
+            over, under = plan[_u8(depth), 3, n], plan[_u8(depth), 4, n]
+            if kind & _MIXED != 0:
+                _lay(m, o + _u8(_ROW + right), count, a, b, tone, over, under)
+                _lay(m, o + _u8(begin), count, a, b, tone, over, under)
+            else:
+                _tint(m, o + _u8(_ROW + right), count, tone)
+                _tint(m, o + _u8(begin), count, tone)
+            n += _u8(1)
+        if some <= _ZERO:
+            break
+        depth += 1
+    return depth
+
+
+@_inline
+def _lay(m, o, count, a, b, tone, over, under):  # type: ignore[no-untyped-def]
+    """Lay a piece into halves of pixels."""
+    for i in range(count):
+        m[o + _u8(_A + i)] = a
+        m[o + _u8(_B + i)] = b
+        m[o + _u8(_TONE + i)] = tone
+        m[o + _u8(_OVER + i)] = over
+        m[o + _u8(_UNDER + i)] = under
+
+
+@_inline
+def _tint(m, o, count, tone):  # type: ignore[no-untyped-def]
+    """Lay only the brightness of a piece into halves of pixels."""
+    for i in range(count):
+        m[o + _u8(_TONE + i)] = tone
+
+
+@_inline
+def _flatten(flat, channels, pixels, m, paint):  # type: ignore[no-untyped-def]
+    """Compute the colours of a run where the nearest walls cover all of it."""
+    o = _u8(_MIX + _TONE)
+    for c in range(channels):
+        colour = _HALF * paint[c]
+        for j in range(pixels):
+            tone = m[o + _u8(j)] + m[o + _u8(_ROW + j)]
+            flat[_u8(channels * j + c)] = np.uint8(_i4(tone * colour + _HALF))
+
+
+@_inline
+def _paint_run(  # type: ignore[no-untyped-def]
+    out, origin, width, channels, cover, paint, rows, beams, m, words, row, begin, end, depth,
+    tall, low,
+):  # fmt: skip
+    """Paint a row of a run: what is full, and what is mixed."""
+    left, chunk = begin * _CHUNK, begin
+    o = origin + (row * width + left) * channels
+    while chunk < end:
+        kind, first = _i8(cover[_u8(row), _u8(chunk)]), chunk
+        chunk += 1
+        while chunk < end and _i8(cover[_u8(row), _u8(chunk)]) == kind:
+            chunk += 1
+        a, b = first * _CHUNK - left, min(chunk * _CHUNK, width) - left
+        if kind == FULL:
+            from_, to = (a * channels) >> 3, (b * channels) >> 3
+            for k in range(from_, to):
+                _stamp(out, _u8(o + 8 * k), words[_u8(k)])
+            for i in range(8 * to, b * channels):
+                out[_u8(o + i)] = np.uint8(words[_u8(to)] >> _u8(8 * (i - 8 * to)))
+        elif kind == _MIXED:
+            step, up = rows[_u8(row), 1], rows[_u8(row), 2]
+            t = rows[_u8(row), 0] - beams[1] + step * _f4(left)
+            if depth == 1:
+                _cover(m, a, b, t, step, up, tall, low)
+            else:
+                for j in range(a, b):
+                    m[_u8(_SHARE + j)], m[_u8(_SHARE + _ROW + j)] = _ZERO, _ZERO
+                    m[_u8(_LIT + j)], m[_u8(_LIT + _ROW + j)] = _ZERO, _ZERO
+                for layer in range(depth):
+                    behind = _MIX + (depth - 1 - layer) * _LAYER
+                    _cover_more(m, behind, 0, a, b, t - _f4(0.25) * step, step, up, tall, low)
+                    _cover_more(m, behind, _ROW, a, b, t + _f4(0.25) * step, step, up, tall, low)
+                for j in range(a, b):
+                    m[_u8(_SHARE + j)] += m[_u8(_SHARE + _ROW + j)]
+                    m[_u8(_LIT + j)] += m[_u8(_LIT + _ROW + j)]
+            if channels == 1:
+                _blend(out, o, 1, a, b, m, paint[0])
+            else:
+                for c in range(3):
+                    _blend(out, o + c, 3, a, b, m, paint[c])
+
+
+@_inline
+def _stamp(out, o, word):  # type: ignore[no-untyped-def]
+    """Write eight bytes; LLVM joins them to one store."""
+    for k in range(8):
+        out[o + _u8(k)] = np.uint8(word >> _u8(8 * k))
 
 
 @_compiled
-def _part(piece, seen, layers, beams):  # type: ignore[no-untyped-def]
+def _part(piece, seen, layers, beams, begins):  # type: ignore[no-untyped-def]
     """Part the columns where another wall begins; return the greatest inverse.
 
     `piece`: number of pieces, the first column of each, number of columns.
     """
     columns, half, nearest = _i8(beams[0]), _HALF * beams[3], _ZERO
+    for k in range(1, columns):
+        new = seen[1, 0, _u8(k)] != seen[1, 0, _u8(k - 1)]
+        begins[_u8(k)] = new | (seen[2, 0, _u8(k)] != seen[2, 0, _u8(k - 1)])
+    for layer in range(1, layers):
+        for k in range(1, columns):
+            new = seen[1, _u8(layer), _u8(k)] != seen[1, _u8(layer), _u8(k - 1)]
+            new |= seen[2, _u8(layer), _u8(k)] != seen[2, _u8(layer), _u8(k - 1)]
+            begins[_u8(k)] |= new
     count, piece[1] = 1, 0
     for k in range(1, columns):
-        new = False
-        for layer in range(layers):
-            new |= seen[1, layer, _u8(k)] != seen[1, layer, _u8(k - 1)]
-            new |= seen[2, layer, _u8(k)] != seen[2, layer, _u8(k - 1)]
-        if new:
-            count += 1
-            piece[_u8(count)] = k
+        piece[_u8(count + 1)] = k
+        count += begins[_u8(k)]
     piece[0], piece[_u8(count + 1)] = count, columns
     for n in range(1, count + 1):
         for end in (_i8(piece[_u8(n)]), _i8(piece[_u8(n + 1)]) - 1):
             nearest = max(nearest, seen[0, 0, _u8(end)] + half * abs(seen[1, 0, _u8(end)]))
     return nearest
-
-
-@_inline
-def _measure(piece, seen, begin, step, beams, extent):  # type: ignore[no-untyped-def]
-    """Find what the chunks of a row have of the nearest walls.
-
-    `extent`: of each chunk the least and the greatest inverse, and 2.5 times the greatest slope:
-    rows that share this differ by less than 1.5 columns.
-    """
-    last, width, i = _i8(beams[0]) - 1, beams[3], 1
-    for chunk in range(len(extent)):
-        first = begin + step * (_f4(chunk * _CHUNK) - _HALF) - beams[1]
-        k0 = max(_i8(first * beams[2]), 0)
-        k1 = min(_i8((first + step * _f4(_CHUNK)) * beams[2] + _ONE), last)
-        while i < piece[0] and piece[_u8(i + 1)] <= k0:
-            i += 1
-        far, near, steep, n = _f4(1e9), _ZERO, _ZERO, i
-        while n <= piece[0] and piece[_u8(n)] <= k1:
-            k = piece[_u8(n)]
-            slope = seen[1, 0, _u8(k)]
-            base = seen[0, 0, _u8(k)] - slope * width * _f4(k)
-            a = base + slope * width * (_f4(max(k0, k)) - _HALF)
-            b = base + slope * width * (_f4(min(k1, piece[_u8(n + 1)])) + _HALF)
-            far, near, steep = min(far, a, b), max(near, a, b), max(steep, abs(slope))
-            n += 1
-        extent[chunk, 0], extent[chunk, 1], extent[chunk, 2] = far, near, _f4(2.5) * steep
-
-
-@_inline
-def _lay(m, o, lanes, aside, first, step, edge, inverse, slope, light):  # type: ignore[no-untyped-def]
-    """Lay a piece of wall into the pixels of a chunk that are to the right of its left edge."""
-    for j in range(2 * lanes):
-        old = first + step * aside[j] < edge
-        m[o + _u8(_A + j)] = m[o + _u8(_A + j)] if old else inverse
-        m[o + _u8(_B + j)] = m[o + _u8(_B + j)] if old else slope
-        m[o + _u8(_TONE + j)] = m[o + _u8(_TONE + j)] if old else light
-
-
-@_inline
-def _scale(m, o, lanes, deep, slide, tall, low):  # type: ignore[no-untyped-def]
-    """Compute over which heights the edges of a layer pass through the halves of pixels."""
-    square = deep * deep
-    for j in range(2 * lanes):
-        over, under = tall * m[o + _u8(_B + j)] * slide, low * m[o + _u8(_B + j)] * slide
-        m[o + _u8(_OVER + j)] = _ONE / math.sqrt(square + over * over)
-        m[o + _u8(_UNDER + j)] = _ONE / math.sqrt(square + under * under)
-
-
-@_inline
-def _flatten(flat, channels, lanes, m, paint):  # type: ignore[no-untyped-def]
-    """Compute the colours of a chunk where the nearest walls cover all of it."""
-    for j in range(lanes):
-        tone = m[_u8(_TONE + j)] + m[_u8(_TONE + _CHUNK + j)]
-        if channels == 1:
-            flat[j] = np.uint8(_i4(_HALF * tone * paint[0] + _HALF))
-        else:
-            for c in range(3):
-                flat[3 * j + c] = np.uint8(_i4(_HALF * tone * paint[c] + _HALF))
 
 
 @_inline
@@ -504,43 +643,66 @@ def _kind(far, near, steep, up, deep, tall, low):  # type: ignore[no-untyped-def
 
 
 @_inline
-def _cover(m, o, lanes, mix, aside, first, step, up, tall, low):  # type: ignore[no-untyped-def]
-    """Put a layer over what is behind it in a row of a chunk.
-
-    `mix`: share of the left halves of its pixels, then of the right ones, and their tones.
-    """
-    for j in range(2 * lanes):
-        q = m[o + _u8(_A + j)] + m[o + _u8(_B + j)] * (first + step * aside[j])
-        c = min(max(_HALF + (tall * q - up) * m[o + _u8(_OVER + j)], _ZERO), _ONE) - _ONE
-        c += min(max(_HALF + (low * q + up) * m[o + _u8(_UNDER + j)], _ZERO), _ONE)
-        c = max(c, _ZERO)
-        share, tone = mix[j], mix[2 * _CHUNK + j]
-        mix[j] = share + c * (_ONE - share)
-        mix[2 * _CHUNK + j] = tone + c * (m[o + _u8(_TONE + j)] - tone)
+def _part_of(a, b, over, under, t, up, tall, low):  # type: ignore[no-untyped-def]
+    """Compute how much of half a pixel lies between the foot and the top of a wall."""
+    q = a + b * t
+    c = min(max(_HALF + (tall * q - up) * over, _ZERO), _ONE) - _ONE
+    c += min(max(_HALF + (low * q + up) * under, _ZERO), _ONE)
+    return max(c, _ZERO)
 
 
 @_inline
-def _blend(out, o, channels, c, pixels, mix, paint):  # type: ignore[no-untyped-def]
-    """Paint a row of a chunk that is part wall in one channel."""
-    colour = paint[c]
-    for j in range(pixels):
-        clear = _ONE - _HALF * (mix[_u8(j)] + mix[_u8(_CHUNK + j)])
-        lit = _HALF * (mix[_u8(2 * _CHUNK + j)] + mix[_u8(3 * _CHUNK + j)]) * colour
-        at = _u8(o + j * channels + c)
-        out[at] = np.uint8(_i4(_f4(out[at]) * clear + lit + _HALF))
+def _cover(m, begin, end, first, step, up, tall, low):  # type: ignore[no-untyped-def]
+    """Compute how much of some pixels the only layer covers, twice, and its light."""
+    o, right, quarter = _u8(_MIX), _u8(_MIX + _ROW), _f4(0.25) * step
+    for j in range(begin, end):
+        t, k = first + step * _f4(_i4(j)), _u8(j)
+        c = _part_of(
+            m[o + _u8(_A) + k], m[o + _u8(_B) + k], m[o + _u8(_OVER) + k], m[o + _u8(_UNDER) + k],
+            t - quarter, up, tall, low,
+        )  # fmt: skip
+        d = _part_of(
+            m[right + _u8(_A) + k], m[right + _u8(_B) + k], m[right + _u8(_OVER) + k],
+            m[right + _u8(_UNDER) + k], t + quarter, up, tall, low,
+        )  # fmt: skip
+        m[_u8(_SHARE) + k] = c + d
+        m[_u8(_LIT) + k] = c * m[o + _u8(_TONE) + k] + d * m[right + _u8(_TONE) + k]
+
+
+@_inline
+def _cover_more(m, behind, side, begin, end, first, step, up, tall, low):  # type: ignore[no-untyped-def]
+    """Put a layer over what is behind it in some pixels' left or right halves."""
+    own, mix = _u8(behind + side), _u8(side)
+    for j in range(begin, end):
+        t, k = first + step * _f4(_i4(j)), own + _u8(j)
+        c = _part_of(
+            m[k + _u8(_A)], m[k + _u8(_B)], m[k + _u8(_OVER)], m[k + _u8(_UNDER)], t, up, tall, low
+        )
+        share, lit = m[mix + _u8(_SHARE + j)], m[mix + _u8(_LIT + j)]
+        m[mix + _u8(_SHARE + j)] = share + c * (_ONE - share)
+        m[mix + _u8(_LIT + j)] = lit + c * (m[k + _u8(_TONE)] - lit)
+
+
+@_inline
+def _blend(out, o, channels, begin, end, m, colour):  # type: ignore[no-untyped-def]
+    """Paint pixels that are part wall in one channel."""
+    colour = _HALF * colour
+    for j in range(begin, end):
+        clear = _ONE - _HALF * m[_u8(_SHARE + j)]
+        at = _u8(o + j * channels)
+        out[at] = np.uint8(_i4(_f4(out[at]) * clear + m[_u8(_LIT + j)] * colour + _HALF))
 
 
 @_compiled
 def hide_row(  # type: ignore[no-untyped-def]
-    cover, begin, step, up, deep, base, rise, seen, beams, tall, low, first, last, start
+    cover, begin, step, up, deep, base, rise, seen, beams, tall, low, first, last
 ):
     """Take from a row of a box's side what walls before it cover.
 
-    `base + rise t` is the inverse of how far ahead the side is at t metres aside a metre ahead;
-    `cover` begins at column `start`.
+    `base + rise t` is the inverse of how far ahead the side is at t metres aside a metre ahead.
     """
     for column in range(first, last):
-        if cover[_u8(column - start)] > _ZERO:
+        if cover[_u8(column)] > _ZERO:
             t = begin + step * _f4(column)
             k = _u8(_i8((t - beams[1]) * beams[2] + _HALF))
             off = t - beams[1] - _f4(k) * beams[3]
@@ -553,16 +715,16 @@ def hide_row(  # type: ignore[no-untyped-def]
                     bottom = (low * q + up) / math.sqrt(deep * deep + under * under)
                     c = min(max(_HALF + top, _ZERO), _ONE) - _ONE
                     c += min(max(_HALF + bottom, _ZERO), _ONE)
-                    cover[_u8(column - start)] *= _ONE - max(c, _ZERO)
+                    cover[_u8(column)] *= _ONE - max(c, _ZERO)
 
 
 @_compiled
 def may_hide(piece, seen, beams, low, high, base, rise):  # type: ignore[no-untyped-def]
-    """Tell whether a wall may be before a box's side; see `hide_row`.
+    """Tell whether a wall may be before a box's side (1), or is before all of it (2), or none is.
 
-    `low`, `high`: how far aside for each metre ahead the side begins and ends.
+    `low`, `high`: how far aside for each metre ahead the side begins and ends; see `hide_row`.
     """
-    last, half = beams[0] - _ONE, _HALF * beams[3]
+    last, half, some, every = beams[0] - _ONE, _HALF * beams[3], 0, 2
     k0 = _i8(min(max((low - beams[1]) * beams[2] - _ONE, _ZERO), last))
     k1 = _i8(min(max((high - beams[1]) * beams[2] + _f4(2), _ZERO), last))
     for n in range(1, piece[0] + 1):
@@ -571,7 +733,9 @@ def may_hide(piece, seen, beams, low, high, base, rise):  # type: ignore[no-unty
             k = _u8(first)
             slope = seen[1, 0, k]
             for at in (_i8(max(first, k0)), _i8(min(end, k1))):
-                q = seen[0, 0, k] + slope * beams[3] * _f4(at - first) + half * abs(slope)
-                if q > base + rise * (beams[1] + beams[3] * _f4(at)) - half * abs(rise):
-                    return True
-    return False
+                q = seen[0, 0, k] + slope * beams[3] * _f4(at - first)
+                q -= base + rise * (beams[1] + beams[3] * _f4(at))
+                margin = half * (abs(slope) + abs(rise))
+                some = 1 if q > -margin else some
+                every = every if q > margin else 0
+    return max(some, every)
