@@ -209,8 +209,8 @@ class PPOSettings(_Freezing):
     """Arithmetic of the layers. `auto`: bfloat16 for cameras where the processor has it."""
 
     threads: int = Field(0, ge=0)
-    """Threads that share a minibatch of images, or of over 1024 rows; 0: one a core. The result
-    does not depend on it."""
+    """Threads that share a minibatch of some hundred rows; 0: one a core. The result does not
+    depend on it."""
 
 
 class ReplaySettings(_Freezing):
