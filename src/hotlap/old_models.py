@@ -104,7 +104,7 @@ def import_model(
     Raises:
         RunError: the model is damaged, or of a kind that hotlap has no layers for.
         ConfigError: its metadata are missing or wrong, or a setting is.
-        MissingExtraError: torch or tensorboard is not installed.
+        MissingExtraError: tensorboard is not installed.
     """
     model = read_model(source)
     read = _source(model, str(source))
