@@ -89,8 +89,8 @@ def test_the_best_driver_is_what_was_asked_for(by, best, monkeypatch):
 
 def test_a_lucky_driver_does_not_take_the_place_of_a_proven_one(monkeypatch):
     clean, lucky = report(1.0, 1.0, 8.0), report(1.0, 1.0, 6.0)
-    # 2 of 2 and 4 of 4 trials; then 2 of 2, but from the other starts only 1 of 4
-    reports = [clean, report(1.0, 1.0, 8.0, trials=4), lucky, report(0.25, 0.5, 6.0, trials=4)]
+    # 2 of 2 and 8 of 8 trials; then 2 of 2, but from the other starts only 2 of 8
+    reports = [clean, report(1.0, 1.0, 8.0, trials=8), lucky, report(0.25, 0.5, 6.0, trials=8)]
 
     results, asked, trials = tried(monkeypatch, reports)
 
@@ -98,10 +98,10 @@ def test_a_lucky_driver_does_not_take_the_place_of_a_proven_one(monkeypatch):
     assert [trial.again.completion for trial in results] == [1.0, 0.25]
     assert asked == [
         (2, 0),
-        (4, 100),
+        (8, 100),
         (2, 0),
-        (4, 101),
-    ]  # twice the starts, other ones each time
+        (8, 101),
+    ]  # four times the starts, other ones each time
     assert trials.best == (1.0, 1.0, -8.0)
 
 
@@ -137,8 +137,8 @@ def test_the_first_clean_driver_is_told_of_before_it_is_tried_again(monkeypatch)
     for steps in range(3):
         trials.run(lambda seen: None, steps, first=lambda found: order.append(found.completion))
 
-    # nobody finished; then two of two, told, four more starts; then it is not the first any more
-    assert order == [2, 2, 1.0, 4, 2, 4]
+    # nobody finished; then two of two, told, eight more starts; then it is not the first any more
+    assert order == [2, 2, 1.0, 8, 2, 8]
 
 
 def test_a_score_survives_saving(monkeypatch):

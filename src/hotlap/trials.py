@@ -1,7 +1,7 @@
 """Trials: the evaluations of a driver while it learns, and which driver was the best so far.
 
 An evaluation of few starts, repeated often, calls a lucky driver the best sooner or later. So a
-driver that finishes every trial is tried again, from twice as many other starts, before it
+driver that finishes every trial is tried again, from four times as many other starts, before it
 may take the place of the best one.
 """
 
@@ -22,7 +22,7 @@ from hotlap.types import Array
 
 __all__ = ["EvaluationSettings", "Trial", "Trials", "penalties_of"]
 
-_CONFIRM = 2
+_CONFIRM = 4
 """A driver that finished every trial is tried again from so many times as many starts."""
 _HOPELESS = 5
 """Until a car has lapped in training, evaluations come so many times more seldom."""
