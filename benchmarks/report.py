@@ -95,7 +95,6 @@ LEARNINGS = (
         6.0,
         "20 h robotini-ddpg; 6 h to 5 days AirSim cookbook (their own READMEs)",
     ),
-    Learning("distill_deepracer", "the same at 160x120, DeepRacer's network", 20.0, ""),
     Learning("camera", "from camera pixels, by PPO alone", 12.0, ""),
     Learning("sac", "SAC from state", 20.0, ""),
     Learning("td3", "TD3 from state", 20.0, ""),
