@@ -46,7 +46,7 @@ from hotlap.vehicle import load_vehicle
 
 __all__ = ["PARTS", "compile_for", "folders", "is_warm", "parts_of", "use", "warm"]
 
-_COLD_SECONDS = 25
+_COLD_SECONDS = 60
 _LARGE = 160 * 120
 """Pixels of a camera that torch learns from."""
 

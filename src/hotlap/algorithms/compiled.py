@@ -401,7 +401,7 @@ def _filled(width):  # type: ignore[no-untyped-def]
     return (width + _LANE - 1) // _LANE * _LANE
 
 
-@_inline
+@_compiled
 def _table(flat, at, rows, columns):  # type: ignore[no-untyped-def]
     """Return a part of a flat array as a table."""
     return flat[at : at + rows * columns].reshape((rows, columns))
