@@ -63,7 +63,8 @@ def make(tmp_path, states):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_each_car_has_globals_of_its_own(make, states, text, compiled):
     batch = make(text, compiled=compiled)
-    assert (batch.prepared.translation is None) == (not compiled or text is LISTING)
+    plain = batch.prepared.translation is None
+    assert plain == (not compiled or text is LISTING), batch.prepared.told()
 
     first, second = batch(states[0]), batch(states[0])
 
@@ -125,10 +126,18 @@ def test_python_does_single_calls_of_a_compiled_function(make, states, capsys):
     capsys.readouterr()
     rewards = batch(states[0])
 
-    assert batch.prepared.translation is not None
+    assert batch.prepared.translation is not None, batch.prepared.told()
     assert straight >= 10
     assert capsys.readouterr().out == "straight 2\n" * straight
     assert set(rewards.tolist()) == {2.0}
+
+
+def test_files_that_load_slowly_are_compiled_too(make, states, monkeypatch):
+    monkeypatch.setattr("hotlap.deepracer.rewards.batch.PROOF_SECONDS", 0.2)
+
+    batch = make("import time\ntime.sleep(0.002)\n" + COUNTING)
+
+    assert batch.prepared.translation is not None, batch.prepared.told()
 
 
 def test_a_failing_call_is_the_runs_failure_and_names_the_line(make, states):

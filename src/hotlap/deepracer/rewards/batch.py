@@ -336,11 +336,11 @@ class RewardBatch:
 
     def tried(self, columns: Columns) -> tuple[Float64, Array]:
         """Return plain rewards and which calls failed, of as many as can be done in time."""
-        end = time.monotonic() + PROOF_SECONDS
         out, failed = np.zeros(len(columns.x)), np.zeros(len(columns.x), bool)
         rows = self._params.rows(columns, self._keys, copies=self._copies)
         beat = [0]
         self._function(len(out) - 1)
+        end = time.monotonic() + PROOF_SECONDS  # of calls: loading is not what is asked
         silent = contextlib.redirect_stdout(None)
         with random_states_kept(), silent, confined(self.file.allow, beat):
             for i, params in enumerate(rows):
