@@ -108,6 +108,7 @@ def test_what_is_named_is_sent_before_what_names_it_and_what_is_gone_is_deleted(
 def test_what_vanishes_on_its_way_is_left_out_and_a_place_that_is_none_is_said(
     storage, monkeypatch
 ):
+    monkeypatch.setattr("hotlap.distributed.sending.PATIENCE", 0)
     put, said = storage.put, []
 
     def put_too_late(name, path):
