@@ -34,7 +34,7 @@ foreign: $(FOREIGN) ## install the programs that read our files, for the tests t
 
 .foreign/%/installed: tests/foreign/%.txt
 	$(PYTHON) -m venv .foreign/$*
-	.foreign/$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	.foreign/$*/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
 	@touch $@
 
 slow: install ## run the tests that learn for tens of seconds

@@ -226,8 +226,8 @@ def test_a_training_compiles_what_it_needs_alone():
     ("given", "compiled"),
     [
         ({"observation.actor": "state"}, True),
-        ({"observation.actor": "camera"}, False),  # of 160x120 pixels
-        ({"observation.actor": "camera", "observation.camera.width": 48}, True),
+        ({"observation.actor": "camera"}, True),
+        ({"observation.actor": "camera", "algorithm.network.cnn": "deepracer"}, False),
         ({"observation.actor": "state", "algorithm.kind": "sac"}, False),
         ({"observation.actor": "camera", "algorithm.kind": "distill"}, True),
     ],

@@ -47,8 +47,6 @@ from hotlap.vehicle import load_vehicle
 __all__ = ["PARTS", "compile_for", "folders", "is_warm", "parts_of", "use", "warm"]
 
 _COLD_SECONDS = 60
-_LARGE = 160 * 120
-"""Pixels of a camera that torch learns from."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +141,13 @@ def parts_of(settings: EnvSettings) -> list[str]:
 
 def _may_learn_compiled(settings: EnvSettings) -> bool:
     """Say whether training with some settings may learn by compiled kernels."""
-    algorithm, seen = getattr(settings, "algorithm", None), {*settings.observation.actor}
+    algorithm = getattr(settings, "algorithm", None)
     if isinstance(algorithm, DistillSettings):  # at least its teacher
-        algorithm, seen = algorithm.practice, {*settings.observation.critic}
-    camera = settings.observation.camera
-    small = camera.width * camera.height < _LARGE or not PICTURES & seen
-    return isinstance(algorithm, PPOSettings) and small
+        return True
+    pictures = bool(PICTURES & {*settings.observation.actor})
+    return isinstance(algorithm, PPOSettings) and not (
+        pictures and algorithm.network.cnn != "small"
+    )
 
 
 def folders() -> list[str]:
@@ -283,7 +282,7 @@ def _one_box() -> np.ndarray[Any, Any]:
 
 
 PARTS = {
-    "learner": _Part(("algorithms.compiled",), _use_learner),
+    "learner": _Part(("algorithms.compiled", "algorithms.compiled_steps"), _use_learner),
     "world": _Part(
         ("sim.native", "tasks.observation", "tasks.rules", "stations", "draws"), _use_world
     ),

@@ -144,7 +144,7 @@ def test_a_vector_is_what_torch_s_would_be():
 SEEN = {
     "camera": ObservationSpec((24, 32, 2), "uint8"),
     "state": ObservationSpec((5,), "float32"),
-    "wide": ObservationSpec((3000,), "float32"),
+    "wide": ObservationSpec((20_000,), "float32"),
 }
 
 
@@ -158,7 +158,7 @@ SEEN = {
         ({"network": NetworkSettings(cnn="airsim")}, ("camera",), TorchPPO),
         ({"network": NetworkSettings(beside=(8,))}, ("camera", "state"), TorchPPO),
         ({}, ("wide",), TorchPPO),
-        ({"network": NetworkSettings(mlp=(512,) * 2)}, ("state",), TorchPPO),
+        ({"network": NetworkSettings(mlp=(1024,) * 2)}, ("state",), TorchPPO),
         ({"network": NetworkSettings(numbers="robotini")}, ("state",), TorchPPO),
         ({"precision": "bfloat16"}, ("state",), TorchPPO),
     ],

@@ -5,130 +5,102 @@ As a graph of tensors it takes ten times as long, for each of its sixty operatio
 Python. Here a step is one call.
 
 A network is convolutions over one camera, if it sees one, and then dense layers over what they give
-and numbers: rectified behind a camera, else tanh. Its weights lie in a vector, in the order of
-`Plan.shapes`: of each layer a matrix (out, in) and a bias (out,). Rows are cut into blocks that fit
-the cache, a convolution is a product with patches of its image, and loops run over units innermost,
-so that LLVM handles 8 or 16 of them in one instruction.
+and numbers: rectified behind a camera, else tanh. Its weights lie in a vector: of each layer a
+matrix (in, out) and then a row for the bias, both filled up with zeros to a multiple of 16 columns.
+
+Every layer, and every gradient of one, is a sum of products, and one function does them all:
+`_products`. Tables tell where its factors lie, and a convolution has other ones than a dense
+layer: a picture is read where it is, and no patches are cut. Rows are cut into blocks that fit the
+cache.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import namedtuple
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from hotlap.algorithms.policy import Plan
+from hotlap.algorithms.policy import ImagePlan, Plan
 from hotlap.series import prefer_512_bits, tanh
 from hotlap.types import Array, Float32
 
 __all__ = [
-    "LANES",
-    "SUMS",
+    "BLOCK",
     "Net",
-    "Weights",
-    "adam_step",
+    "backward",
+    "desk_of",
     "fits",
-    "imitation_gradients",
+    "forward",
     "net_of",
     "orthonormal",
     "outputs",
-    "ppo_gradients",
     "read",
+    "slopes",
 ]
 
-LANES = 8
-"""Parts into which the rows of a gradient step are cut, whatever the number of threads: sums must
-not depend on it."""
-SUMS = 5
-"""What PPO's step sums up besides: loss of the policy, of the values, entropy, KL, clipped."""
-_BLOCK = 32
+BLOCK = 32
 """Rows that pass the layers together."""
 _LANE = 16
-"""Widths are filled up with zeros to a multiple of so many units."""
-_NARROW = 4
-"""Outputs up to which a layer is computed by one product after the other."""
-_MOST_WEIGHTS = 1 << 17
-"""More of them leave the core's cache, and then torch is as fast."""
+"""Widths are filled up with zeros to a multiple of so many units, as many as AVX-512 multiplies."""
+_MOST_WEIGHTS = 1 << 20
+"""With several times as many, reading weights and adding gradients up costs more than it saves."""
 
 # NaN has to pass: no "nnan" and "ninf", which would let LLVM take what is broken for a number.
 _MATH = {"reassoc", "contract", "arcp", "nsz"}
 _compiled = njit(cache=True, nogil=True, fastmath=_MATH, error_model="numpy")
 _inline: Any = njit(fastmath=_MATH, error_model="numpy", forceinline=True)
-_f4, _i8, _u8 = np.float32, np.int64, np.uint64
-_ZERO, _ONE = _f4(0), _f4(1)
+_intrinsic: Any = intrinsic
+_llvm: Any = cgutils
+_f4, _u8 = np.float32, np.uint64
+_ZERO, _HALF, _ONE = _f4(0), _f4(0.5), _f4(1)
 
-Net = namedtuple("Net", "first grid kernels light widths")
+Net = namedtuple("Net", "layers tables light seeing outputs sizes zeros")
 """A network as kernels read it.
 
-first: where its weights begin in the vector of all.
-grid: (convolutions + 1, 3) height, width and channels of the image and of what each one gives.
-kernels: (convolutions, 2) their kernels and strides.
+layers: (L,) what `_LAYER` says of each, convolutions first.
+tables: the tables that they speak of, one after the other; the first counts 0, 1, 2, ...
 light: (2,) what pixels are multiplied by, and what is then added.
-widths: (dense layers + 1,) numbers that they read, and that each one gives.
+seeing: how many of them are convolutions.
+outputs: width of the last.
+sizes: (3,) of a desk's matrices, of what passes the layers, of the gradients of that.
+zeros: where a table of zeros begins.
 """
 
-# What a thread works with. Of dense layers, one after the other: matrices (in, out) and (out, in)
-# whose rows are filled up, sums of gradients as these, sums of the biases'; what passes them for a
-# block of rows, and the gradients of that. Of convolutions the same, then what each gives for each
-# row of the block, the gradients of that for one row, and the patches that one reads.
-_Desk = namedtuple(
-    "_Desk",
-    "turned kept sums bias passed slope turned_c kept_c sums_c bias_c maps drops patches",
-)
+# A layer's product has `rows` rows: the places where a filter is applied to one picture, or the
+# rows of a block. It reads `terms` numbers a row and gives `given`, filled up to `wide`.
+#
+# theta: where its matrix begins in the vector of all weights.
+# kept: where it begins, turned to (given, broad), in the desk: by it gradients go back.
+# source, out: where what it reads and what it gives begin in what passes a block of rows;
+# source_step, out_step: how far further on that is for the next picture.
+# slope, slope_source: where their gradients begin, of which those of one picture are held;
+# slope_step: or how far further on those of the next picture are.
+# The rest are places in `tables`. For each row: `places`, from where on it reads; `lines`, from
+# where on it gives. For each term: `steps`, how far on it is read; `columns`, where its row of the
+# matrix begins; `cells`, which column of `kept` it is. For each sixteen columns of `kept`:
+# `blocks`, where in the source they belong.
+_LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "rows", "terms", "given", "wide", "broad", "theta", "kept", "source", "source_step",
+            "out", "out_step", "slope", "slope_step", "slope_source",
+            "places", "lines", "steps", "columns", "cells", "blocks",
+        )
+    ]
+)  # fmt: skip
 
-
-class Weights:
-    """Named weights in one vector, and what Adam remembers of them.
-
-    Args:
-        first: the weights by name, in the order of the vector.
-        frozen: names of those that do not move.
-    """
-
-    def __init__(self, first: Mapping[str, Float32], frozen: Collection[str]) -> None:
-        self.theta: Float32 = np.concatenate([array.ravel() for array in first.values()])
-        self.mean, self.square = np.zeros_like(self.theta), np.zeros_like(self.theta)
-        self.moves = np.ones(len(self.theta), bool)
-        """(G,) which of them gradient steps move."""
-        self.places: dict[str, slice] = {}
-        """Where each of them lies."""
-        self._shapes = {name: array.shape for name, array in first.items()}
-        self._frozen, at = frozen, 0
-        for name, array in first.items():
-            self.places[name] = slice(at, at + array.size)
-            self.moves[at : at + array.size] = name not in frozen
-            at += array.size
-
-    def named(self, vector: Float32) -> dict[str, Float32]:
-        """Return copies of the parts of a vector like `theta`, by name."""
-        return {
-            name: vector[place].reshape(self._shapes[name]).copy()
-            for name, place in self.places.items()
-        }
-
-    def flat(self, named: Mapping[str, Array]) -> Float32:
-        """Return the vector of which `named` would return these parts."""
-        return np.concatenate([named[name].ravel() for name in self.places]).astype(np.float32)
-
-    def moments(self) -> dict[str, Float32]:
-        """Return copies of what Adam remembers of weights that move: `adam.mean.NAME`, ..."""
-        found: dict[str, Float32] = {}
-        for kind, vector in (("mean", self.mean), ("square", self.square)):
-            named = self.named(vector)
-            found |= {f"adam.{kind}.{k}": v for k, v in named.items() if k not in self._frozen}
-        return found
-
-    def take(self, arrays: Mapping[str, Array]) -> None:
-        """Become what `named(theta)` and `moments` returned."""
-        self.theta[:] = self.flat(arrays)
-        for name, place in self.places.items():
-            if name not in self._frozen:
-                self.mean[place] = arrays[f"adam.mean.{name}"].ravel()
-                self.square[place] = arrays[f"adam.square.{name}"].ravel()
+# What a thread works with: turned matrices, what passes the layers for a block of rows, the
+# gradients of that, and the number 1.
+_Desk = namedtuple("_Desk", "kept passed slope one")
 
 
 def fits(plan: Plan) -> bool:
@@ -144,22 +116,117 @@ def fits(plan: Plan) -> bool:
     )
 
 
-def net_of(plan: Plan, first: int) -> Net:
-    """Return a network for the kernels; its weights begin at `first`."""
-    grid, kernels, light = np.zeros((1, 3), np.int64), np.zeros((0, 2), np.int64), (1.0, 0.0)
-    seen = sum(plan.vectors.values())
-    for image in plan.images.values():
-        parts = [
-            image.model_copy(update={"conv": image.conv[:n]}) for n in range(len(image.conv) + 1)
-        ]
-        grid = np.array([part.grid() for part in parts])
-        kernels = np.array([conv[1:] for conv in image.conv])
-        light = (image.scale, image.offset)
-        seen += math.prod(image.grid())
-    return Net(
-        first, grid, kernels, np.array(light, np.float32),
-        np.array([seen, *plan.hidden, plan.outputs]),
+class _Product(NamedTuple):
+    """The product of a layer, as tables; see `_LAYER`."""
+
+    places: Array
+    steps: Array
+    order: Array
+    """Which of a filter's weights each term is."""
+    cells: Array
+    blocks: Array
+    broad: int
+
+
+def _convolution(image: ImagePlan, at: int) -> _Product:
+    """Return the product of a picture's convolution; all but pixels lies filled up."""
+    height, width, channels = image.model_copy(update={"conv": image.conv[:at]}).grid()
+    _, kernel, stride = image.conv[at]
+    pitch = _filled(channels) if at else channels
+    down = np.arange(0, height - kernel + 1, stride)
+    across = np.arange(0, width - kernel + 1, stride)
+    square = np.arange(kernel * kernel)[:, None]
+    window, channel = square // kernel * width + square % kernel, np.arange(channels)
+    return _Product(
+        places=(down[:, None] * width + across) * pitch,
+        steps=window * pitch + channel,
+        order=channel * kernel * kernel + square,
+        cells=square * _filled(channels) + channel,
+        blocks=window * pitch + np.arange(0, _filled(channels), _LANE),
+        broad=kernel * kernel * _filled(channels),
+    )
+
+
+def _dense(steps: Array, pitch: int) -> _Product:
+    """Return the product of a layer that reads at `steps`, in each row `pitch` further on."""
+    return _Product(
+        places=np.arange(BLOCK) * pitch,
+        steps=steps,
+        order=np.arange(steps.size),
+        cells=steps,
+        blocks=np.arange(0, pitch, _LANE),
+        broad=pitch,
+    )
+
+
+def net_of(plan: Plan, first: int) -> tuple[Net, dict[str, Array], int]:
+    """Lay out a network for the kernels.
+
+    Args:
+        plan: which `fits`.
+        first: where its weights begin in the vector.
+
+    Returns:
+        The network; where in the vector each number of its weights is, by name, in the order of
+        `Plan.shapes`; and where they end.
+    """
+    image = next(iter(plan.images.values()), None)
+    conv, numbers = image.conv if image else (), sum(plan.vectors.values())
+    # What convolutions gave lies before the numbers, as they gave it.
+    spots, given = (math.prod(image.grid()[:2]), image.grid()[2]) if image else (0, 0)
+    joint = spots * _filled(given)
+    steps = np.arange(spots)[:, None] * _filled(given) + np.arange(given)
+    steps = np.concatenate([steps.ravel(), joint + np.arange(numbers)])
+    joint += _filled(numbers)
+    products = [_convolution(image, at) for at in range(len(conv))] if image else []
+    products.append(_dense(steps, joint))
+    products += [_dense(np.arange(width), _filled(width)) for width in plan.hidden]
+    gives = [*(filters for filters, _, _ in conv), *plan.hidden, plan.outputs]
+
+    shapes, where = list(plan.shapes().items()), dict[str, Array]()
+    longest = max([*gives, BLOCK, *(product.places.size for product in products)])
+    tables: list[Array] = [np.arange(longest), np.zeros(longest)]
+    layers = np.zeros(len(gives), _LAYER)
+    theta, kept, source, source_step, slope_source = first, 0, 0, 0, 0
+    passed, slope = (math.prod(image.shape), 0) if image else (BLOCK * joint, BLOCK * joint)
+    for at, (layer, product, given) in enumerate(zip(layers, products, gives, strict=True)):
+        rows, terms, wide = product.places.size, product.steps.size, _filled(given)
+        sees, joins = at < len(conv), at == len(conv) - 1
+        out_step = joint if joins else rows * wide
+        named = {
+            **product._asdict(),
+            "lines": np.arange(rows) * wide,
+            "columns": np.arange(terms) * wide,
+            "rows": rows, "terms": terms, "given": given, "wide": wide, "theta": theta,
+            "kept": kept, "source": source, "source_step": source_step, "out": passed,
+            "out_step": out_step, "slope": slope, "slope_step": joint if joins else 0,
+            "slope_source": slope_source,
+        }  # fmt: skip
+        order = named.pop("order").ravel()
+        for name, value in named.items():
+            if isinstance(value, np.ndarray):
+                layer[name] = sum(table.size for table in tables)
+                tables.append(value.ravel())
+            else:
+                layer[name] = value
+        (name, shape), (bias, _) = shapes[2 * at : 2 * at + 2]
+        filters = np.empty((given, terms), np.int64)
+        filters[:, order] = theta + np.arange(terms) * wide + np.arange(given)[:, None]
+        where[name], where[bias] = filters.reshape(shape), theta + terms * wide + np.arange(given)
+        source, source_step, slope_source = passed, out_step, slope
+        theta, kept = theta + (terms + 1) * wide, kept + given * product.broad
+        passed += BLOCK * out_step if sees else out_step
+        slope += BLOCK * out_step if joins else out_step
+    light = (image.scale, image.offset) if image else (1.0, 0.0)
+    net = Net(
+        layers, np.concatenate(tables).astype(np.int64), np.array(light, np.float32), len(conv),
+        plan.outputs, np.array([kept, passed, slope]), longest,
     )  # fmt: skip
+    return net, where, theta
+
+
+def _filled(width: int) -> int:
+    return -(-width // _LANE) * _LANE
 
 
 def read(plan: Plan, seen: Mapping[str, Array]) -> tuple[Array, Float32]:
@@ -205,679 +272,269 @@ def outputs(start, stop, out, theta, net, pixels, numbers):  # type: ignore[no-u
         numbers: (B, N) float32.
     """
     prefer_512_bits()
-    desk, index = _desk(net, theta, False), np.arange(stop)
-    size = net.widths[len(net.widths) - 1]
-    for begin in range(start, stop, _BLOCK):
-        rows = min(_BLOCK, stop - begin)
-        found = _forward(net, desk, theta, pixels, numbers, index, begin, rows)
+    desk, index = desk_of(net, theta, False), np.arange(stop)
+    for begin in range(start, stop, BLOCK):
+        rows = min(BLOCK, stop - begin)
+        found = forward(net, desk, theta, pixels, numbers, index, begin, rows)
         for r in range(rows):
-            for o in range(size):
+            for o in range(net.outputs):
                 out[begin + r, o] = found[r, o]
 
 
 @_compiled
-def ppo_gradients(  # type: ignore[no-untyped-def]
-    start, stop, found, sums, theta, actor, critic, seen, state, spot, action, choice, log_prob,
-    value, target, advantage, index, centre, scale, clip, value_coef, entropy, huber, value_clip,
-    epsilon, count,
-):  # fmt: skip
-    """Compute what the parts start..stop of a minibatch add to PPO's gradient.
-
-    Args:
-        start: the first part,
-        stop: and where they end.
-        found: (LANES, G) float32, the gradient of each part, written to.
-        sums: (LANES, SUMS) float64, of each part, written to.
-        theta: (G,) the vector of weights.
-        actor: the network that answers.
-        critic: the network that values.
-        seen: pixels and numbers that the actor sees.
-        state: pixels and numbers that the critic sees.
-        spot: where the logarithms of the deviations are in the vector.
-        action: (B, A) float32 continuous actions, or no rows.
-        choice: (B,) int64 discrete ones, or none.
-        log_prob: (B,) of them, when they were taken.
-        value: (B,) what the critic said then.
-        target: (B,) what it should have said.
-        advantage: (B,) of the actions.
-        index: rows of the minibatch.
-        centre: mean of its advantages,
-        scale: and their deviation.
-        clip: half-width of the allowed ratio.
-        value_coef: weight of the value loss.
-        entropy: weight of the entropy bonus.
-        huber: whether large errors of the values count linearly.
-        value_clip: how far values may move.
-        epsilon: share of discrete actions that were drawn from all alike.
-        count: rows of the minibatch, those of all peers.
-    """
-    prefer_512_bits()
-    size, many = actor.widths[len(actor.widths) - 1], len(index)
-    drawn = len(choice) == 0
-    answering, valuing = _desk(actor, theta, True), _desk(critic, theta, True)
-    own, probability = np.zeros(size), np.zeros(size)
-    for lane in range(start, stop):
-        begin, end = lane * many // LANES, (lane + 1) * many // LANES
-        _clear(answering)
-        _clear(valuing)
-        own[:], sums[lane] = 0.0, 0.0
-        for block in range(begin, end, _BLOCK):
-            rows = min(_BLOCK, end - block)
-            answer = _forward(actor, answering, theta, seen[0], seen[1], index, block, rows)
-            worth = _forward(critic, valuing, theta, state[0], state[1], index, block, rows)
-            slope, pulls = _last(actor, answering), _last(critic, valuing)
-            for r in range(rows):
-                i = index[block + r]
-                if drawn:
-                    now, spread = _normal(theta, spot, answer[r], action[i])
-                else:
-                    now, spread = _mixture(answer[r], size, choice[i], epsilon, probability)
-                change = now - log_prob[i]
-                ratio = math.exp(change)
-                better = (advantage[i] - centre) / scale
-                free = ratio * better
-                held = min(max(ratio, 1.0 - clip), 1.0 + clip) * better
-                # The gradient of the smaller one; that of a ratio held back is 0.
-                push = -free / count if free <= held else 0.0
-                if drawn:
-                    _push_normal(theta, spot, answer[r], action[i], push, entropy / count,
-                                 slope[r], own)  # fmt: skip
-                else:
-                    _push_mixture(probability, size, choice[i], epsilon, push, entropy / count,
-                                  slope[r])  # fmt: skip
-                said = worth[r, 0]
-                error, pull = _error(said - target[i], huber)
-                moved = min(max(said - value[i], -value_clip), value_clip)
-                late, drag = _error(value[i] + moved - target[i], huber)
-                if late > error:
-                    error, pull = late, drag if abs(said - value[i]) < value_clip else 0.0
-                pulls[r, 0] = _f4(value_coef * pull / count)
-                # unbiased, never negative: Schulman 2020, "Approximating KL divergence", k3
-                sums[lane, 0] -= free if free <= held else held
-                sums[lane, 1] += error
-                sums[lane, 2] += spread
-                sums[lane, 3] += ratio - 1.0 - change
-                sums[lane, 4] += 1.0 if abs(ratio - 1.0) > clip else 0.0
-            _backward(actor, answering, seen[0], index, block, rows)
-            _backward(critic, valuing, state[0], index, block, rows)
-        _write(found[lane], actor, answering)
-        _write(found[lane], critic, valuing)
-        if drawn:
-            for a in range(size):
-                found[lane, spot + a] = _f4(own[a])
-
-
-@_compiled
-def imitation_gradients(  # type: ignore[no-untyped-def]
-    start, stop, found, sums, theta, net, pixels, numbers, label, discrete
-):
-    """Compute what the parts start..stop of a minibatch add to the gradient of an imitation.
-
-    Args:
-        start: the first part,
-        stop: and where they end.
-        found: (LANES, G) float32, the gradient of each part, written to.
-        sums: (LANES,) float64 the loss of each part, written to.
-        theta: (G,) the vector of weights.
-        net: the network.
-        pixels: (B, H, W, C) uint8, of no height where it sees no camera.
-        numbers: (B, N) float32.
-        label: (B, A) float32 actions, or probabilities of the choices.
-        discrete: whether they are those.
-    """
-    prefer_512_bits()
-    size, many = net.widths[len(net.widths) - 1], len(label)
-    desk, index, probability = _desk(net, theta, True), np.arange(many), np.zeros(size)
-    for lane in range(start, stop):
-        begin, end = lane * many // LANES, (lane + 1) * many // LANES
-        _clear(desk)
-        sums[lane] = 0.0
-        for block in range(begin, end, _BLOCK):
-            rows = min(_BLOCK, end - block)
-            answer = _forward(net, desk, theta, pixels, numbers, index, block, rows)
-            slope = _last(net, desk)
-            for r in range(rows):
-                wanted = label[block + r]
-                if discrete:
-                    _mixture(answer[r], size, 0, 0.0, probability)
-                    whole = 0.0
-                    for a in range(size):
-                        whole += wanted[a]
-                    for a in range(size):
-                        sums[lane] -= wanted[a] * math.log(max(probability[a], 1e-300))
-                        slope[r, a] = _f4((whole * probability[a] - wanted[a]) / many)
-                else:
-                    for a in range(size):
-                        off = np.float64(answer[r, a]) - wanted[a]
-                        sums[lane] += off * off / size
-                        slope[r, a] = _f4(2.0 * off / (size * many))
-            _backward(net, desk, pixels, index, block, rows)
-        _write(found[lane], net, desk)
-
-
-@_compiled
-def adam_step(  # type: ignore[no-untyped-def]
-    theta, gradient, mean, square, parts, rates, steps, epsilon, longest
-):
-    """Take a step of Adam; return the length of the gradient.
-
-    Args:
-        theta: (G,) weights, changed.
-        gradient: (G,); if it is longer than `longest`, it counts as so long.
-        mean: (G,) running mean of the gradients, changed.
-        square: (G,) running mean of their squares, changed.
-        parts: where each part of the weights ends.
-        rates: step size of each part.
-        steps: taken of each part, this one included.
-        epsilon: added to the roots of the squares.
-        longest: length of the longest gradient.
-
-    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
-    """
-    prefer_512_bits()
-    length = 0.0
-    for i in range(len(gradient)):
-        length += np.float64(gradient[i]) * np.float64(gradient[i])
-    length = math.sqrt(length)
-    inverse = _f4(1.0 / max((length + 1e-6) / longest, 1.0))
-    keep_mean, keep_square = _f4(0.9), _f4(0.999)
-    begin = 0
-    for part in range(len(parts)):
-        rate = _f4(rates[part] / (1.0 - 0.9 ** steps[part]))
-        root = _f4(1.0 / math.sqrt(1.0 - 0.999 ** steps[part]))
-        least = _f4(epsilon)
-        for i in range(begin, parts[part]):
-            slope = gradient[_u8(i)] * inverse
-            one = mean[_u8(i)] + (_ONE - keep_mean) * (slope - mean[_u8(i)])
-            two = keep_square * square[_u8(i)] + (_ONE - keep_square) * slope * slope
-            mean[_u8(i)], square[_u8(i)] = one, two
-            theta[_u8(i)] -= rate * one / (np.sqrt(two) * root + least)
-        begin = parts[part]
-    return length
+def desk_of(net, theta, learns):  # type: ignore[no-untyped-def]
+    """Lay out what a thread works with."""
+    sizes = net.sizes
+    kept = np.zeros(sizes[0] if learns else 0, np.float32)
+    if learns:
+        for at in range(1, len(net.layers)):
+            layer = net.layers[at]
+            for t in range(layer.terms):
+                own, cell = layer.theta + t * layer.wide, net.tables[layer.cells + t]
+                for o in range(layer.given):
+                    kept[_u8(layer.kept + o * layer.broad + cell)] = theta[_u8(own + o)]
+    slope = np.zeros(sizes[2] if learns else 0, np.float32)
+    return _Desk(kept, np.zeros(sizes[1], np.float32), slope, np.ones(1, np.float32))
 
 
 @_inline
-def _filled(width):  # type: ignore[no-untyped-def]
-    return (width + _LANE - 1) // _LANE * _LANE
+def slopes(net, desk):  # type: ignore[no-untyped-def]
+    """Return where the gradients of a network's outputs belong, (BLOCK, ...)."""
+    last = net.layers[len(net.layers) - 1]
+    return desk.slope[last.slope :].reshape((BLOCK, last.wide))
 
 
 @_compiled
-def _table(flat, at, rows, columns):  # type: ignore[no-untyped-def]
-    """Return a part of a flat array as a table."""
-    return flat[at : at + rows * columns].reshape((rows, columns))
-
-
-@_compiled
-def _desk(net, theta, learns):  # type: ignore[no-untyped-def]
-    """Lay out what a thread works with, and write the matrices of a network there."""
-    grid, kernels, widths = net.grid, net.kernels, net.widths
-    deep, seeing = len(widths) - 1, len(kernels)
-    turns = keeps = passes = most = 0
-    passes = _BLOCK * _filled(widths[0])
-    for layer in range(deep):
-        turns += widths[layer] * _filled(widths[layer + 1])
-        keeps += widths[layer + 1] * _filled(widths[layer])
-        passes += _BLOCK * _filled(widths[layer + 1])
-        most = max(most, widths[layer + 1])
-    turned, kept = np.zeros(turns, np.float32), np.zeros(keeps, np.float32)
-    passed = np.zeros(passes, np.float32)
-    turns_c = keeps_c = spots = drops = patches = filters = 0
-    for layer in range(seeing):
-        terms = kernels[layer, 0] * kernels[layer, 0] * grid[layer, 2]
-        spot, given = grid[layer + 1, 0] * grid[layer + 1, 1], grid[layer + 1, 2]
-        turns_c += terms * _filled(given)
-        keeps_c += given * _filled(terms)
-        spots += _BLOCK * spot * _filled(given)
-        drops += spot * _filled(given)
-        patches, filters = max(patches, spot * _filled(terms)), max(filters, given)
-    turned_c, kept_c = np.zeros(turns_c, np.float32), np.zeros(keeps_c, np.float32)
-    at, turns, keeps = net.first, 0, 0
-    for layer in range(seeing):
-        kernel, channels, given = kernels[layer, 0], grid[layer, 2], grid[layer + 1, 2]
-        terms = kernel * kernel * channels
-        one = _table(turned_c, turns, terms, _filled(given))
-        other = _table(kept_c, keeps, given, _filled(terms))
-        for o in range(given):
-            for c in range(channels):
-                for k in range(kernel * kernel):
-                    weight = theta[at + (o * channels + c) * kernel * kernel + k]
-                    one[k * channels + c, o], other[o, k * channels + c] = weight, weight
-        at += (terms + 1) * given
-        turns += terms * _filled(given)
-        keeps += given * _filled(terms)
-    turns = keeps = 0
-    for layer in range(deep):
-        inner, width = widths[layer], widths[layer + 1]
-        one = _table(turned, turns, inner, _filled(width))
-        other = _table(kept, keeps, width, _filled(inner))
-        for o in range(width):
-            for k in range(inner):
-                weight = theta[at + o * inner + k]
-                one[k, o], other[o, k] = weight, weight
-        at += (inner + 1) * width
-        turns += inner * _filled(width)
-        keeps += width * _filled(inner)
-    if not learns:
-        keeps = keeps_c = passes = drops = most = filters = 0
-    return _Desk(
-        turned, kept, np.zeros(keeps, np.float32), np.zeros((deep, most), np.float32),
-        passed, np.zeros(passes, np.float32), turned_c, kept_c, np.zeros(keeps_c, np.float32),
-        np.zeros((seeing, filters), np.float32), np.zeros(spots, np.float32),
-        np.zeros(drops, np.float32), np.zeros(patches, np.float32),
-    )  # fmt: skip
-
-
-@_inline
-def _clear(desk):  # type: ignore[no-untyped-def]
-    """Begin to add gradients up."""
-    desk.sums[:], desk.bias[:], desk.sums_c[:], desk.bias_c[:] = _ZERO, _ZERO, _ZERO, _ZERO
-
-
-@_inline
-def _last(net, desk):  # type: ignore[no-untyped-def]
-    """Return where the gradients of a network's outputs belong."""
-    at, deep = 0, len(net.widths) - 1
-    for layer in range(deep):
-        at += _BLOCK * _filled(net.widths[layer])
-    return _table(desk.slope, at, _BLOCK, _filled(net.widths[deep]))
-
-
-@_compiled
-def _forward(net, desk, theta, pixels, numbers, index, begin, rows):  # type: ignore[no-untyped-def]
-    """Let rows index[begin:begin + rows] pass a network; return what it gives, (rows, ...)."""
-    grid, kernels, widths = net.grid, net.kernels, net.widths
-    deep, seeing = len(widths) - 1, len(kernels)
-    x = _table(desk.passed, 0, _BLOCK, _filled(widths[0]))
-    flat = 0
-    if seeing:
-        flat = grid[seeing, 0] * grid[seeing, 1] * grid[seeing, 2]
-        _look(net, desk, theta, pixels, index, begin, rows, x)
+def forward(net, desk, theta, pixels, numbers, index, begin, rows):  # type: ignore[no-untyped-def]
+    """Let rows index[begin:begin + rows] pass a network; return what it gives, (BLOCK, ...)."""
+    passed, deep, joint = desk.passed, len(net.layers), net.layers[net.seeing]
+    count = numbers.shape[1]
+    first = joint.terms - count  # of the numbers
     for r in range(rows):
         i = index[begin + r]
-        for k in range(widths[0] - flat):
-            x[r, flat + k] = numbers[i, k]
-    at = net.first
-    for layer in range(seeing):
-        at += (kernels[layer, 0] * kernels[layer, 0] * grid[layer, 2] + 1) * grid[layer + 1, 2]
-    turns = keeps = 0
-    passes = _BLOCK * _filled(widths[0])
-    for layer in range(deep):
-        inner, width = widths[layer], widths[layer + 1]
-        bias = at + inner * width
-        y = _table(desk.passed, passes, _BLOCK, _filled(width))
-        for r in range(rows):
-            for o in range(width):
-                y[r, o] = theta[bias + o]
-        if width <= _NARROW:
-            _products(x, _table(desk.kept, keeps, width, _filled(inner)), y, rows, inner, width)
-        else:
-            w = _table(desk.turned, turns, inner, _filled(width))
-            _multiply(x, w, y, rows, inner, _filled(width))
-        if layer < deep - 1:
-            _bend(y, rows, _filled(width), seeing > 0)
-        turns += inner * _filled(width)
-        keeps += width * _filled(inner)
-        passes += _BLOCK * _filled(width)
-        at = bias + width
-        x = y
-    return x
+        if net.seeing:
+            _see(net, pixels[i], passed)
+            for at in range(net.seeing):
+                _pass(net, desk, theta, at, r, net.layers[at].rows)
+        if count:
+            x = joint.source + r * joint.broad + net.tables[joint.steps + first]
+            for k in range(count):
+                passed[_u8(x + k)] = numbers[i, k]
+    for at in range(net.seeing, deep):
+        _pass(net, desk, theta, at, 0, rows)
+    last = net.layers[deep - 1]
+    return passed[last.out :].reshape((BLOCK, last.wide))
+
+
+@_inline
+def _see(net, image, passed):  # type: ignore[no-untyped-def]
+    """Write an image (H, W, C) down as the numbers that the first convolution reads."""
+    scale, offset, flat = net.light[0], net.light[1], image.ravel()
+    for k in range(len(flat)):
+        passed[_u8(k)] = _f4(flat[_u8(k)]) * scale + offset
 
 
 @_compiled
-def _look(net, desk, theta, pixels, index, begin, rows, x):  # type: ignore[no-untyped-def]
-    """Let images pass the convolutions; write what the last one gives into x (rows, ...)."""
-    grid, kernels = net.grid, net.kernels
-    seeing = len(kernels)
-    for r in range(rows):
-        at, turns, maps, before = net.first, 0, 0, 0
-        for layer in range(seeing):
-            kernel, given = kernels[layer, 0], grid[layer + 1, 2]
-            terms, spots = kernel * kernel * grid[layer, 2], grid[layer + 1, 0] * grid[layer + 1, 1]
-            wide = _filled(given)
-            patches = _table(desk.patches, 0, spots, _filled(terms))
-            if layer == 0:
-                _cut_pixels(net, pixels[index[begin + r]], patches)
-            else:
-                _cut(net, layer, _spots(net, desk, layer - 1, before, r), patches)
-            y = _spots(net, desk, layer, maps, r)
-            bias = at + terms * given
-            for p in range(spots):
-                for o in range(given):
-                    y[p, o] = theta[bias + o]
-            _multiply(patches, _table(desk.turned_c, turns, terms, wide), y, spots, terms, wide)
-            _bend(y, spots, wide, True)
-            before, maps = maps, maps + _BLOCK * spots * wide
-            turns += terms * wide
-            at = bias + given
-        y = _spots(net, desk, seeing - 1, before, r)
-        given = grid[seeing, 2]
-        for p in range(grid[seeing, 0] * grid[seeing, 1]):
-            for o in range(given):
-                x[r, p * given + o] = y[p, o]
+def _pass(net, desk, theta, at, r, rows):  # type: ignore[no-untyped-def]
+    """Let what the layer before gave pass a layer: a block of rows, or picture r of one."""
+    layer, passed = net.layers[at], desk.passed
+    source, out = layer.source + r * layer.source_step, layer.out + r * layer.out_step
+    wide, bias = layer.wide, layer.theta + layer.terms * layer.wide
+    for o in range(0, wide, _LANE):
+        _products(
+            net.tables, passed, source, layer.places, layer.steps, theta, layer.theta + o, wide,
+            theta, bias + o, net.zeros, passed, out + o, layer.lines, rows, layer.terms,
+        )  # fmt: skip
+    if net.seeing and at < len(net.layers) - 1:
+        for k in range(rows * wide):
+            held = passed[_u8(out + k)]
+            # Exact, and what is no number stays none; a choice would be a branch for each number.
+            passed[_u8(out + k)] = _HALF * (held + abs(held))
+    elif at < len(net.layers) - 1:
+        for k in range(rows * wide):
+            passed[_u8(out + k)] = tanh(passed[_u8(out + k)])
 
 
-@_inline
-def _spots(net, desk, layer, maps, r):  # type: ignore[no-untyped-def]
-    """Return what a convolution gives for a row of the block, (spots, filters)."""
-    spots, wide = net.grid[layer + 1, 0] * net.grid[layer + 1, 1], _filled(net.grid[layer + 1, 2])
-    return _table(desk.maps, maps + r * spots * wide, spots, wide)
-
-
-@_inline
-def _cut_pixels(net, image, patches):  # type: ignore[no-untyped-def]
-    """Cut an image (H, W, C) into the patches that the first convolution reads."""
-    kernel, stride, channels = net.kernels[0, 0], net.kernels[0, 1], net.grid[0, 2]
-    scale, offset, across = net.light[0], net.light[1], net.grid[1, 1]
-    for p in range(net.grid[1, 0] * across):
-        top, left = p // across * stride, p % across * stride
-        for down in range(kernel):
-            for k in range(kernel):
-                for c in range(channels):
-                    seen = _f4(image[top + down, left + k, c]) * scale + offset
-                    patches[p, (down * kernel + k) * channels + c] = seen
-
-
-@_inline
-def _cut(net, layer, before, patches):  # type: ignore[no-untyped-def]
-    """Cut what a convolution gave, (spots, filters), into the patches that the next one reads."""
-    kernel, stride, channels = net.kernels[layer, 0], net.kernels[layer, 1], net.grid[layer, 2]
-    row, across = net.grid[layer, 1], net.grid[layer + 1, 1]
-    for p in range(net.grid[layer + 1, 0] * across):
-        top, left = p // across * stride, p % across * stride
-        for down in range(kernel):
-            for k in range(kernel):
-                q, to = (top + down) * row + left + k, (down * kernel + k) * channels
-                for c in range(channels):
-                    patches[_u8(p), _u8(to + c)] = before[_u8(q), _u8(c)]
-
-
-@_inline
-def _bend(y, rows, width, rectified):  # type: ignore[no-untyped-def]
-    """Apply the activation."""
-    if rectified:
+@_compiled
+def backward(net, desk, gradient, pixels, index, begin, rows):  # type: ignore[no-untyped-def]
+    """Add the gradient of a network's weights, given those of its outputs; see `slopes`."""
+    deep = len(net.layers)
+    for step in range(deep - net.seeing):
+        at = deep - 1 - step
+        if step:
+            _straighten(net, desk, at, 0, rows)
+        _learn(net, desk, gradient, at, 0, rows)
+        if at:
+            _send_back(net, desk, at, 0, rows, rows * net.layers[at].broad)
+    if net.seeing:
         for r in range(rows):
-            for o in range(width):
-                held = y[_u8(r), _u8(o)]
-                # so that what is no number stays none
-                y[_u8(r), _u8(o)] = _ZERO if held < _ZERO else held
+            _see(net, pixels[index[begin + r]], desk.passed)
+            for step in range(net.seeing):
+                at = net.seeing - 1 - step
+                layer = net.layers[at]
+                _straighten(net, desk, at, r, layer.rows)
+                _learn(net, desk, gradient, at, r, layer.rows)
+                if at:
+                    _send_back(net, desk, at, r, layer.rows, net.layers[at - 1].out_step)
+
+
+@_inline
+def _straighten(net, desk, at, r, rows):  # type: ignore[no-untyped-def]
+    """Turn gradients of what a layer's activation gave into those of what it was given."""
+    layer, passed, slope = net.layers[at], desk.passed, desk.slope
+    out, to = layer.out + r * layer.out_step, layer.slope + r * layer.slope_step
+    if net.seeing:
+        for k in range(rows * layer.wide):
+            held = passed[_u8(out + k)]
+            slope[_u8(to + k)] = _ZERO if held <= _ZERO else slope[_u8(to + k)]
     else:
-        for r in range(rows):
-            for o in range(width):
-                y[_u8(r), _u8(o)] = tanh(y[_u8(r), _u8(o)])
-
-
-@_inline
-def _straighten(slope, y, rows, width, rectified):  # type: ignore[no-untyped-def]
-    """Turn gradients of what an activation gave, `y`, into those of what it was given."""
-    if rectified:
-        for r in range(rows):
-            for o in range(width):
-                held = y[_u8(r), _u8(o)]
-                slope[_u8(r), _u8(o)] = _ZERO if held <= _ZERO else slope[_u8(r), _u8(o)]
-    else:
-        for r in range(rows):
-            for o in range(width):
-                held = y[_u8(r), _u8(o)]
-                slope[_u8(r), _u8(o)] *= _ONE - held * held  # d tanh = 1 - tanh^2
+        for k in range(rows * layer.wide):
+            held = passed[_u8(out + k)]
+            slope[_u8(to + k)] *= _ONE - held * held  # d tanh = 1 - tanh^2
 
 
 @_compiled
-def _backward(net, desk, pixels, index, begin, rows):  # type: ignore[no-untyped-def]
-    """Add up the gradients of a network's weights, given those of its outputs; see `_last`."""
-    widths, seeing = net.widths, len(net.kernels)
-    deep = len(widths) - 1
-    keeps, passes = len(desk.kept), len(desk.passed)
-    s = _last(net, desk)
-    passes -= _BLOCK * _filled(widths[deep])
-    for step in range(deep):
-        layer = deep - 1 - step
-        inner, width = widths[layer], widths[layer + 1]
-        wide = _filled(inner)
-        keeps -= width * wide
-        passes -= _BLOCK * wide
-        x, before = (
-            _table(desk.passed, passes, _BLOCK, wide),
-            _table(desk.slope, passes, _BLOCK, wide),
-        )
-        _gather(s, x, _table(desk.sums, keeps, width, wide), rows, width, wide)
-        for r in range(rows):
-            for o in range(width):
-                desk.bias[layer, o] += s[r, o]
-        if layer or seeing:
-            for r in range(rows):
-                for k in range(wide):
-                    before[_u8(r), _u8(k)] = _ZERO
-            _multiply(s, _table(desk.kept, keeps, width, wide), before, rows, width, wide)
-            if layer:
-                _straighten(before, x, rows, wide, seeing > 0)
-        s = before
-    if seeing:
-        _look_back(net, desk, pixels, index, begin, rows, s)
+def _learn(net, desk, gradient, at, r, rows):  # type: ignore[no-untyped-def]
+    """Add the gradient of a layer's weights."""
+    layer, tables, slope = net.layers[at], net.tables, desk.slope
+    source, wide = layer.source + r * layer.source_step, layer.wide
+    own, bias = layer.slope + r * layer.slope_step, layer.theta + layer.terms * wide
+    for o in range(0, wide, _LANE):
+        to = layer.theta + o
+        _products(
+            tables, desk.passed, source, layer.steps, layer.places, slope, own + o, wide,
+            gradient, to, layer.columns, gradient, to, layer.columns, layer.terms, rows,
+        )  # fmt: skip
+        _products(
+            tables, desk.one, 0, net.zeros, net.zeros, slope, own + o, wide,
+            gradient, bias + o, 0, gradient, bias + o, 0, 1, rows,
+        )  # fmt: skip
 
 
 @_compiled
-def _look_back(net, desk, pixels, index, begin, rows, slope):  # type: ignore[no-untyped-def]
-    """Add up the gradients of the convolutions, given those of what the last one gave."""
-    grid, kernels = net.grid, net.kernels
-    seeing = len(kernels)
-    for r in range(rows):
-        keeps, maps, drops = len(desk.kept_c), len(desk.maps), len(desk.drops)
-        for step in range(seeing):
-            layer = seeing - 1 - step
-            kernel, channels, given = kernels[layer, 0], grid[layer, 2], grid[layer + 1, 2]
-            terms, spots = kernel * kernel * channels, grid[layer + 1, 0] * grid[layer + 1, 1]
-            wide, long = _filled(given), _filled(terms)
-            keeps -= given * long
-            maps -= _BLOCK * spots * wide
-            drops -= spots * wide
-            y, s = _spots(net, desk, layer, maps, r), _table(desk.drops, drops, spots, wide)
-            if step == 0:
-                for p in range(spots):
-                    for o in range(given):
-                        s[p, o] = slope[r, p * given + o]
-            _straighten(s, y, spots, wide, True)
-            patches = _table(desk.patches, 0, spots, long)
-            if layer == 0:
-                _cut_pixels(net, pixels[index[begin + r]], patches)
-            else:
-                less = grid[layer, 0] * grid[layer, 1] * _filled(channels)
-                _cut(net, layer, _spots(net, desk, layer - 1, maps - _BLOCK * less, r), patches)
-            _gather(s, patches, _table(desk.sums_c, keeps, given, long), spots, given, long)
-            for p in range(spots):
-                for o in range(given):
-                    desk.bias_c[layer, o] += s[p, o]
-            if layer:
-                for p in range(spots):
-                    for k in range(long):
-                        patches[_u8(p), _u8(k)] = _ZERO
-                _multiply(s, _table(desk.kept_c, keeps, given, long), patches, spots, given, long)
-                broad = _filled(channels)
-                before = _table(desk.drops, drops - less, less // broad, broad)
-                _join(net, layer, patches, before)
+def _send_back(net, desk, at, r, rows, size):  # type: ignore[no-untyped-def]
+    """Write the gradients of what a layer read, `size` numbers."""
+    layer, tables, slope = net.layers[at], net.tables, desk.slope
+    own, back = layer.slope + r * layer.slope_step, layer.slope_source
+    for k in range(size):
+        slope[_u8(back + k)] = _ZERO
+    for k in range(layer.broad // _LANE):
+        to = back + tables[layer.blocks + k]
+        _products(
+            tables, slope, own, layer.lines, 0, desk.kept, layer.kept + k * _LANE, layer.broad,
+            slope, to, layer.places, slope, to, layer.places, rows, layer.given,
+        )  # fmt: skip
 
 
-@_inline
-def _join(net, layer, patches, before):  # type: ignore[no-untyped-def]
-    """Add patches up to gradients of what the convolution before gave; see `_cut`."""
-    kernel, stride, channels = net.kernels[layer, 0], net.kernels[layer, 1], net.grid[layer, 2]
-    row, across = net.grid[layer, 1], net.grid[layer + 1, 1]
-    before[:] = _ZERO
-    for p in range(net.grid[layer + 1, 0] * across):
-        top, left = p // across * stride, p % across * stride
-        for down in range(kernel):
-            for k in range(kernel):
-                q, of = (top + down) * row + left + k, (down * kernel + k) * channels
-                for c in range(channels):
-                    before[_u8(q), _u8(c)] += patches[_u8(p), _u8(of + c)]
+def _tile(count: int) -> Any:
+    """Return what adds up sixteen columns of so many rows of products; see `_products`.
 
-
-@_compiled
-def _write(found, net, desk):  # type: ignore[no-untyped-def]
-    """Write the gradients of a network's weights into the vector of all."""
-    grid, kernels, widths = net.grid, net.kernels, net.widths
-    at, keeps = net.first, 0
-    for layer in range(len(kernels)):
-        channels, given = grid[layer, 2], grid[layer + 1, 2]
-        square = kernels[layer, 0] * kernels[layer, 0]
-        sums = _table(desk.sums_c, keeps, given, _filled(square * channels))
-        for o in range(given):
-            for c in range(channels):
-                for k in range(square):
-                    found[at + (o * channels + c) * square + k] = sums[o, k * channels + c]
-        at += square * channels * given
-        for o in range(given):
-            found[at + o] = desk.bias_c[layer, o]
-        at += given
-        keeps += given * _filled(square * channels)
-    keeps = 0
-    for layer in range(len(widths) - 1):
-        inner, width = widths[layer], widths[layer + 1]
-        sums = _table(desk.sums, keeps, width, _filled(inner))
-        for o in range(width):
-            for k in range(inner):
-                found[_u8(at + o * inner + k)] = sums[o, k]
-        at += inner * width
-        for o in range(width):
-            found[_u8(at + o)] = desk.bias[layer, o]
-        at += width
-        keeps += width * _filled(inner)
-
-
-@_compiled
-def _multiply(x, w, y, rows, inner, width):  # type: ignore[no-untyped-def]
-    """Add the product of x (rows, inner) and w (inner, width) to y.
-
-    Two rows by four terms at once: what is read is used twice, what is written only a fourth time.
+    Written in LLVM's language, as the sums have to stay in vector registers for all terms, which
+    LLVM does not find out by itself.
     """
-    whole = inner // 4 * 4
-    for r in range(0, rows - 1, 2):
-        s = r + 1
-        for k in range(0, whole, 4):
-            a0, a1, a2, a3 = x[r, k], x[r, k + 1], x[r, k + 2], x[r, k + 3]
-            b0, b1, b2, b3 = x[s, k], x[s, k + 1], x[s, k + 2], x[s, k + 3]
-            for o in range(width):
-                w0, w1 = w[_u8(k), _u8(o)], w[_u8(k + 1), _u8(o)]
-                w2, w3 = w[_u8(k + 2), _u8(o)], w[_u8(k + 3), _u8(o)]
-                y[_u8(r), _u8(o)] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
-                y[_u8(s), _u8(o)] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
-        for k in range(whole, inner):
-            a0, b0 = x[r, k], x[s, k]
-            for o in range(width):
-                y[_u8(r), _u8(o)] += a0 * w[_u8(k), _u8(o)]
-                y[_u8(s), _u8(o)] += b0 * w[_u8(k), _u8(o)]
-    if rows % 2:
-        r = rows - 1
-        for k in range(inner):
-            a0 = x[r, k]
-            for o in range(width):
-                y[_u8(r), _u8(o)] += a0 * w[_u8(k), _u8(o)]
+
+    @_intrinsic
+    def tile(  # type: ignore[no-untyped-def]
+        typingctx,
+        tables,
+        a,
+        a_at,
+        a_rows,
+        a_terms,
+        b,
+        b_at,
+        step,
+        c,
+        c_at,
+        c_rows,
+        y,
+        y_at,
+        y_rows,
+        terms,
+    ):
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            def data(k: int) -> Any:
+                return context.make_array(signature.args[k])(context, builder, arguments[k]).data
+
+            def number(base: Any, *places: Any) -> Any:
+                place = functools.reduce(builder.add, places)
+                return builder.load(builder.gep(base, [place]))
+
+            def lanes(base: Any, place: Any) -> Any:
+                return builder.bitcast(builder.gep(base, [place]), vector.as_pointer())
+
+            (_, _, a_at, a_rows, a_terms, _, b_at, step, _, c_at, c_rows) = arguments[:11]
+            _, y_at, y_rows, terms = arguments[11:]
+            places, a, b, c, y = data(0), data(1), data(5), data(8), data(11)
+            vector = ir.VectorType(ir.FloatType(), _LANE)
+            nothing, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+            all_first = ir.Constant(ir.VectorType(ir.IntType(32), _LANE), [0] * _LANE)
+            each = [ir.Constant(a_at.type, i) for i in range(count)]
+            begins = [builder.add(a_at, number(places, a_rows, i)) for i in each]
+            targets = [lanes(y, builder.add(y_at, number(places, y_rows, i))) for i in each]
+            firsts = [lanes(c, builder.add(c_at, number(places, c_rows, i))) for i in each]
+            sums = [
+                _llvm.alloca_once_value(builder, builder.load(first, align=4)) for first in firsts
+            ]
+            with _llvm.for_range(builder, terms) as loop:
+                weights = lanes(b, builder.add(b_at, builder.mul(loop.index, step)))
+                weights = builder.load(weights, align=4)
+                way = number(places, a_terms, loop.index)
+                for begin, total in zip(begins, sums, strict=True):
+                    one = builder.insert_element(nothing, number(a, begin, way), first)
+                    one = builder.shuffle_vector(one, nothing, all_first)
+                    product = builder.fmul(one, weights, flags=("contract",))
+                    product = builder.fadd(builder.load(total), product, flags=("contract",))
+                    builder.store(product, total)
+            for target, total in zip(targets, sums, strict=True):
+                builder.store(builder.load(total), target, align=4)
+            return context.get_dummy_value()
+
+        given = (
+            tables,
+            a,
+            a_at,
+            a_rows,
+            a_terms,
+            b,
+            b_at,
+            step,
+            c,
+            c_at,
+            c_rows,
+            y,
+            y_at,
+            y_rows,
+            terms,
+        )
+        return types.void(*given), generate
+
+    return tile
+
+
+_one, _two, _six = _tile(1), _tile(2), _tile(6)
 
 
 @_compiled
-def _products(x, w, y, rows, inner, width):  # type: ignore[no-untyped-def]
-    """Add the product of x (rows, inner) and w (width, inner), turned, to y."""
-    for r in range(rows):
-        for o in range(width):
-            total = _ZERO
-            for k in range(inner):
-                total += x[_u8(r), _u8(k)] * w[_u8(o), _u8(k)]
-            y[r, o] += total
+def _products(  # type: ignore[no-untyped-def]
+    tables, a, a_at, a_rows, a_terms, b, b_at, step, c, c_at, c_rows, y, y_at, y_rows, rows, terms
+):
+    """Write sums of products, sixteen columns of them, to y.
 
-
-@_compiled
-def _gather(s, x, sums, rows, outs, width):  # type: ignore[no-untyped-def]
-    """Add the product of s (rows, outs), turned, and x (rows, width) to `sums`."""
-    whole = rows // 4 * 4
-    for o in range(0, outs - 1, 2):
-        p = o + 1
-        for r in range(0, whole, 4):
-            a0, a1, a2, a3 = s[r, o], s[r + 1, o], s[r + 2, o], s[r + 3, o]
-            b0, b1, b2, b3 = s[r, p], s[r + 1, p], s[r + 2, p], s[r + 3, p]
-            for k in range(width):
-                x0, x1 = x[_u8(r), _u8(k)], x[_u8(r + 1), _u8(k)]
-                x2, x3 = x[_u8(r + 2), _u8(k)], x[_u8(r + 3), _u8(k)]
-                sums[_u8(o), _u8(k)] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-                sums[_u8(p), _u8(k)] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
-        for r in range(whole, rows):
-            a0, b0 = s[r, o], s[r, p]
-            for k in range(width):
-                sums[_u8(o), _u8(k)] += a0 * x[_u8(r), _u8(k)]
-                sums[_u8(p), _u8(k)] += b0 * x[_u8(r), _u8(k)]
-    if outs % 2:
-        o = outs - 1
-        for r in range(rows):
-            a0 = s[r, o]
-            for k in range(width):
-                sums[_u8(o), _u8(k)] += a0 * x[_u8(r), _u8(k)]
-
-
-_HALF_LOG_TURN = 0.5 * math.log(2.0 * math.pi)
-
-
-@_inline
-def _normal(theta, middle, output, action):  # type: ignore[no-untyped-def]
-    """Return the log-probability of an action around an output, and the entropy."""
-    now, spread = 0.0, 0.0
-    for a in range(len(action)):
-        log_std = np.float64(theta[middle + a])
-        z = (action[a] - output[a]) * math.exp(-log_std)
-        now -= 0.5 * z * z + log_std + _HALF_LOG_TURN
-        spread += log_std + 0.5 + _HALF_LOG_TURN
-    return now, spread
-
-
-@_inline
-def _push_normal(theta, middle, output, action, push, open_, slope, own):  # type: ignore[no-untyped-def]
-    """Write the gradient of the outputs, and add that of the deviations."""
-    for a in range(len(action)):
-        narrow = math.exp(-np.float64(theta[middle + a]))
-        z = (action[a] - output[a]) * narrow
-        slope[a] = _f4(push * z * narrow)
-        own[a] += push * (z * z - 1.0) - open_
-
-
-@_inline
-def _mixture(output, size, choice, epsilon, probability):  # type: ignore[no-untyped-def]
-    """Return the log-probability of a choice and the entropy; fill in the policy's own shares."""
-    highest = np.float64(output[0])
-    for a in range(size):
-        highest = max(highest, np.float64(output[a]))
-    total = 0.0
-    for a in range(size):
-        probability[a] = math.exp(output[a] - highest)
-        total += probability[a]
-    spread = 0.0
-    for a in range(size):
-        probability[a] /= total
-        mixed = (1.0 - epsilon) * probability[a] + epsilon / size
-        spread -= mixed * math.log(mixed) if mixed > 0.0 else 0.0
-    return math.log((1.0 - epsilon) * probability[choice] + epsilon / size), spread
-
-
-@_inline
-def _push_mixture(probability, size, choice, epsilon, push, open_, slope):  # type: ignore[no-untyped-def]
-    """Write the gradient of the outputs: the log-probability's times `push`, less the entropy's."""
-    ours, spread = 1.0 - epsilon, 0.0
-    for a in range(size):
-        mixed = ours * probability[a] + epsilon / size
-        spread += probability[a] * math.log(mixed) if mixed > 0.0 else 0.0
-    taken = ours * probability[choice] / (ours * probability[choice] + epsilon / size)
-    for a in range(size):
-        mixed = ours * probability[a] + epsilon / size
-        surprise = math.log(mixed) if mixed > 0.0 else 0.0
-        hit = 1.0 if a == choice else 0.0
-        # d mixed_b / d output_a = ours p_b ([a = b] - p_a)
-        of_choice = taken * (hit - probability[a])
-        of_entropy = -ours * probability[a] * (surprise - spread)
-        slope[a] = _f4(push * of_choice - open_ * of_entropy)
-
-
-@_inline
-def _error(difference, huber):  # type: ignore[no-untyped-def]
-    """Return the loss of a value that is off by `difference`, and its derivative."""
-    if not huber:
-        return difference * difference, 2.0 * difference
-    size = abs(difference)
-    if size < 1.0:
-        return 0.5 * difference * difference, difference
-    return size - 0.5, math.copysign(1.0, difference)
+    Row i: y[y_at + tables[y_rows + i]] = c[c_at + tables[c_rows + i]], and the sum over the terms k
+    of a[a_at + tables[a_rows + i] + tables[a_terms + k]] * b[b_at + k step]; so for the fifteen
+    numbers after those in y, b and c. Six rows at once keep a core's multipliers busy: twelve sums
+    fit the registers of AVX2.
+    """
+    i = 0
+    while i + 6 <= rows:
+        _six(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
+             y_rows + i, terms)  # fmt: skip
+        i += 6
+    while i + 2 <= rows:
+        _two(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
+             y_rows + i, terms)  # fmt: skip
+        i += 2
+    if i < rows:
+        _one(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
+             y_rows + i, terms)  # fmt: skip

@@ -12,17 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from hotlap.algorithms.batch import Batch, ObservationSpec
-from hotlap.algorithms.compiled import (
-    LANES,
-    SUMS,
-    Weights,
-    adam_step,
-    net_of,
-    orthonormal,
-    outputs,
-    ppo_gradients,
-    read,
-)
+from hotlap.algorithms.compiled import net_of, orthonormal, outputs, read
+from hotlap.algorithms.compiled_steps import LANES, SUMS, Weights, adam_step, ppo_gradients
 from hotlap.algorithms.peers import ALONE, Layout
 from hotlap.algorithms.plans import draw_weights
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
@@ -46,20 +37,20 @@ class CompiledPPO(PPO):
 
     def _begin(self, weights: Mapping[str, Float32], read: Mapping[str, ObservationSpec]) -> None:
         self._scales = Scales(self.settings, read)
-        # In the order of the kernels: layers of the actor, deviations, layers of the critic.
-        self._weights = Weights(weights, self._frozen)
-        places = self._weights.places
-        self._ends = np.array(
-            [
-                max(place.stop for name, place in places.items() if name.startswith(part))
-                for part in ("actor.", "critic.")
-            ]
-        )
+        # One vector: the actor, deviations of its actions, the critic.
+        actor, where, spot = net_of(self._actor, 0)
+        places = {f"actor.{name}": place for name, place in where.items()}
+        end = spot
+        if "actor.log_std" in weights:
+            end += self._action.size
+            places["actor.log_std"] = np.arange(spot, end)
+        critic, where, length = net_of(self._critic, end)
+        places |= {f"critic.{name}": place for name, place in where.items()}
+        self._weights = Weights(weights, places, length, self._frozen)
+        self._log_std = self._weights.theta[spot:end]
+        self._spot, self._ends = spot, np.array([end, length])
         self._steps = np.zeros(2, np.int64)
-        self._nets = {
-            "actor": net_of(self._actor, 0),
-            "critic": net_of(self._critic, int(self._ends[0])),
-        }
+        self._nets = {"actor": actor, "critic": critic}
         self._threads = self.settings.threads or available()
 
     # --- driving ---
@@ -98,8 +89,8 @@ class CompiledPPO(PPO):
 
     def _run(self, network: Literal["actor", "critic"], seen: tuple[Array, Float32]) -> Float32:
         net, rows = self._nets[network], len(seen[1])
-        out = np.empty((rows, net.widths[-1]), np.float32)
-        threads = self._threads if rows * (1 + 32 * len(net.kernels)) > _TOGETHER else 1
+        out = np.empty((rows, net.outputs), np.float32)
+        threads = self._threads if rows * (1 + 32 * net.seeing) > _TOGETHER else 1
         spread(outputs, rows, out, self._weights.theta, net, *seen, block=32, threads=threads)
         return out
 
@@ -109,10 +100,6 @@ class CompiledPPO(PPO):
         shares = weight / weight.sum(axis=1, keepdims=True)
         epsilon = np.float32(self._epsilon)
         return np.asarray((np.float32(1.0) - epsilon) * shares + epsilon / shares.shape[1])
-
-    @property
-    def _log_std(self) -> Float32:
-        return self._weights.theta[self._weights.places["actor.log_std"]]
 
     def _std(self) -> float:
         return float(np.exp(self._log_std).mean())
@@ -160,7 +147,7 @@ class CompiledPPO(PPO):
         spread(
             ppo_gradients, LANES, found, sums, self._weights.theta,
             self._nets["actor"], self._nets["critic"], inputs["actor"], inputs["critic"],
-            0 if discrete else self._weights.places["actor.log_std"].start,
+            self._spot,
             action if discrete else rows["action"], rows["action"] if discrete else choice,
             rows["log_prob"], rows["value"], rows["target"], rows["advantage"], mine,
             *map(float, centre), settings.clip, settings.value_coef, settings.entropy,
@@ -173,14 +160,14 @@ class CompiledPPO(PPO):
             own = np.concatenate([gradient[weights.moves], whole.astype(np.float32)])
             total = self._peers.sum(own)
             gradient[weights.moves], whole = total[:-SUMS], total[-SUMS:].astype(np.float64)
-        gradient[~weights.moves] = 0.0
+        gradient[weights.still] = 0.0
         self._steps += 1
         rates = np.array(self._rates())
         norm = adam_step(
             weights.theta, gradient, weights.mean, weights.square, self._ends, rates, self._steps,
             settings.adam_epsilon, settings.max_grad_norm,
         )  # fmt: skip
-        if "actor.log_std" in self._weights.places and "actor.log_std" not in self._frozen:
+        if "actor.log_std" not in self._frozen:
             bounds = math.log(settings.min_std), math.log(settings.max_std)
             np.clip(self._log_std, *bounds, out=self._log_std)
         names = ("policy_loss", "value_loss", "entropy", "kl", "clip_fraction")
@@ -203,7 +190,7 @@ class CompiledPPO(PPO):
 
     def vector(self) -> Float32:
         """Return what its gradient steps move as one vector."""
-        return self._weights.theta[self._weights.moves]
+        return np.asarray(self._weights.theta[self._weights.moves])
 
     def assign(self, values: Float32) -> None:
         """Set what its gradient steps move to a vector's values."""

@@ -6,16 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hotlap.algorithms.compiled import (
-    LANES,
-    Weights,
-    adam_step,
-    imitation_gradients,
-    net_of,
-    orthonormal,
-    outputs,
-    read,
-)
+from hotlap.algorithms.compiled import net_of, orthonormal, outputs, read
+from hotlap.algorithms.compiled_steps import LANES, Weights, adam_step, imitation_gradients
 from hotlap.algorithms.peers import ALONE, Peers
 from hotlap.algorithms.plans import draw_weights
 from hotlap.algorithms.policy import Plan
@@ -35,9 +27,9 @@ class CompiledStudent(Student):
         return draw_weights(plan, 0.01, rng, orthonormal)
 
     def _begin(self, settings: PPOSettings, weights: Mapping[str, Float32]) -> None:
-        self._weights = Weights(weights, self.frozen)
+        self._net, where, length = net_of(self._plan, 0)
+        self._weights = Weights(weights, where, length, self.frozen)
         self._driving = self._weights.theta.copy()
-        self._net = net_of(self._plan, 0)
         self._count = 0
         self._threads = settings.threads or available()
 
@@ -74,7 +66,7 @@ class CompiledStudent(Student):
             block=1, threads=self._threads,
         )  # fmt: skip
         gradient = found.sum(axis=0)
-        gradient[~weights.moves] = 0.0
+        gradient[weights.still] = 0.0
         if peers is not ALONE:
             gradient[weights.moves] = peers.sum(gradient[weights.moves] * np.float32(share))
         norm = float(np.sqrt(np.square(gradient, dtype=np.float64).sum()))
