@@ -317,6 +317,15 @@ def test_the_phases_follow_each_other():
     assert all("value_loss" in r for r in metrics if r["phase"] in ("teacher", "finetune"))
 
 
+def test_a_teacher_learns_as_long_as_it_is_told():
+    for least in (0, 16 * 8 * 12):
+        made = learner(**OWN | {"patience": 10_000, "teacher_steps": least})
+        metrics = drive(made, Lane(16, start=0.0), 16, np.random.default_rng(0))
+        phases = [row["phase"] for row in metrics]
+        assert phases.count("check") > 0
+        assert (phases.index("check") > 11) == bool(least)  # 16 cars, 8 steps an update
+
+
 def test_only_the_student_s_phase_asks_for_images():
     made = learner(finetune=300, margin=0.4, **OWN)
     wants = {}

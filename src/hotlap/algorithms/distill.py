@@ -117,6 +117,7 @@ class Distill:
         device: str = "cpu",
     ) -> None:
         self.settings = settings
+        self._longest = settings.teacher_steps + settings.patience
         self._observation, self._action = observation, action
         self._actor, self._critic = actor, critic
         self._seed, self._device = seed, device
@@ -272,9 +273,12 @@ class Distill:
         count, failed = self._counted(_failed(batch))
         self._practised += count
         failing = failed / count
-        if self._practised >= self.settings.patience:
+        if self._practised >= self._longest:
             self._graduate()
-        elif failing * self.settings.check < _HOPEFUL:
+        elif (
+            self._practised >= self.settings.teacher_steps
+            and failing * self.settings.check < _HOPEFUL
+        ):
             self._name = "check"
             self._teacher = NumpyPolicy(*self._practice.policy_state())
         return metrics | {"failing": failing}
@@ -286,7 +290,7 @@ class Distill:
         cars, failed = self._counted(late)
         failing = failed / cars
         self._practised += cars * batch.steps
-        if failing <= _TOLERATED or self._practised >= self.settings.patience:
+        if failing <= _TOLERATED or self._practised >= self._longest:
             self._graduate()
         else:
             self._name = "teacher"

@@ -521,8 +521,13 @@ class DistillSettings(_Freezing):
     check: PositiveInt = 64
     """Steps that all cars have to drive by the teacher without a failure before it may teach."""
 
+    teacher_steps: NonNegativeInt = 0
+    """Steps over all cars that it learns at least: after a million it drives faster than it did when
+    it first passed, and so will the student."""
+
     patience: PositiveInt = 1_000_000
-    """Steps over all cars after which it teaches, whether it has passed the check or not."""
+    """Steps over all cars, beyond those, after which it teaches, whether it has passed the check
+    or not."""
 
     horizon: PositiveInt = 2
     """Steps of every car in a round of the student."""
