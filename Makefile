@@ -11,16 +11,18 @@ FOREIGN := $(patsubst tests/foreign/%.txt,.foreign/%/installed,$(wildcard tests/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-# The modules are compiled too: where PYTHONDONTWRITEBYTECODE is set, each start would parse them.
+# All modules are compiled here, on all cores, where pip would take one: each start would parse them
+# where PYTHONDONTWRITEBYTECODE is set. Some packages hold files that are no Python of today.
 install: $(VENV)/installed ## create .venv from the lock file, and compile the kernels
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "hotlap needs Python 3.11 or newer: make install PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(BIN)/python -m compileall -q src
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	$(BIN)/hotlap doctor
 	@touch $@
 
@@ -34,7 +36,7 @@ foreign: $(FOREIGN) ## install the programs that read our files, for the tests t
 
 .foreign/%/installed: tests/foreign/%.txt
 	$(PYTHON) -m venv .foreign/$*
-	.foreign/$*/bin/pip install --quiet --disable-pip-version-check --no-compile --requirement $<
+	.foreign/$*/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 slow: install ## run the tests that learn for tens of seconds

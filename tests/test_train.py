@@ -294,10 +294,10 @@ def test_without_torch_the_install_line_is_told(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "hotlap.algorithms.torch_ppo", raising=False)
+    monkeypatch.delitem(sys.modules, "hotlap.algorithms.actor_critic", raising=False)
 
     with pytest.raises(MissingExtraError, match=r"pip install 'hotlap\[train\]'"):
-        hotlap.train(None, TINY | {"observation.actor": ["camera"]})
+        hotlap.train(None, TINY | {"algorithm.kind": "sac"})
 
 
 def test_what_is_executed_is_said(no_outcome, tmp_path, capsys):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import functools
 import inspect
 import json
 import textwrap
@@ -42,7 +43,7 @@ class Settings(BaseModel):
 
     @classmethod
     def meanings(cls) -> dict[str, str]:
-        """Read the docstrings under the fields, the inherited ones too; takes milliseconds."""
+        """Read the docstrings under the fields, the inherited ones too; takes milliseconds once."""
         found: dict[str, str] = {}
         for owner in reversed(cls.__mro__):
             if issubclass(owner, Settings) and owner is not Settings:
@@ -60,6 +61,7 @@ class Settings(BaseModel):
         return schema
 
 
+@functools.cache
 def _docstrings(owner: type[Settings]) -> dict[str, str]:
     """Return the strings that stand right under the fields of one class."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body

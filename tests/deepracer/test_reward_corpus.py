@@ -19,7 +19,7 @@ from hotlap.track import load_track
 
 FILES = sorted((Path(__file__).parent / "rewards").glob("*.py"))
 SHARED = ("objects_avoidance", "head_to_bot")
-STATES = 1200
+STATES = 600
 
 
 @pytest.fixture(autouse=True, scope="module")

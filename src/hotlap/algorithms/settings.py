@@ -522,8 +522,8 @@ class DistillSettings(_Freezing):
     """Steps that all cars have to drive by the teacher without a failure before it may teach."""
 
     teacher_steps: NonNegativeInt = 0
-    """Steps over all cars that it learns at least: after a million it drives faster than it did when
-    it first passed, and so will the student."""
+    """Steps over all cars that it learns at least: after a million it drives faster than when it
+    first passed, and so will the student."""
 
     patience: PositiveInt = 1_000_000
     """Steps over all cars, beyond those, after which it teaches, whether it has passed the check
