@@ -228,7 +228,8 @@ def test_half_the_step_size_halves_what_the_schedule_made_of_it(learner):
     assert half.save()[0]["learning_rate"] == pytest.approx(0.5e-4)
 
 
-def test_threads_do_not_change_the_bytes(learner):
+def test_threads_do_not_change_the_bytes(learner, monkeypatch):
+    monkeypatch.setattr("hotlap.algorithms.compiled._WORTH", 0)
     alone, together = (
         learner(actor=("camera",), minibatch=512, threads=threads) for threads in (1, 3)
     )

@@ -36,6 +36,7 @@ __all__ = [
     "BLOCK",
     "Net",
     "backward",
+    "cost_of",
     "desk_of",
     "fits",
     "forward",
@@ -44,6 +45,7 @@ __all__ = [
     "outputs",
     "read",
     "slopes",
+    "threads_for",
 ]
 
 BLOCK = 32
@@ -52,6 +54,9 @@ _LANE = 16
 """Widths are filled up with zeros to a multiple of so many units, as many as AVX-512 multiplies."""
 _MOST_WEIGHTS = 1 << 20
 """With several times as many, reading weights and adding gradients up costs more than it saves."""
+
+_WORTH = 10_000_000
+"""Multiplications for which another thread is woken: until it works takes as long as 4 million."""
 
 # NaN has to pass: no "nnan" and "ninf", which would let LLVM take what is broken for a number.
 _MATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -223,6 +228,18 @@ def net_of(plan: Plan, first: int) -> tuple[Net, dict[str, Array], int]:
         plan.outputs, np.array([kept, passed, slope]), longest,
     )  # fmt: skip
     return net, where, theta
+
+
+def threads_for(multiplications: float, threads: int) -> int:
+    """Return how many of the threads are worth waking."""
+    return threads if multiplications > _WORTH else 1
+
+
+def cost_of(net: Net) -> int:
+    """Return how many multiplications a row costs; its gradients cost twice as many besides."""
+    layers, dense = net.layers, np.arange(len(net.layers)) >= net.seeing
+    rows = np.where(dense, 1, layers["rows"])
+    return int((rows * layers["terms"] * layers["wide"]).sum())
 
 
 def _filled(width: int) -> int:

@@ -12,8 +12,16 @@ from typing import Any, Literal
 import numpy as np
 
 from hotlap.algorithms.batch import Batch, ObservationSpec
-from hotlap.algorithms.compiled import net_of, orthonormal, outputs, read
-from hotlap.algorithms.compiled_steps import LANES, SUMS, Weights, adam_step, ppo_gradients
+from hotlap.algorithms.compiled import (
+    BLOCK,
+    cost_of,
+    net_of,
+    orthonormal,
+    outputs,
+    read,
+    threads_for,
+)
+from hotlap.algorithms.compiled_steps import LANES, SUMS, Weights, adam_step, add_up, ppo_gradients
 from hotlap.algorithms.peers import ALONE, Layout
 from hotlap.algorithms.plans import draw_weights
 from hotlap.algorithms.policy import Plan, choose, normal_quantile
@@ -23,9 +31,6 @@ from hotlap.threads import available, spread
 from hotlap.types import Array, Float32
 
 __all__ = ["CompiledPPO"]
-
-_TOGETHER = 256
-"""Rows for which it does not pay to wake another thread."""
 
 
 class CompiledPPO(PPO):
@@ -51,6 +56,7 @@ class CompiledPPO(PPO):
         self._spot, self._ends = spot, np.array([end, length])
         self._steps = np.zeros(2, np.int64)
         self._nets = {"actor": actor, "critic": critic}
+        self._costs = {name: cost_of(net) for name, net in self._nets.items()}
         self._threads = self.settings.threads or available()
 
     # --- driving ---
@@ -90,8 +96,8 @@ class CompiledPPO(PPO):
     def _run(self, network: Literal["actor", "critic"], seen: tuple[Array, Float32]) -> Float32:
         net, rows = self._nets[network], len(seen[1])
         out = np.empty((rows, net.outputs), np.float32)
-        threads = self._threads if rows * (1 + 32 * net.seeing) > _TOGETHER else 1
-        spread(outputs, rows, out, self._weights.theta, net, *seen, block=32, threads=threads)
+        threads = threads_for(rows * self._costs[network], self._threads)
+        spread(outputs, rows, out, self._weights.theta, net, *seen, block=BLOCK, threads=threads)
         return out
 
     def _shares(self, logits: Float32) -> Float32:
@@ -153,14 +159,14 @@ class CompiledPPO(PPO):
             *map(float, centre), settings.clip, settings.value_coef, settings.entropy,
             settings.value_loss == "huber", float(settings.value_clip or math.inf),
             float(self._epsilon), count,
-            block=1, threads=self._threads if len(mine) >= _TOGETHER else 1,
+            block=1, threads=threads_for(3 * len(mine) * sum(self._costs.values()), self._threads),
         )  # fmt: skip
-        gradient, whole = found.sum(axis=0), sums.sum(axis=0) / count
+        gradient, whole = np.empty_like(weights.theta), sums.sum(axis=0) / count
+        add_up(gradient, found, weights.still)
         if self._peers is not ALONE:
             own = np.concatenate([gradient[weights.moves], whole.astype(np.float32)])
             total = self._peers.sum(own)
             gradient[weights.moves], whole = total[:-SUMS], total[-SUMS:].astype(np.float64)
-        gradient[weights.still] = 0.0
         self._steps += 1
         rates = np.array(self._rates())
         norm = adam_step(

@@ -13,7 +13,15 @@ from hotlap.algorithms.compiled import BLOCK, backward, desk_of, forward, slopes
 from hotlap.series import prefer_512_bits
 from hotlap.types import Array, Float32
 
-__all__ = ["LANES", "SUMS", "Weights", "adam_step", "imitation_gradients", "ppo_gradients"]
+__all__ = [
+    "LANES",
+    "SUMS",
+    "Weights",
+    "adam_step",
+    "add_up",
+    "imitation_gradients",
+    "ppo_gradients",
+]
 
 LANES = 8
 """Parts into which the rows of a gradient step are cut, whatever the number of threads: sums must
@@ -221,10 +229,31 @@ def imitation_gradients(  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def add_up(gradient, found, still):  # type: ignore[no-untyped-def]
+    """Add up the gradients of the parts.
+
+    Args:
+        gradient: (G,) their sum, written to.
+        found: (LANES, G) those of the parts, in whose order they are added.
+        still: (G,) where it is 0, as nothing moves.
+    """
+    prefer_512_bits()
+    size = _u8(len(gradient))
+    for i in range(size):
+        gradient[_u8(i)] = found[0, _u8(i)]
+    for lane in range(1, len(found)):
+        own = found[lane]
+        for i in range(size):
+            gradient[_u8(i)] += own[_u8(i)]
+    for i in range(size):
+        gradient[_u8(i)] = _ZERO if still[_u8(i)] else gradient[_u8(i)]
+
+
+@_compiled
 def adam_step(  # type: ignore[no-untyped-def]
     theta, gradient, mean, square, parts, rates, steps, epsilon, longest
 ):
-    """Take a step of Adam; return the length of the gradient.
+    """Take a step of Adam, unless the gradient is not finite; return its length.
 
     Args:
         theta: (G,) weights, changed.
@@ -244,6 +273,8 @@ def adam_step(  # type: ignore[no-untyped-def]
     for i in range(len(gradient)):
         length += np.float64(gradient[i]) * np.float64(gradient[i])
     length = math.sqrt(length)
+    if not math.isfinite(length):
+        return length
     inverse = _f4(1.0 / max((length + 1e-6) / longest, 1.0))
     keep_mean, keep_square = _f4(0.9), _f4(0.999)
     begin = 0

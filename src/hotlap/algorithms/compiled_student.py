@@ -6,8 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hotlap.algorithms.compiled import net_of, orthonormal, outputs, read
-from hotlap.algorithms.compiled_steps import LANES, Weights, adam_step, imitation_gradients
+from hotlap.algorithms.compiled import (
+    BLOCK,
+    cost_of,
+    net_of,
+    orthonormal,
+    outputs,
+    read,
+    threads_for,
+)
+from hotlap.algorithms.compiled_steps import LANES, Weights, adam_step, add_up, imitation_gradients
 from hotlap.algorithms.peers import ALONE, Peers
 from hotlap.algorithms.plans import draw_weights
 from hotlap.algorithms.policy import Plan
@@ -28,6 +36,7 @@ class CompiledStudent(Student):
 
     def _begin(self, settings: PPOSettings, weights: Mapping[str, Float32]) -> None:
         self._net, where, length = net_of(self._plan, 0)
+        self._cost = cost_of(self._net)
         self._weights = Weights(weights, where, length, self.frozen)
         self._driving = self._weights.theta.copy()
         self._count = 0
@@ -44,7 +53,7 @@ class CompiledStudent(Student):
         out = np.empty((len(numbers), self._action.size), np.float32)
         spread(
             outputs, len(out), out, self._driving, self._net, pixels, numbers,
-            block=32, threads=self._threads if len(out) > 32 else 1,
+            block=BLOCK, threads=threads_for(len(out) * self._cost, self._threads),
         )  # fmt: skip
         return out
 
@@ -63,20 +72,19 @@ class CompiledStudent(Student):
             imitation_gradients, LANES, found, sums, weights.theta, self._net,
             *read(self._plan, self._normalized(frames)),
             np.ascontiguousarray(label_BA, np.float32), self._action.kind == "discrete",
-            block=1, threads=self._threads,
+            block=1, threads=threads_for(3 * count * self._cost, self._threads),
         )  # fmt: skip
-        gradient = found.sum(axis=0)
-        gradient[weights.still] = 0.0
+        gradient = np.empty_like(weights.theta)
+        add_up(gradient, found, weights.still)
         if peers is not ALONE:
             gradient[weights.moves] = peers.sum(gradient[weights.moves] * np.float32(share))
-        norm = float(np.sqrt(np.square(gradient, dtype=np.float64).sum()))
-        self._refuse(norm)
-        self._count += 1
-        steps, rates = np.array([self._count]), np.array([learning_rate])
-        adam_step(
+        steps, rates = np.array([self._count + 1]), np.array([learning_rate])
+        norm = adam_step(
             weights.theta, gradient, weights.mean, weights.square, np.array([len(gradient)]),
             rates, steps, 1e-5, LONGEST,
         )  # fmt: skip
+        self._refuse(norm)
+        self._count += 1
         self._driving += np.float32(1 - self._kept) * (weights.theta - self._driving)
         return {"imitation_loss": float(sums.sum()) / count, "grad_norm": norm}
 
