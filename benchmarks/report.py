@@ -69,6 +69,23 @@ SPEEDS = (
     Speed("policy", "NumPy", "saved driver, 2 x 64, without PyTorch", None, ""),
 )
 
+
+@dataclass(frozen=True)
+class Network:
+    """A line of the speed table: what a network of benchmarks/networks.py does."""
+
+    name: str
+    kind: str
+    says: str
+    target: float | None
+
+
+NETWORKS = (
+    Network("64x48 grey, small", "training", "camera network 64x48, training", 40e3),
+    Network("64x48 grey, small", "inference", "the same, inference", 150e3),
+    Network("27 numbers, 64 64", "training", "27 numbers and two layers of 64, training", None),
+)
+
 LINKS = (
     "[genesis]: https://github.com/Luna-v0/deepracer-genesis",
     "[f1tenth]: https://github.com/f1tenth/f1tenth_gym",
@@ -101,6 +118,26 @@ LEARNINGS = (
     Learning("dqn", "DQN from state", 10.0, ""),
     Learning("pqn", "PQN from state", 10.0, ""),
     Learning("deepracer", "a DeepRacer folder, unmodified", None, ""),
+)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A line of the table of how good drivers become: best lap over the physical bound."""
+
+    config: str
+    track: str
+    says: str
+    target: float
+
+
+RATIOS = tuple(
+    Ratio(config, track, f"best lap over the physical bound, `{track}`, {says}", target)
+    for config, says, target in (
+        ("configs/state.toml", "from state, 2 minutes", 1.03),
+        ("configs/fast_camera.toml", "from camera, speed and yaw rate, 5 minutes", 1.06),
+    )
+    for track in ("reinvent_like", "hard")
 )
 
 
@@ -141,6 +178,7 @@ def speed(rows: Sequence[Row]) -> str:
         measured = f"**{figure(row['value'])}** {row['unit'].removesuffix('/s')}"
         cells = (asked.says, target, measured, ", ".join(ratios(row, peers)), asked.elsewhere)
         table.append(f"| {' | '.join(cells)} |")
+    table += networks(rows)
     for row in peers.values():
         measured = "not installed here" if row["value"] is None else f"{figure(row['value'])} steps"
         table.append(f"| {row['name']}: {row['note']} | | {measured} | | |")
@@ -155,6 +193,22 @@ def speed(rows: Sequence[Row]) -> str:
     if newest["conditions"]["warning"]:
         table.append(f"**{newest['conditions']['warning']}**")
     return "\n".join([*table, "", *LINKS])
+
+
+def networks(rows: Sequence[Row]) -> list[str]:
+    """Write what networks do, of the newest measurement on a processor."""
+    found = [row for row in rows if row.get("kind") == "networks" and row["device"] == "cpu"]
+    lines = []
+    for asked in NETWORKS if found else ():
+        (row,) = (
+            row
+            for row in found[-1]["rows"]
+            if (row["name"], row["kind"]) == (asked.name, asked.kind)
+        )
+        target = "" if asked.target is None else f"{asked.target:,.0f}"
+        times = f"{figure(row['value'] / row['torch'], 2)} torch's own limit"
+        lines.append(f"| {asked.says} | {target} | **{figure(row['value'])}** rows | {times} |  |")
+    return lines
 
 
 def ratios(row: Row, peers: Mapping[str, Row]) -> list[str]:
@@ -201,7 +255,47 @@ def learning(rows: Sequence[Row]) -> str:
         "|---|---:|---:|---:|---|---|",
     ]
     below = ["", f"Measured {'; '.join(notes)}."] if notes else []
-    return "\n".join([*head, *table, *below, *anchors(rows)])
+    return "\n".join([*head, *table, *below, *quality(rows), *anchors(rows)])
+
+
+def quality(rows: Sequence[Row]) -> list[str]:
+    """Write how good drivers become: of each task its newest row of each seed."""
+    lines = []
+    for asked in RATIOS:
+        session: dict[int, Row] = {}
+        for row in rows:
+            given = [row.get(name) for name in ("kind", "config", "track")]
+            if given == ["fastest", asked.config, asked.track]:
+                session[row["seed"]] = row
+        if session:
+            each = [row["ratio"] for _, row in sorted(session.items())]
+            middle, last = median(each), list(session.values())[-1]
+            said = ", ".join("none" if one is None else f"{one:.3f}" for one in each)
+            found = "none" if middle is None else f"{middle:.3f}"
+            lines.append(
+                f"| {asked.says} | at most {asked.target:g} | **{found}** ({said}) "
+                f"| {last['date'][:10]}, {last['commit']}: `python benchmarks/fastest.py` |"
+            )
+    newest = {row["seed"]: row for row in rows if row.get("kind") == "generalist"}
+    if newest:
+        each = [newest[seed]["randomized 0-0.5"] for seed in sorted(newest)]
+        last = list(newest.values())[-1]
+        lines.append(
+            "| laps of 50 courses never seen, from the camera alone, 40 to 120 ms late; car, "
+            "camera and look at random; after ten minutes | at least 97 % "
+            f"| **{statistics.median(each):.0%}** ({', '.join(f'{one:.0%}' for one in each)}) "
+            f"| {last['date'][:10]}, {last['commit']}: `python benchmarks/generalist.py` |"
+        )
+    if not lines:
+        return []
+    head = [
+        "",
+        "How good they become:",
+        "",
+        "| what | target | median (each seed) | measured |",
+        "|---|---:|---:|---|",
+    ]
+    return head + lines
 
 
 def doubts(session: Sequence[Row]) -> list[str]:

@@ -54,7 +54,6 @@ _LANE = 16
 """Widths are filled up with zeros to a multiple of so many units, as many as AVX-512 multiplies."""
 _MOST_WEIGHTS = 1 << 20
 """With several times as many, reading weights and adding gradients up costs more than it saves."""
-
 _WORTH = 10_000_000
 """Multiplications for which another thread is woken: until it works takes as long as 4 million."""
 
@@ -111,8 +110,8 @@ _Desk = namedtuple("_Desk", "kept passed slope one")
 def fits(plan: Plan) -> bool:
     """Return whether kernels can run a network, and fast."""
     one = next(iter(plan.images.values()), None)
-    plain = one is None or not (one.dense or one.padded or one.pool > 1)
-    return (
+    plain = one is None or (one.conv and not (one.dense or one.padded or one.pool > 1))
+    return bool(
         plain
         and len(plan.images) <= 1
         and plan.activation == ("relu" if plan.images else "tanh")
