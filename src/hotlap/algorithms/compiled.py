@@ -54,8 +54,9 @@ _LANE = 16
 """Widths are filled up with zeros to a multiple of so many units, as many as AVX-512 multiplies."""
 _MOST_WEIGHTS = 1 << 20
 """With several times as many, reading weights and adding gradients up costs more than it saves."""
-_WORTH = 10_000_000
-"""Multiplications for which another thread is woken: until it works takes as long as 4 million."""
+_WORTH = 30_000_000
+"""Multiplications, about half a millisecond, for which another thread is woken: that takes up to a
+third of one."""
 
 # NaN has to pass: no "nnan" and "ninf", which would let LLVM take what is broken for a number.
 _MATH = {"reassoc", "contract", "arcp", "nsz"}

@@ -132,7 +132,9 @@ def ppo_gradients(  # type: ignore[no-untyped-def]
     size, many = actor.outputs, len(index)
     drawn = len(choice) == 0
     answering, valuing = desk_of(actor, theta, True), desk_of(critic, theta, True)
-    own, probability = np.zeros(size), np.zeros(size)
+    own, probability, narrow = np.zeros(size), np.zeros(size), np.zeros(size)
+    for a in range(size if drawn else 0):
+        narrow[a] = math.exp(-np.float64(theta[spot + a]))
     for lane in range(start, stop):
         begin, end = lane * many // LANES, (lane + 1) * many // LANES
         gradient = found[lane]
@@ -145,7 +147,7 @@ def ppo_gradients(  # type: ignore[no-untyped-def]
             for r in range(rows):
                 i = index[block + r]
                 if drawn:
-                    now, spread = _normal(theta, spot, answer[r], action[i])
+                    now, spread = _normal(theta, spot, narrow, answer[r], action[i])
                 else:
                     now, spread = _mixture(answer[r], size, choice[i], epsilon, probability)
                 change = now - log_prob[i]
@@ -156,7 +158,7 @@ def ppo_gradients(  # type: ignore[no-untyped-def]
                 # The gradient of the smaller one; that of a ratio held back is 0.
                 push = -free / count if free <= held else 0.0
                 if drawn:
-                    _push_normal(theta, spot, answer[r], action[i], push, entropy / count,
+                    _push_normal(narrow, answer[r], action[i], push, entropy / count,
                                  slope[r], own)  # fmt: skip
                 else:
                     _push_mixture(probability, size, choice[i], epsilon, push, entropy / count,
@@ -296,24 +298,23 @@ _HALF_LOG_TURN = 0.5 * math.log(2.0 * math.pi)
 
 
 @_inline
-def _normal(theta, middle, output, action):  # type: ignore[no-untyped-def]
+def _normal(theta, spot, narrow, output, action):  # type: ignore[no-untyped-def]
     """Return the log-probability of an action around an output, and the entropy."""
     now, spread = 0.0, 0.0
     for a in range(len(action)):
-        log_std = np.float64(theta[middle + a])
-        z = (action[a] - output[a]) * math.exp(-log_std)
+        log_std = np.float64(theta[spot + a])
+        z = (action[a] - output[a]) * narrow[a]
         now -= 0.5 * z * z + log_std + _HALF_LOG_TURN
         spread += log_std + 0.5 + _HALF_LOG_TURN
     return now, spread
 
 
 @_inline
-def _push_normal(theta, middle, output, action, push, open_, slope, own):  # type: ignore[no-untyped-def]
+def _push_normal(narrow, output, action, push, open_, slope, own):  # type: ignore[no-untyped-def]
     """Write the gradient of the outputs, and add that of the deviations."""
     for a in range(len(action)):
-        narrow = math.exp(-np.float64(theta[middle + a]))
-        z = (action[a] - output[a]) * narrow
-        slope[a] = _f4(push * z * narrow)
+        z = (action[a] - output[a]) * narrow[a]
+        slope[a] = _f4(push * z * narrow[a])
         own[a] += push * (z * z - 1.0) - open_
 
 
