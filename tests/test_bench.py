@@ -448,6 +448,44 @@ def test_doubts_about_a_time_stand_below_it(write, line, doubt):
     assert "**state:" not in report.learning([laps_line(0, 2.5)])
 
 
+def test_how_good_drivers_become_is_the_newest_row_of_each_seed(write):
+    facts = {
+        "kind": "fastest",
+        "config": "configs/state.toml",
+        "track": "hard",
+        "commit": "abc1234",
+    }
+    rows = [
+        facts | {"seed": 0, "ratio": 1.5, "date": "2026-01-01"},
+        facts | {"seed": 0, "ratio": 1.02, "date": "2026-01-02"},
+        facts | {"seed": 1, "ratio": 1.04, "date": "2026-01-03"},
+        facts | {"seed": 2, "ratio": None, "date": "2026-01-04"},
+        {"kind": "generalist", "seed": 3, "randomized 0-0.5": 0.98, "date": "2026-01-05",
+         "commit": "def5678"},
+    ]  # fmt: skip
+
+    _, text = write(rows)
+
+    assert "| at most 1.03 | **1.040** (1.020, 1.040, none) | 2026-01-04, abc1234: `" in text
+    assert "| at least 97 % | **98%** (98%) | 2026-01-05, def5678: `" in text
+    assert "How good" not in report.learning([laps_line(0, 2.5)])
+
+
+def test_networks_stand_beside_torch_s_limit():
+    figures = [
+        {"name": one.name, "kind": one.kind, "value": 300.0, "torch": 200.0}
+        for one in report.NETWORKS
+    ]
+    on = [{"kind": "networks", "device": d, "rows": figures} for d in ("cpu", "cuda")]
+
+    found = report.networks([on[0], {**on[1], "rows": []}])
+
+    assert "| camera network 64x48, training | 40,000 | **300** rows | 1.5 torch" in found[0]
+    assert len(found) == len(report.NETWORKS)
+    assert report.networks([on[1]]) == []
+    assert {one.name for one in report.NETWORKS} <= {case[0] for case in script("networks").CASES}
+
+
 def test_the_speed_table_takes_the_newest_line_and_all_threads(write):
     rows = [
         row(f"kernel, 16,384 cars, {n} threads", "world", 1e6 * n, None, beside=["toy"])
