@@ -274,7 +274,7 @@ def quality(rows: Sequence[Row]) -> list[str]:
             found = "none" if middle is None else f"{middle:.3f}"
             lines.append(
                 f"| {asked.says} | at most {asked.target:g} | **{found}** ({said}) "
-                f"| {last['date'][:10]}, {last['commit']}: `python benchmarks/fastest.py` |"
+                f"| {last['date'][:10]}, {last['commit']}: `{last['command']}` |"
             )
     newest = {row["seed"]: row for row in rows if row.get("kind") == "generalist"}
     if newest:

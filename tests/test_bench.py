@@ -449,12 +449,8 @@ def test_doubts_about_a_time_stand_below_it(write, line, doubt):
 
 
 def test_how_good_drivers_become_is_the_newest_row_of_each_seed(write):
-    facts = {
-        "kind": "fastest",
-        "config": "configs/state.toml",
-        "track": "hard",
-        "commit": "abc1234",
-    }
+    facts = {"kind": "fastest", "config": "configs/state.toml", "track": "hard"}
+    facts |= {"commit": "abc1234", "command": "hotlap train it"}
     rows = [
         facts | {"seed": 0, "ratio": 1.5, "date": "2026-01-01"},
         facts | {"seed": 0, "ratio": 1.02, "date": "2026-01-02"},
@@ -466,7 +462,10 @@ def test_how_good_drivers_become_is_the_newest_row_of_each_seed(write):
 
     _, text = write(rows)
 
-    assert "| at most 1.03 | **1.040** (1.020, 1.040, none) | 2026-01-04, abc1234: `" in text
+    assert (
+        "| at most 1.03 | **1.040** (1.020, 1.040, none) | 2026-01-04, abc1234: `hotlap train it` |"
+        in text
+    )
     assert "| at least 97 % | **98%** (98%) | 2026-01-05, def5678: `" in text
     assert "How good" not in report.learning([laps_line(0, 2.5)])
 

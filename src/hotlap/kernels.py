@@ -144,10 +144,9 @@ def _may_learn_compiled(settings: EnvSettings) -> bool:
     algorithm = getattr(settings, "algorithm", None)
     if isinstance(algorithm, DistillSettings):  # at least its teacher
         return True
-    pictures = bool(PICTURES & {*settings.observation.actor})
-    return isinstance(algorithm, PPOSettings) and not (
-        pictures and algorithm.network.cnn != "small"
-    )
+    if not isinstance(algorithm, PPOSettings):
+        return False
+    return algorithm.network.cnn == "small" or not PICTURES & {*settings.observation.actor}
 
 
 def folders() -> list[str]:

@@ -34,6 +34,7 @@ from hotlap.types import Array, Float32
 
 __all__ = [
     "BLOCK",
+    "MATH",
     "Net",
     "backward",
     "cost_of",
@@ -59,9 +60,9 @@ _WORTH = 30_000_000
 third of one."""
 
 # NaN has to pass: no "nnan" and "ninf", which would let LLVM take what is broken for a number.
-_MATH = {"reassoc", "contract", "arcp", "nsz"}
-_compiled = njit(cache=True, nogil=True, fastmath=_MATH, error_model="numpy")
-_inline: Any = njit(fastmath=_MATH, error_model="numpy", forceinline=True)
+MATH = {"reassoc", "contract", "arcp", "nsz"}
+_compiled = njit(cache=True, nogil=True, fastmath=MATH, error_model="numpy")
+_inline: Any = njit(fastmath=MATH, error_model="numpy", forceinline=True)
 _intrinsic: Any = intrinsic
 _llvm: Any = cgutils
 _f4, _u8 = np.float32, np.uint64
@@ -452,23 +453,9 @@ def _tile(count: int) -> Any:
 
     @_intrinsic
     def tile(  # type: ignore[no-untyped-def]
-        typingctx,
-        tables,
-        a,
-        a_at,
-        a_rows,
-        a_terms,
-        b,
-        b_at,
-        step,
-        c,
-        c_at,
-        c_rows,
-        y,
-        y_at,
-        y_rows,
-        terms,
-    ):
+        typingctx, tables, a, a_at, a_rows, a_terms, b, b_at, step, c, c_at, c_rows, y, y_at,
+        y_rows, terms,
+    ):  # fmt: skip
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             def data(k: int) -> Any:
                 return context.make_array(signature.args[k])(context, builder, arguments[k]).data
@@ -507,24 +494,9 @@ def _tile(count: int) -> Any:
                 builder.store(builder.load(total), target, align=4)
             return context.get_dummy_value()
 
-        given = (
-            tables,
-            a,
-            a_at,
-            a_rows,
-            a_terms,
-            b,
-            b_at,
-            step,
-            c,
-            c_at,
-            c_rows,
-            y,
-            y_at,
-            y_rows,
-            terms,
-        )
-        return types.void(*given), generate
+        return types.void(
+            tables, a, a_at, a_rows, a_terms, b, b_at, step, c, c_at, c_rows, y, y_at, y_rows, terms
+        ), generate  # fmt: skip
 
     return tile
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from hotlap.algorithms.compiled import BLOCK, backward, desk_of, forward, slopes
+from hotlap.algorithms.compiled import BLOCK, MATH, backward, desk_of, forward, slopes
 from hotlap.series import prefer_512_bits
 from hotlap.types import Array, Float32
 
@@ -29,10 +29,8 @@ not depend on it."""
 SUMS = 5
 """What PPO's step sums up besides: loss of the policy, of the values, entropy, KL, clipped."""
 
-# NaN has to pass: no "nnan" and "ninf", which would let LLVM take what is broken for a number.
-_MATH = {"reassoc", "contract", "arcp", "nsz"}
-_compiled = njit(cache=True, nogil=True, fastmath=_MATH, error_model="numpy")
-_inline: Any = njit(fastmath=_MATH, error_model="numpy", forceinline=True)
+_compiled = njit(cache=True, nogil=True, fastmath=MATH, error_model="numpy")
+_inline: Any = njit(fastmath=MATH, error_model="numpy", forceinline=True)
 _f4, _u8 = np.float32, np.uint64
 _ZERO, _ONE = _f4(0), _f4(1)
 
@@ -54,9 +52,9 @@ class Weights:
         length: int,
         frozen: Collection[str],
     ) -> None:
-        self._where = where
+        self._where, self._length = where, length
         self._moving = [name for name in where if name not in frozen]
-        self.theta = self.flat(first, length)
+        self.theta = self.flat(first)
         self.mean, self.square = np.zeros_like(self.theta), np.zeros_like(self.theta)
         self.moves = np.concatenate([where[name].ravel() for name in self._moving])
         """Places of what gradient steps move, in the order of the names."""
@@ -68,9 +66,9 @@ class Weights:
         """Return copies of the parts of a vector like `theta`, by name."""
         return {name: vector[place] for name, place in self._where.items()}
 
-    def flat(self, named: Mapping[str, Array], length: int = 0) -> Float32:
+    def flat(self, named: Mapping[str, Array]) -> Float32:
         """Return the vector of which `named` would return these parts."""
-        vector = np.zeros(length or len(self.theta), np.float32)
+        vector = np.zeros(self._length, np.float32)
         for name, place in self._where.items():
             vector[place] = named[name]
         return vector
