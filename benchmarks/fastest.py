@@ -57,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", nargs="?", default="configs/state.toml")
+    parser.add_argument("config", nargs="?", default="configs/fast_state.toml")
     parser.add_argument("--tracks", nargs="+", default=["reinvent_like", "hard"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=120, help="budget of one training")

@@ -42,7 +42,12 @@ TASKS = {
     "td3": "configs/td3.toml",
     "dqn": "configs/dqn.toml",
     "pqn": "configs/pqn.toml",
+    "rdpg": "configs/rdpg.toml",
+    "cookbook": "configs/cookbook.toml",
+    "transfer": "configs/cookbook.toml",
 }
+BEFORE = {"transfer": ["--track", "medium", "--seed", "1000"]}
+"""What a Run is trained with beforehand, whose time does not count, and which the others take."""
 POLL = 0.005
 """Seconds between two looks at events.jsonl."""
 HONEST = 0.5
@@ -63,18 +68,35 @@ def hotlap() -> list[str]:
     return [found]
 
 
-def words(task: str, seed: int, run: str, seconds: float | None) -> list[str]:
-    """Return the command line of one training, without `hotlap`."""
+def words(
+    task: str, seed: int, run: str, seconds: float | None, before: str | None = None
+) -> list[str]:
+    """Return the command line of one training, without `hotlap`; `before`: what it begins with."""
     budget = [] if seconds is None else [f"train.seconds={seconds:g}"]
-    return ["train", TASKS[task], *budget, "--seed", str(seed), "--out", run, "--plain"]
+    taken = [] if before is None else ["--from", before]
+    return ["train", TASKS[task], *budget, *taken, "--seed", str(seed), "--out", run, "--plain"]
 
 
-def measure(task: str, seed: int, seconds: float | None, limit: float) -> dict[str, Any]:
+def train_before(task: str, folder: str) -> str | None:
+    """Train the Run that a task begins with, if it does; return where it is."""
+    if task not in BEFORE:
+        return None
+    run = str(Path(folder) / "before")
+    call = [*hotlap(), "train", TASKS[task], *BEFORE[task], "--out", run, "--plain"]
+    ended = subprocess.run(call, cwd=ROOT, capture_output=True)
+    if ended.returncode:
+        sys.exit(f"{' '.join(call)}: {last_line(ended.stderr.decode(errors='replace'))}")
+    return run
+
+
+def measure(
+    task: str, seed: int, seconds: float | None, limit: float, before: str | None = None
+) -> dict[str, Any]:
     """Train once in a fresh process, watched from outside; then let another one drive."""
     program = hotlap()
     with tempfile.TemporaryDirectory() as folder:
         run, said = Path(folder) / "run", Path(folder) / "said.txt"
-        call = [*program, *words(task, seed, str(run), seconds)]
+        call = [*program, *words(task, seed, str(run), seconds, before)]
         seen, load = None, used()
         with said.open("wb") as output:
             start = time.monotonic()
@@ -193,23 +215,27 @@ def main() -> int:
     if warning := begun["conditions"]["warning"]:
         print(warning, file=sys.stderr)
     rows = []
-    for seed in asked.seeds:
-        row = {
-            "kind": "first_laps",
-            "task": asked.task,
-            "seed": seed,
-            "seeds": asked.seeds,
-            "session": begun["date"],
-            **stamp(),
-            "conditions": begun["conditions"],  # our own trainings are the load of later seeds
-            "command": " ".join(["hotlap", *words(asked.task, seed, "RUN", asked.seconds)]),
-            "script": reproduce(asked.task, asked.seeds, asked.seconds),
-            "machine": facts,
-            **measure(asked.task, seed, asked.seconds, asked.limit),
-        }
-        append(asked.out, row)
-        rows.append(row)
-        print(line(row), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        before = train_before(asked.task, folder)
+        for seed in asked.seeds:
+            row = {
+                "kind": "first_laps",
+                "task": asked.task,
+                "seed": seed,
+                "seeds": asked.seeds,
+                "session": begun["date"],
+                **stamp(),
+                "conditions": begun["conditions"],  # our own trainings are the load of later seeds
+                "command": " ".join(
+                    ["hotlap", *words(asked.task, seed, "RUN", asked.seconds, before and "BEFORE")]
+                ),
+                "script": reproduce(asked.task, asked.seeds, asked.seconds),
+                "machine": facts,
+                **measure(asked.task, seed, asked.seconds, asked.limit, before),
+            }
+            append(asked.out, row)
+            rows.append(row)
+            print(line(row), flush=True)
     first = median([row["seconds"] for row in rows])
     laps = [row["report"] and row["report"]["best_lap_s"] for row in rows]
     print(

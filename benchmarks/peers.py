@@ -1,13 +1,17 @@
-"""Stable-Baselines3's PPO and SAC beside ours, in our environment, at equal settings and budget.
+"""Other libraries' PPO and SAC beside ours, in our environment, at equal settings and budget.
 
     python benchmarks/peers.py [--algorithms ppo sac] [--seeds 0 1 2 3 4] [--steps N]
 
-Both train in `hotlap/TimeTrial-v0`, 16 cars at once through its vector entry point, for the same
+The others are Stable-Baselines3 and TorchRL (`pip install torchrl`), which is left out where it is
+not installed.
+
+All train in `hotlap/TimeTrial-v0`, 16 cars at once through its vector entry point, for the same
 steps, with the same networks, step sizes, minibatches, discounts and scaling of what is seen and
 paid, on one thread. What they do otherwise is theirs: first weights, clipping of gradients apart or
-together, the loss of the value. Time is that of learning alone, without imports. Afterwards each
-drives greedily from the same 20 starts, three laps from each: the mean return, and the share that
-finished. Appends one JSON line a library, algorithm and seed to benchmarks/results/peers.jsonl.
+together, the loss of the value, the first temperature. Time is that of learning alone, without
+imports. Afterwards each drives greedily from the same 20 starts, three laps from each: the mean
+return, and the share that finished. Appends one JSON line a library, algorithm and seed to
+benchmarks/results/peers.jsonl.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +66,7 @@ Act = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 def cars(seed: int) -> VectorEnv:
-    """Return the environment in which both learn."""
+    """Return the environment in which all learn."""
     made = gymnasium.make_vec(
         "hotlap/TimeTrial-v0",
         CARS,
@@ -166,7 +171,16 @@ def theirs(algorithm: str, seed: int, steps: int) -> tuple[Act, float]:
     return act, seconds
 
 
+def torchrl(algorithm: str, seed: int, steps: int) -> tuple[Act, float]:
+    """Train TorchRL's; return the greedy driver and the seconds that it took."""
+    from peer_torchrl import train
+
+    return train(cars(seed), OURS[algorithm], seed, steps)
+
+
 LIBRARIES = {"hotlap": ours, "stable-baselines3": theirs}
+if find_spec("torchrl"):
+    LIBRARIES["torchrl"] = torchrl
 
 
 def measure(library: str, algorithm: str, seed: int, steps: int) -> dict[str, Any]:
@@ -194,6 +208,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.steps is not None and asked.steps < 1:
         parser.error("--steps: give at least 1")
+    if "torchrl" not in LIBRARIES:
+        print("TorchRL is not installed and left out: pip install torchrl")
     torch.set_num_threads(1)
     compile_for(cars(0).settings)
     facts = {k: v for k, v in machine().items() if k != "kernels"}
@@ -201,7 +217,7 @@ def main() -> None:
     for algorithm in asked.algorithms:
         steps = asked.steps or STEPS[algorithm]
         for seed in asked.seeds:
-            for library in LIBRARIES:  # in turns, so that a machine that slows down slows both
+            for library in LIBRARIES:  # in turns, so that a machine that slows down slows all
                 row = measure(library, algorithm, seed, steps)
                 found.setdefault((algorithm, library), []).append(row)
                 about = {"kind": "peers", "library": library, "algorithm": algorithm, "seed": seed}

@@ -86,6 +86,14 @@ NETWORKS = (
     Network("27 numbers, 64 64", "training", "27 numbers and two layers of 64, training", None),
 )
 
+LOOPS = (
+    ("state, as it ships", "PPO from state, driving and learning in four epochs, as it ships", None),
+    ("state, 2,048 cars", "the same, 2,048 cars, minibatches of 16,384", None),
+    ("state, 2,048 cars, layers of 32", "the same, two layers of 32 instead of 64", 300e3),
+    ("camera, as it ships", "PPO from camera pixels, driving and learning, as it ships", None),
+)
+"""Lines of the speed table: a name in benchmarks/loop.py, what it says, the target."""
+
 LINKS = (
     "[genesis]: https://github.com/Luna-v0/deepracer-genesis",
     "[f1tenth]: https://github.com/f1tenth/f1tenth_gym",
@@ -117,6 +125,10 @@ LEARNINGS = (
     Learning("td3", "TD3 from state", 20.0, ""),
     Learning("dqn", "DQN from state", 10.0, ""),
     Learning("pqn", "PQN from state", 10.0, ""),
+    Learning("distill_deepracer", "from 160x120 pixels, DeepRacer's shallow network", 20.0, ""),
+    Learning("rdpg", "RDPG from Robotini's eight colours", 180.0, "20 h robotini-ddpg"),
+    Learning("cookbook", "the AirSim cookbook's lesson, by DQN", 120.0, "days (its README)"),
+    Learning("transfer", "the same, from the driver of another track", 40.0, "hours (its README)"),
     Learning("deepracer", "a DeepRacer folder, unmodified", None, ""),
 )
 
@@ -134,7 +146,7 @@ class Ratio:
 RATIOS = tuple(
     Ratio(config, track, f"best lap over the physical bound, `{track}`, {says}", target)
     for config, says, target in (
-        ("configs/state.toml", "from state, 2 minutes", 1.03),
+        ("configs/fast_state.toml", "from state, 2 minutes", 1.03),
         ("configs/fast_camera.toml", "from camera, speed and yaw rate, within 10 minutes", 1.06),
     )
     for track in ("reinvent_like", "hard")
@@ -178,7 +190,7 @@ def speed(rows: Sequence[Row]) -> str:
         measured = f"**{figure(row['value'])}** {row['unit'].removesuffix('/s')}"
         cells = (asked.says, target, measured, ", ".join(ratios(row, peers)), asked.elsewhere)
         table.append(f"| {' | '.join(cells)} |")
-    table += networks(rows)
+    table += networks(rows) + loops(rows)
     for row in peers.values():
         measured = "not installed here" if row["value"] is None else f"{figure(row['value'])} steps"
         table.append(f"| {row['name']}: {row['note']} | | {measured} | | |")
@@ -209,6 +221,17 @@ def networks(rows: Sequence[Row]) -> list[str]:
         times = f"{figure(row['value'] / row['torch'], 2)} torch's own limit"
         lines.append(f"| {asked.says} | {target} | **{figure(row['value'])}** rows | {times} |  |")
     return lines
+
+
+def loops(rows: Sequence[Row]) -> list[str]:
+    """Write what whole training loops do, of the newest measurement."""
+    found = [row for row in rows if row.get("kind") == "loop"]
+    figures = {row["name"]: row["value"] for row in found[-1]["rows"]} if found else {}
+    return [
+        f"| {says} | {'' if target is None else f'{target:,.0f}'} "
+        f"| **{figure(figures[name])}** steps |  |  |"
+        for name, says, target in (LOOPS if found else ())
+    ]
 
 
 def ratios(row: Row, peers: Mapping[str, Row]) -> list[str]:

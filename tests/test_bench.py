@@ -449,7 +449,7 @@ def test_doubts_about_a_time_stand_below_it(write, line, doubt):
 
 
 def test_how_good_drivers_become_is_the_newest_row_of_each_seed(write):
-    facts = {"kind": "fastest", "config": "configs/state.toml", "track": "hard"}
+    facts = {"kind": "fastest", "config": "configs/fast_state.toml", "track": "hard"}
     facts |= {"commit": "abc1234", "command": "hotlap train it"}
     rows = [
         facts | {"seed": 0, "ratio": 1.5, "date": "2026-01-01"},
@@ -483,6 +483,27 @@ def test_networks_stand_beside_torch_s_limit():
     assert len(found) == len(report.NETWORKS)
     assert report.networks([on[1]]) == []
     assert {one.name for one in report.NETWORKS} <= {case[0] for case in script("networks").CASES}
+
+
+def test_whole_loops_are_those_of_the_newest_measurement():
+    script_rows = [{"name": name, "value": 300.0} for name, *_ in report.LOOPS]
+    older = {"kind": "loop", "rows": []}
+
+    found = report.loops([older, {"kind": "loop", "rows": script_rows}])
+
+    assert (
+        found[2] == "| the same, two layers of 32 instead of 64 | 300,000 | **300** steps |  |  |"
+    )
+    assert report.loops([{"kind": "speed"}]) == []
+    assert [name for name, *_ in report.LOOPS] == [name for name, *_ in script("loop").CASES]
+
+
+def test_a_task_that_takes_another_run_is_told_of_it():
+    plain = first_laps.words("cookbook", 3, "RUN", 40)
+    taking = first_laps.words("transfer", 3, "RUN", 40, "BEFORE")
+
+    assert set(first_laps.BEFORE) <= set(first_laps.TASKS)
+    assert set(taking) - set(plain) == {"--from", "BEFORE"}
 
 
 def test_the_speed_table_takes_the_newest_line_and_all_threads(write):

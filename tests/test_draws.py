@@ -1,9 +1,11 @@
 """Random draws by counter: pinned values, independence, uniformity."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
-from hotlap.draws import Purpose, generator, normal, uniform
+from hotlap.draws import Purpose, generator, normal, normal_quantile, uniform
 
 
 def draw(seed=1, rows=5, episode=0, step=0, purpose=Purpose.ACTION, count=3):
@@ -102,3 +104,11 @@ def test_the_streams_of_great_seeds_are_not_their_neighbours():
     drawn = [generator(seed, 5).random() for seed in (2**63, 2**63 + 1, -1, -2)]
 
     assert len(set(drawn)) == 4
+
+
+def test_the_quantile_is_the_standard_library_s():
+    p = np.concatenate([10.0 ** -np.arange(1, 16), np.linspace(0.001, 0.999, 99), [1 - 1e-9]])
+
+    found = normal_quantile(p)
+
+    np.testing.assert_allclose(found, [NormalDist().inv_cdf(x) for x in p], rtol=1e-13, atol=1e-15)

@@ -10,15 +10,16 @@ Source: the mixing function is the 64-bit finaliser of SplitMix (Steele, Lea and
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numba import njit
 
-from hotlap.types import Array, Float32
+from hotlap.types import Array, Float32, Float64
 
-__all__ = ["Purpose", "generator", "keys", "normal", "uniform"]
+__all__ = ["Purpose", "generator", "keys", "normal", "normal_quantile", "uniform"]
 
 _u8, _f4 = np.uint64, np.float32
 _GOLDEN = _u8(0x9E3779B97F4A7C15)
@@ -98,6 +99,18 @@ def normal(
     return np.concatenate([size * np.cos(turn), size * np.sin(turn)], axis=1)[:, :count]
 
 
+def normal_quantile(uniform: Array) -> Float64:
+    """Return the standard normal number below which a share of `uniform`, in (0, 1), lies.
+
+    Source: Wichura 1988, "Algorithm AS 241: the percentage points of the normal distribution",
+    PPND16; relative error about 1e-16.
+    """
+    shares = np.ascontiguousarray(uniform, np.float64)
+    found = np.empty_like(shares)
+    _quantiles(shares.ravel(), found.ravel())
+    return found
+
+
 def generator(seed: int, count: int | None = None) -> np.random.Generator:
     """Return a stream of NumPy's, for draws of no row: a learner's first weights and shuffles.
 
@@ -137,3 +150,53 @@ def _draw(key, out):  # type: ignore[no-untyped-def]
             # 23 bits and a half: the middle of 2**23 equal bins, so that 0 and 1 cannot occur in
             # float32.
             out[i, k] = (_f4(bits) + _f4(0.5)) * _f4(2.0**-23)
+
+
+# The polynomials of AS 241: around the middle, towards the tails, and far out.
+# fmt: off
+_A = (2.5090809287301226727e3, 3.3430575583588128105e4, 6.7265770927008700853e4,
+      4.5921953931549871457e4, 1.3731693765509461125e4, 1.9715909503065514427e3,
+      1.3314166789178437745e2, 3.3871328727963666080e0)
+_B = (5.2264952788528545610e3, 2.8729085735721942674e4, 3.9307895800092710610e4,
+      2.1213794301586595867e4, 5.3941960214247511077e3, 6.8718700749205790830e2,
+      4.2313330701600911252e1, 1.0)
+_C = (7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.41780725177450611770e-1,
+      1.27045825245236838258e0, 3.64784832476320460504e0, 5.76949722146069140550e0,
+      4.63033784615654529590e0, 1.42343711074968357734e0)
+_D = (1.05075007164441684324e-9, 5.47593808499534494600e-4, 1.51986665636164571966e-2,
+      1.48103976427480074590e-1, 6.89767334985100004550e-1, 1.67638483018380384940e0,
+      2.05319162663775882187e0, 1.0)
+_E = (2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3,
+      2.65321895265761230930e-2, 2.96560571828504891230e-1, 1.78482653991729133580e0,
+      5.46378491116411436990e0, 6.65790464350110377720e0)
+_F = (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5,
+      7.86869131145613259100e-4, 1.48753612908506148525e-2, 1.36929880922735805310e-1,
+      5.99832206555887937690e-1, 1.0)
+# fmt: on
+
+
+@_inline
+def _series(terms, x):  # type: ignore[no-untyped-def]
+    """Evaluate a polynomial, the highest power first."""
+    total = 0.0
+    for k in range(len(terms)):
+        total = total * x + terms[k]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quantiles(share, out):  # type: ignore[no-untyped-def]
+    """Write the normal numbers below which shares lie."""
+    for i in range(len(share)):
+        p = share[i]
+        q = p - 0.5
+        if abs(q) <= 0.425:
+            near = 0.180625 - q * q
+            out[i] = q * _series(_A, near) / _series(_B, near)
+        else:
+            tail = math.sqrt(-math.log(min(p, 1.0 - p)))
+            if tail <= 5.0:
+                size = _series(_C, tail - 1.6) / _series(_D, tail - 1.6)
+            else:
+                size = _series(_E, tail - 5.0) / _series(_F, tail - 5.0)
+            out[i] = math.copysign(size, q)

@@ -1,13 +1,12 @@
 import json
 import subprocess
 import sys
-from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
-from hotlap.algorithms.policy import NumpyPolicy, choose, normal_quantile
+from hotlap.algorithms.policy import NumpyPolicy, choose
 from hotlap.algorithms.settings import NetworkSettings, PPOSettings
 from hotlap.algorithms.torch_ppo import TorchPPO
 from hotlap.errors import MissingFieldError, RunError
@@ -84,14 +83,6 @@ def test_numpy_drives_as_torch_does(case, kind):
         assert np.ptp(policy.output(seen), axis=0).max() > 1e-3  # the rows do not all look alike
         np.testing.assert_allclose(policy.act(seen, uniform), sampled.clip(-1, 1), atol=1e-5)
     np.testing.assert_allclose(policy.act(seen), ppo.greedy(seen), atol=1e-5)
-
-
-def test_the_quantile_is_the_standard_library_s():
-    p = np.concatenate([10.0 ** -np.arange(1, 16), np.linspace(0.001, 0.999, 99), [1 - 1e-9]])
-
-    found = normal_quantile(p)
-
-    np.testing.assert_allclose(found, [NormalDist().inv_cdf(x) for x in p], rtol=1e-13, atol=1e-15)
 
 
 def test_choices_come_as_often_as_they_are_likely():

@@ -27,7 +27,7 @@ from hotlap.algorithms.networks import (
 )
 from hotlap.algorithms.peers import Peers
 from hotlap.algorithms.plans import joined, make_plans
-from hotlap.algorithms.policy import LOG_STD, Plan, choose, normal_quantile
+from hotlap.algorithms.policy import LOG_STD, Plan, choose
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import (
@@ -40,7 +40,7 @@ from hotlap.algorithms.settings import (
 )
 from hotlap.algorithms.tensors import JoiningTensors, TensorScales, numpy_of, summed
 from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
-from hotlap.draws import generator
+from hotlap.draws import generator, normal_quantile
 from hotlap.errors import DivergedError
 from hotlap.types import Array, Float32
 

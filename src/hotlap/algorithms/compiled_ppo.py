@@ -24,9 +24,10 @@ from hotlap.algorithms.compiled import (
 from hotlap.algorithms.compiled_steps import LANES, SUMS, Weights, adam_step, add_up, ppo_gradients
 from hotlap.algorithms.peers import ALONE, Layout
 from hotlap.algorithms.plans import draw_weights
-from hotlap.algorithms.policy import Plan, choose, normal_quantile
+from hotlap.algorithms.policy import Plan, choose
 from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.scales import Scales
+from hotlap.draws import normal_quantile
 from hotlap.threads import available, spread
 from hotlap.types import Array, Float32
 
@@ -114,10 +115,9 @@ class CompiledPPO(PPO):
 
     def _inputs(self, batch: Batch) -> dict[str, tuple[Array, Float32]]:
         flat = {name: _rows(values) for name, values in batch.observation.items()}
-        return {
-            "actor": self._seen(flat, self._actor),
-            "critic": self._seen(flat, self._critic),
-        }
+        seen = self._seen(flat, self._actor)
+        alike = self._actor.names == self._critic.names
+        return {"actor": seen, "critic": seen if alike else self._seen(flat, self._critic)}
 
     def _hold(self, values_TN: Array) -> Array:
         return np.ascontiguousarray(_rows(values_TN))

@@ -131,12 +131,14 @@ def ppo_gradients(  # type: ignore[no-untyped-def]
     drawn = len(choice) == 0
     answering, valuing = desk_of(actor, theta, True), desk_of(critic, theta, True)
     own, probability, narrow = np.zeros(size), np.zeros(size), np.zeros(size)
+    share, narrower = 1.0 / count, 1.0 / scale
     for a in range(size if drawn else 0):
         narrow[a] = math.exp(-np.float64(theta[spot + a]))
     for lane in range(start, stop):
         begin, end = lane * many // LANES, (lane + 1) * many // LANES
         gradient = found[lane]
-        gradient[:], own[:], sums[lane] = _ZERO, 0.0, 0.0
+        gradient[:], own[:] = _ZERO, 0.0
+        loss, errors, entropies, divergence, clipped = 0.0, 0.0, 0.0, 0.0, 0.0
         for block in range(begin, end, BLOCK):
             rows = min(BLOCK, end - block)
             answer = forward(actor, answering, theta, seen[0], seen[1], index, block, rows)
@@ -145,37 +147,38 @@ def ppo_gradients(  # type: ignore[no-untyped-def]
             for r in range(rows):
                 i = index[block + r]
                 if drawn:
-                    now, spread = _normal(theta, spot, narrow, answer[r], action[i])
+                    now, spread = _normal(theta, spot, narrow, answer, r, action, i)
                 else:
-                    now, spread = _mixture(answer[r], size, choice[i], epsilon, probability)
+                    now, spread = _mixture(answer, r, size, choice[i], epsilon, probability)
                 change = now - log_prob[i]
                 ratio = math.exp(change)
-                better = (advantage[i] - centre) / scale
+                better = (advantage[i] - centre) * narrower
                 free = ratio * better
                 held = min(max(ratio, 1.0 - clip), 1.0 + clip) * better
                 # The gradient of the smaller one; that of a ratio held back is 0.
-                push = -free / count if free <= held else 0.0
+                push = -free * share if free <= held else 0.0
                 if drawn:
-                    _push_normal(narrow, answer[r], action[i], push, entropy / count,
-                                 slope[r], own)  # fmt: skip
+                    _push_normal(narrow, answer, r, action, i, push, entropy * share, slope, own)
                 else:
-                    _push_mixture(probability, size, choice[i], epsilon, push, entropy / count,
-                                  slope[r])  # fmt: skip
+                    _push_mixture(probability, size, choice[i], epsilon, push, entropy * share,
+                                  slope, r)  # fmt: skip
                 said = worth[r, 0]
                 error, pull = _error(said - target[i], huber)
                 moved = min(max(said - value[i], -value_clip), value_clip)
                 late, drag = _error(value[i] + moved - target[i], huber)
                 if late > error:
                     error, pull = late, drag if abs(said - value[i]) < value_clip else 0.0
-                pulls[r, 0] = _f4(value_coef * pull / count)
+                pulls[r, 0] = _f4(value_coef * pull * share)
+                loss -= free if free <= held else held
+                errors += error
+                entropies += spread
                 # unbiased, never negative: Schulman 2020, "Approximating KL divergence", k3
-                sums[lane, 0] -= free if free <= held else held
-                sums[lane, 1] += error
-                sums[lane, 2] += spread
-                sums[lane, 3] += ratio - 1.0 - change
-                sums[lane, 4] += 1.0 if abs(ratio - 1.0) > clip else 0.0
+                divergence += ratio - 1.0 - change
+                clipped += 1.0 if abs(ratio - 1.0) > clip else 0.0
             backward(actor, answering, gradient, seen[0], index, block, rows)
             backward(critic, valuing, gradient, state[0], index, block, rows)
+        sums[lane, 0], sums[lane, 1], sums[lane, 2] = loss, errors, entropies
+        sums[lane, 3], sums[lane, 4] = divergence, clipped
         if drawn:
             for a in range(size):
                 gradient[spot + a] = _f4(own[a])
@@ -213,7 +216,7 @@ def imitation_gradients(  # type: ignore[no-untyped-def]
             for r in range(rows):
                 wanted = label[block + r]
                 if discrete:
-                    _mixture(answer[r], size, 0, 0.0, probability)
+                    _mixture(answer, r, size, 0, 0.0, probability)
                     whole = 0.0
                     for a in range(size):
                         whole += wanted[a]
@@ -296,35 +299,37 @@ _HALF_LOG_TURN = 0.5 * math.log(2.0 * math.pi)
 
 
 @_inline
-def _normal(theta, spot, narrow, output, action):  # type: ignore[no-untyped-def]
-    """Return the log-probability of an action around an output, and the entropy."""
+def _normal(theta, spot, narrow, output, r, action, i):  # type: ignore[no-untyped-def]
+    """Return the log-probability of action i around output r, and the entropy."""
     now, spread = 0.0, 0.0
-    for a in range(len(action)):
-        log_std = np.float64(theta[spot + a])
-        z = (action[a] - output[a]) * narrow[a]
+    for a in range(action.shape[1]):
+        log_std = np.float64(theta[_u8(spot + a)])
+        z = (action[i, a] - output[r, a]) * narrow[a]
         now -= 0.5 * z * z + log_std + _HALF_LOG_TURN
         spread += log_std + 0.5 + _HALF_LOG_TURN
     return now, spread
 
 
 @_inline
-def _push_normal(narrow, output, action, push, open_, slope, own):  # type: ignore[no-untyped-def]
-    """Write the gradient of the outputs, and add that of the deviations."""
-    for a in range(len(action)):
-        z = (action[a] - output[a]) * narrow[a]
-        slope[a] = _f4(push * z * narrow[a])
+def _push_normal(  # type: ignore[no-untyped-def]
+    narrow, output, r, action, i, push, open_, slope, own
+):
+    """Write the gradient of output r, and add that of the deviations."""
+    for a in range(action.shape[1]):
+        z = (action[i, a] - output[r, a]) * narrow[a]
+        slope[r, a] = _f4(push * z * narrow[a])
         own[a] += push * (z * z - 1.0) - open_
 
 
 @_inline
-def _mixture(output, size, choice, epsilon, probability):  # type: ignore[no-untyped-def]
-    """Return the log-probability of a choice and the entropy; fill in the policy's own shares."""
-    highest = np.float64(output[0])
+def _mixture(output, r, size, choice, epsilon, probability):  # type: ignore[no-untyped-def]
+    """Return a choice's log-probability by output r and the entropy; fill in the own shares."""
+    highest = np.float64(output[r, 0])
     for a in range(size):
-        highest = max(highest, np.float64(output[a]))
+        highest = max(highest, np.float64(output[r, a]))
     total = 0.0
     for a in range(size):
-        probability[a] = math.exp(output[a] - highest)
+        probability[a] = math.exp(output[r, a] - highest)
         total += probability[a]
     spread = 0.0
     for a in range(size):
@@ -335,8 +340,10 @@ def _mixture(output, size, choice, epsilon, probability):  # type: ignore[no-unt
 
 
 @_inline
-def _push_mixture(probability, size, choice, epsilon, push, open_, slope):  # type: ignore[no-untyped-def]
-    """Write the gradient of the outputs: the log-probability's times `push`, less the entropy's."""
+def _push_mixture(  # type: ignore[no-untyped-def]
+    probability, size, choice, epsilon, push, open_, slope, r
+):
+    """Write the gradient of output r: the log-probability's times `push`, less the entropy's."""
     ours, spread = 1.0 - epsilon, 0.0
     for a in range(size):
         mixed = ours * probability[a] + epsilon / size
@@ -349,7 +356,7 @@ def _push_mixture(probability, size, choice, epsilon, push, open_, slope):  # ty
         # d mixed_b / d output_a = ours p_b ([a = b] - p_a)
         of_choice = taken * (hit - probability[a])
         of_entropy = -ours * probability[a] * (surprise - spread)
-        slope[a] = _f4(push * of_choice - open_ * of_entropy)
+        slope[r, a] = _f4(push * of_choice - open_ * of_entropy)
 
 
 @_inline

@@ -18,13 +18,13 @@ import numpy as np
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.learner import Phase
 from hotlap.algorithms.peers import ALONE, Peers
-from hotlap.algorithms.policy import NumpyPolicy, normal_quantile
+from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.algorithms.ppo import PPO, make_ppo
 from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import make_student, shifted
 from hotlap.algorithms.transfer import Saved, Transfer, carry
-from hotlap.draws import generator
+from hotlap.draws import generator, normal_quantile
 from hotlap.errors import ConfigError
 from hotlap.types import Array, Float32
 

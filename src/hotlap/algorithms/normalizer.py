@@ -16,7 +16,8 @@ CLIP = np.float32(10.0)
 
 def normalize(value: Array, mean: Float32, std: Float32) -> Float32:
     """Return (value - mean) / std as float32, inside [-10, 10]."""
-    scaled = (value.astype(np.float32) - mean) * (np.float32(1.0) / std)
+    scaled = np.subtract(value, mean, dtype=np.float32)
+    scaled *= np.float32(1.0) / std
     return np.clip(scaled, -CLIP, CLIP, out=scaled)
 
 
@@ -26,7 +27,8 @@ def moments(value_BO: Array) -> Float64:
     if len(value_BO):
         found[0] = len(value_BO)
         found[1] = value_BO.mean(axis=0, dtype=np.float64)
-        found[2] = np.square(value_BO - found[1]).sum(axis=0)
+        apart = value_BO - found[1]
+        found[2] = np.einsum("ij,ij->j", apart, apart)
     return found
 
 

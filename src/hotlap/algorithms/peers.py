@@ -94,27 +94,28 @@ class Layout:
         """Of all peers that are there,"""
         self.first = int(ends[mine]) - parts[mine].shape[2]
         """and which of them is the first of ours."""
-        at = [
-            np.arange(part.shape[1])[:, None] * self.rows + np.arange(end - part.shape[2], end)
-            for part, end in zip(parts, ends, strict=True)
-        ]
-        numbers = np.concatenate([one.ravel() for one in at])
-        order = np.argsort(numbers, kind="stable") if len(parts) > 1 else np.arange(numbers.size)
-        flat = np.concatenate([part.reshape(len(names), -1) for part in parts], axis=1)[:, order]
+        flat = np.concatenate([part.reshape(len(names), -1) for part in parts], axis=1)
+        self._own: Array | None = None
+        if len(parts) > 1:
+            at = [
+                np.arange(part.shape[1])[:, None] * self.rows + np.arange(end - part.shape[2], end)
+                for part, end in zip(parts, ends, strict=True)
+            ]
+            order = np.argsort(np.concatenate([one.ravel() for one in at]), kind="stable")
+            flat = flat[:, order]
+            place = np.empty(len(order), np.int64)
+            place[order] = np.arange(len(order))
+            before, size = sum(one.size for one in at[:mine]), at[mine].size
+            self._own = np.full(len(order), -1, np.int64)
+            self._own[place[before : before + size]] = np.arange(size)
         self.whole = dict(zip(names, flat, strict=True))
         """By name, (B,): what all peers gave, step by step."""
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        before, size = sum(one.size for one in at[:mine]), at[mine].size
-        self._own = np.full(len(order), -1, np.int64)
-        self._own[place[before : before + size]] = np.arange(size)
-
-    @property
-    def count(self) -> int:
+        self.count = flat.shape[1]
         """B, the steps of all peers."""
-        return len(self._own)
 
     def own(self, part: Array) -> Array:
         """Return which of our steps are among some of all, in their order."""
+        if self._own is None:
+            return part
         found = self._own[part]
         return found[found >= 0]

@@ -11,8 +11,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.normalizer import normalize
 from hotlap.config import Settings
+from hotlap.draws import normal_quantile
 from hotlap.errors import MissingFieldError, RunError
-from hotlap.types import Array, Float32, Float64
+from hotlap.types import Array, Float32
 
 __all__ = [
     "LOG_STD",
@@ -21,7 +22,6 @@ __all__ = [
     "Plan",
     "choose",
     "complete",
-    "normal_quantile",
 ]
 
 
@@ -551,48 +551,3 @@ def sigmoid(x: Float32) -> Float32:
 def _softmax(logits_NA: Float32) -> Float32:
     weight = np.exp(logits_NA - logits_NA.max(axis=1, keepdims=True))
     return np.asarray(weight / weight.sum(axis=1, keepdims=True))
-
-
-def normal_quantile(uniform: Array) -> Float64:
-    """Return the standard normal number below which a share of `uniform`, in (0, 1), lies.
-
-    Source: Wichura 1988, "Algorithm AS 241: the percentage points of the normal distribution",
-    PPND16; relative error about 1e-16.
-    """
-    p = np.asarray(uniform, np.float64)
-    q = p - 0.5
-    found = np.empty_like(q)
-    middle = np.abs(q) <= 0.425
-    inner = q[middle]
-    near = 0.180625 - inner * inner
-    found[middle] = inner * np.polyval(_A, near) / np.polyval(_B, near)
-    outside = p[~middle]
-    tail = np.sqrt(-np.log(np.minimum(outside, 1.0 - outside)))
-    size = np.polyval(_C, tail - 1.6) / np.polyval(_D, tail - 1.6)
-    far = tail > 5.0
-    if far.any():
-        size[far] = np.polyval(_E, tail[far] - 5.0) / np.polyval(_F, tail[far] - 5.0)
-    found[~middle] = np.copysign(size, outside - 0.5)
-    return found
-
-
-# fmt: off
-_A = (2.5090809287301226727e3, 3.3430575583588128105e4, 6.7265770927008700853e4,
-      4.5921953931549871457e4, 1.3731693765509461125e4, 1.9715909503065514427e3,
-      1.3314166789178437745e2, 3.3871328727963666080e0)
-_B = (5.2264952788528545610e3, 2.8729085735721942674e4, 3.9307895800092710610e4,
-      2.1213794301586595867e4, 5.3941960214247511077e3, 6.8718700749205790830e2,
-      4.2313330701600911252e1, 1.0)
-_C = (7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.41780725177450611770e-1,
-      1.27045825245236838258e0, 3.64784832476320460504e0, 5.76949722146069140550e0,
-      4.63033784615654529590e0, 1.42343711074968357734e0)
-_D = (1.05075007164441684324e-9, 5.47593808499534494600e-4, 1.51986665636164571966e-2,
-      1.48103976427480074590e-1, 6.89767334985100004550e-1, 1.67638483018380384940e0,
-      2.05319162663775882187e0, 1.0)
-_E = (2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3,
-      2.65321895265761230930e-2, 2.96560571828504891230e-1, 1.78482653991729133580e0,
-      5.46378491116411436990e0, 6.65790464350110377720e0)
-_F = (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5,
-      7.86869131145613259100e-4, 1.48753612908506148525e-2, 1.36929880922735805310e-1,
-      5.99832206555887937690e-1, 1.0)
-# fmt: on

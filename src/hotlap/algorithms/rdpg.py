@@ -19,12 +19,13 @@ from hotlap.algorithms.actor_critic import ActorCritic
 from hotlap.algorithms.batch import Batch, below
 from hotlap.algorithms.critics import Critics, squared_error
 from hotlap.algorithms.networks import initial_weights, recall
-from hotlap.algorithms.policy import Plan, normal_quantile
+from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.recurrent import Recurrent, carried_on
 from hotlap.algorithms.replay import Windows
 from hotlap.algorithms.returns import n_step
 from hotlap.algorithms.settings import RDPGSettings, check_capacity
 from hotlap.algorithms.tensors import TensorScales, numpy_of
+from hotlap.draws import normal_quantile
 from hotlap.types import Array, Float32
 
 __all__ = ["RDPG"]

@@ -14,11 +14,12 @@ from torch.nn import functional
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below, shard_rows
 from hotlap.algorithms.networks import Adam, forward, initial_weights, uses_bfloat16
 from hotlap.algorithms.peers import Layout
-from hotlap.algorithms.policy import Plan, choose, normal_quantile
+from hotlap.algorithms.policy import Plan, choose
 from hotlap.algorithms.ppo import PPO
 from hotlap.algorithms.settings import PPOSettings
 from hotlap.algorithms.shards import Shards
 from hotlap.algorithms.tensors import JoiningTensors, TensorScales, numpy_of, summed
+from hotlap.draws import normal_quantile
 from hotlap.types import Array, Float32
 
 __all__ = ["TorchPPO", "clipped_objective", "value_error"]

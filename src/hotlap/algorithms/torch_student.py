@@ -21,6 +21,9 @@ from hotlap.types import Array, Float32
 
 __all__ = ["TorchStudent", "imitation_error"]
 
+_PART = 16
+"""Rows below which a second thread costs more than it saves."""
+
 
 class TorchStudent(Student):
     """A student in torch; see `Student`.
@@ -55,9 +58,7 @@ class TorchStudent(Student):
         self._adam = Adam(list(self._learned.values()))
         images = [math.prod(image.shape) for image in self._plan.images.values()]
         self._bfloat16 = uses_bfloat16(settings.precision, self._device, self._plan)
-        self._shard = shard_rows(images)
-        if self._device.type != "cpu":
-            self._shard = 1 << 20
+        self._shard = shard_rows(images) if self._device.type == "cpu" else 0
         self._shards = Shards(self._device, settings.threads)
 
     @property
@@ -70,14 +71,21 @@ class TorchStudent(Student):
         inputs = self._inputs(observation)
         rows = len(next(iter(inputs.values())))
 
-        def run(start: int) -> Tensor:
+        def run(some: slice) -> Tensor:
             with torch.no_grad():  # is a thread's own
-                part = {name: x[start : start + self._shard] for name, x in inputs.items()}
+                part = {name: x[some] for name, x in inputs.items()}
                 return forward(self._plan, self._driving, part, bfloat16=self._bfloat16)
 
-        starts = range(0, max(rows, 1), self._shard)
-        parts = self._shards.map(run, starts)
+        parts = self._shards.map(run, self._parts(rows))
         return np.array(torch.cat(parts).cpu().numpy())
+
+    def _parts(self, rows: int) -> list[slice]:
+        """Cut rows into what is computed side by side, whatever the number of threads.
+
+        Two parts at least, for large networks learn from few rows at a time.
+        """
+        size = min(self._shard, max(_PART, -(-rows // 2))) if self._shard else rows
+        return [slice(start, start + size) for start in range(0, max(rows, 1), max(size, 1))]
 
     def learn(
         self,
@@ -92,15 +100,14 @@ class TorchStudent(Student):
         label = torch.from_numpy(np.ascontiguousarray(label_BA)).to(self._device)
         count = len(label)
 
-        def gradients(start: int) -> tuple[tuple[Tensor, ...], float]:
-            part = {name: x[start : start + self._shard] for name, x in inputs.items()}
+        def gradients(some: slice) -> tuple[tuple[Tensor, ...], float]:
+            part = {name: x[some] for name, x in inputs.items()}
             output = forward(self._plan, self._weights, part, bfloat16=self._bfloat16)
-            error_B = imitation_error(output, label[start : start + self._shard], self._action)
+            error_B = imitation_error(output, label[some], self._action)
             loss = error_B.sum() / count
             return torch.autograd.grad(loss, list(self._learned.values())), float(loss.detach())
 
-        starts = range(0, count, self._shard)
-        results = self._shards.map(gradients, starts)
+        results = self._shards.map(gradients, self._parts(count))
         total, loss = list(results[0][0]), results[0][1]
         for more, also in results[1:]:  # in the order of the shards, whoever was first
             torch._foreach_add_(total, more)
