@@ -9,9 +9,9 @@ import torch
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.compiled_student import CompiledStudent
 from hotlap.algorithms.distill import Distill, Memory
-from hotlap.algorithms.settings import DistillSettings, PPOSettings
+from hotlap.algorithms.settings import DistillSettings, NetworkSettings, PPOSettings
 from hotlap.algorithms.student import make_student, shifted
-from hotlap.algorithms.torch_student import imitation_error
+from hotlap.algorithms.torch_student import TorchStudent, imitation_error
 from hotlap.errors import ConfigError, RunError, SimulationError
 
 WIDTH = 24
@@ -147,15 +147,25 @@ def test_a_shift_moves_the_picture_and_repeats_its_border():
     assert left.tolist() == [[1, 2, 2], [4, 5, 5]]
 
 
-def test_a_step_moves_the_answers_towards_the_labels_whatever_the_threads(monkeypatch):
+@pytest.mark.parametrize(
+    ("cnn", "rows", "parts"), [("small", 300, None), ("airsim", 300, 3), ("airsim", 41, 2)]
+)
+def test_a_step_moves_the_answers_towards_the_labels_whatever_the_threads(
+    cnn, rows, parts, monkeypatch
+):
     monkeypatch.setattr("hotlap.algorithms.compiled._WORTH", 0)
-    lane = Lane(300, start=0.9)
+    lane = Lane(rows, start=0.9)
     frames = lane.see()
     label = np.clip(-3 * frames["state"][:, :1], -1, 1)
     made = [
-        make_student(PPOSettings(threads=threads), SPECS, STEER, CAMERA, averaging=0.5, seed=1)
+        make_student(
+            PPOSettings(threads=threads, network=NetworkSettings(cnn=cnn)),
+            SPECS, STEER, CAMERA, averaging=0.5, seed=1,
+        )
         for threads in (1, 3)
-    ]
+    ]  # fmt: skip
+    assert isinstance(made[0], CompiledStudent if parts is None else TorchStudent)
+    assert parts is None or len(made[0]._parts(rows)) == parts
 
     losses = [[s.learn(frames, label, 3e-3)["imitation_loss"] for _ in range(40)] for s in made]
 
