@@ -53,7 +53,7 @@ def main() -> None:
     begun = stamp()
     practices = {}
     for name, config, change in CASES:
-        settings = read_config(ROOT / config, change)
+        settings = read_config(ROOT / config, change).config
         compile_for(settings)
         practices[name] = Practice(settings, None)
         turn(practices[name], asked.seconds / 3)  # so that cars no longer fail at once

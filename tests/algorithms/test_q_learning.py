@@ -207,6 +207,24 @@ def test_the_loss_is_the_formula_row_by_row(variant):
     assert (minibatch.weight.min() < 1) == (ours.settings.priority > 0 and len(set(off)) > 1)
 
 
+@DQNS
+def test_a_minibatch_of_pictures_in_parts_gives_the_gradient_of_the_whole(variant):
+    ours = learner(variant, ("camera", "state"), minibatch=41)
+    ours.update(make_batch(steps=16), progress=0.0)
+    minibatch = next(iter(ours._experience._draw(1, 0.5)))
+
+    parts = ours._gradients(minibatch)
+    ours._most = 0
+    whole = ours._gradients(minibatch)
+
+    assert parts[1].item() == pytest.approx(whole[1].item(), rel=1e-5)
+    for name, values in whole[2].items():
+        torch.testing.assert_close(parts[2][name], values)
+    for part, one in zip(parts[0], whole[0], strict=True):
+        torch.testing.assert_close(part, one, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(part, one) for part, one in zip(parts[0], whole[0], strict=True))
+
+
 def test_the_target_network_is_copied_every_so_many_steps():
     ours = learner("double", target_every=4)  # 32 transitions / 8 = 4 gradient steps a batch
 

@@ -38,6 +38,7 @@ from hotlap.algorithms.settings import (
     TD3Settings,
     check_actions,
 )
+from hotlap.algorithms.shards import settle
 from hotlap.algorithms.tensors import JoiningTensors, TensorScales, numpy_of, summed
 from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
 from hotlap.draws import generator, normal_quantile
@@ -93,7 +94,7 @@ class ActorCritic(JoiningTensors):
         self._action = action
         self._device = torch.device(device)
         if self._device.type == "cpu":
-            torch.set_num_threads(1)  # torch's own threads spin while they wait
+            settle()
         self._soft = isinstance(settings, SACSettings | QRSACSettings)
         self._actor, plan = self._plans(observation, actor, critic)
         self._bfloat16 = uses_bfloat16(settings.precision, self._device, self._actor, plan)

@@ -38,8 +38,8 @@ _BLOCK = 64
 """Rows that the teacher labels at once: NumPy multiplies so small matrices on one thread."""
 _STREAM = 0xD157
 """Keeps our draws apart from those of PPO, which has the same seed."""
-_STEADY = 16
-"""Steps that the student's cars drive without a failure before it is worth an evaluation,"""
+_STEADY = 1400
+"""Steps of all cars that the student drives without a failure before it is worth an evaluation,"""
 _LONG = 32_768
 """or so many frames, whatever they do."""
 _HOPEFUL = 2.0
@@ -349,7 +349,7 @@ class Distill:
         assert self._drove is not None
         cars, failed = self._counted(np.asarray(_failed(batch).any(axis=0))[self._drove])
         good = cars > 0 and not failed
-        self._calm = (self._calm + batch.steps) if good else 0
+        self._calm = (self._calm + cars * batch.steps) if good else 0
         self._drove = None
         metrics = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
         if settings.finetune and self._frames >= settings.finetune and self._ready:

@@ -42,6 +42,19 @@ class Minibatch:
     noise: Tensor
     """(2, B, A) standard normal numbers."""
 
+    def part(self, some: slice) -> Minibatch:
+        """Return some of its rows."""
+        return Minibatch(
+            index=self.index[some],
+            observation={name: values[some] for name, values in self.observation.items()},
+            action=self.action[some],
+            reward=self.reward[some],
+            discount=self.discount[some],
+            reached={name: values[some] for name, values in self.reached.items()},
+            weight=self.weight[some],
+            noise=self.noise[:, some],
+        )
+
 
 class Experience:
     """Remembers transitions, and says how many gradient steps are due.

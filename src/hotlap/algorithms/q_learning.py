@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, shard_rows
 from hotlap.algorithms.critics import quantile_huber
 from hotlap.algorithms.experience import Experience, Minibatch
 from hotlap.algorithms.networks import (
@@ -29,6 +29,7 @@ from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.returns import q_lambda
 from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import DQNSettings, PQNSettings, check_actions
+from hotlap.algorithms.shards import Shards, cut, settle
 from hotlap.algorithms.tensors import JoiningTensors, TensorScales, numpy_of, summed
 from hotlap.algorithms.transfer import Saved, Transfer, begin_with, frozen_weights
 from hotlap.draws import generator
@@ -202,7 +203,7 @@ class _QLearner(JoiningTensors, ABC):
         self._seed = seed
         self._device = torch.device(device)
         if self._device.type == "cpu":
-            torch.set_num_threads(1)  # torch's own threads spin while they wait
+            settle()
         self._network = QNetwork(settings, observation, actor, action.size, self._device)
         self._read = {name: observation[name] for name in self._network.plan.names}
         self._scales = TensorScales(settings, self._read, self._device)
@@ -231,13 +232,12 @@ class _QLearner(JoiningTensors, ABC):
         return self._network.policy_state(self._weights, self._scales.normalizers)
 
     def _descend(
-        self, loss: Tensor, learning_rate: float, longest: float, share: float = 1.0
+        self, own: Sequence[Tensor], learning_rate: float, longest: float, share: float = 1.0
     ) -> Tensor:
-        """Take one step of Adam down a loss; return the length of the gradient.
+        """Take one step of Adam against a gradient; return its length.
 
-        The loss is a mean over our `share` of the samples that all peers have.
+        It is that of a mean over our `share` of the samples that all peers have.
         """
-        own = torch.autograd.grad(loss, list(self._learned.values()))
         gradients = summed(self._peers, own, share)
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         self._adam.step(gradients, learning_rate, ((norm + 1e-6) / longest).clamp(min=1.0))
@@ -332,6 +332,9 @@ class DQN(_QLearner):
         )
         self._targets = {k: v.detach().clone() for k, v in self._weights.items()}
         self._adopted = False
+        images = [math.prod(image.shape) for image in self._network.plan.images.values()]
+        self._most = shard_rows(images) if images and self._device.type == "cpu" else 0
+        self._shards = Shards(self._device, 0)
 
     def join(self, peers: Peers) -> None:
         """Learn together with others from now on; see `Learner.join`."""
@@ -381,10 +384,10 @@ class DQN(_QLearner):
         for step, minibatch in enumerate(
             self._experience.minibatches(beta), self._experience.gradient_steps + 1
         ):
-            loss, seen = self._loss(minibatch)
+            gradients, loss, seen = self._gradients(minibatch)
             share = len(minibatch.index) / settings.minibatch
-            norm = self._descend(loss, settings.learning_rate, settings.max_grad_norm, share)
-            means = {"q_loss": loss.detach(), "grad_norm": norm}
+            norm = self._descend(gradients, settings.learning_rate, settings.max_grad_norm, share)
+            means = {"q_loss": loss, "grad_norm": norm}
             means |= {"td_error": seen["td_error"].mean(), "value": seen["value"].mean()}
             for name, value in means.items():
                 history.setdefault(name, []).append(value)
@@ -406,6 +409,30 @@ class DQN(_QLearner):
         found["gradient_steps"] = float(self._experience.gradient_steps)
         found["epsilon"] = float(self._epsilon(batch.rows).mean())
         return found
+
+    def _gradients(
+        self, minibatch: Minibatch
+    ) -> tuple[Sequence[Tensor], Tensor, dict[str, Tensor]]:
+        """Return the gradients of the loss, the loss, and by row what `_loss` says besides.
+
+        Rows that see pictures are computed in parts, side by side.
+        """
+        rows, learned = len(minibatch.index), list(self._learned.values())
+
+        def of(some: slice) -> tuple[Sequence[Tensor], Tensor, dict[str, Tensor]]:
+            loss, seen = self._loss(minibatch.part(some))
+            loss = loss * ((some.stop - some.start) / rows)
+            return torch.autograd.grad(loss, learned), loss.detach(), seen
+
+        parts = cut(rows, self._most)
+        if len(parts) == 1:
+            return of(parts[0])
+        gradients, losses, seen = zip(*self._shards.map(of, parts), strict=True)
+        total = list(gradients[0])
+        for more in gradients[1:]:  # in the order of the parts, whoever was first
+            torch._foreach_add_(total, more)
+        joined = {name: torch.cat([one[name] for one in seen]) for name in seen[0]}
+        return total, torch.stack(losses).sum(), joined
 
     def _loss(self, minibatch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and by row how far off the network is and what it says."""
@@ -521,7 +548,8 @@ class PQN(_QLearner):
                 said = output.gather(1, action[index, None])[:, 0]
                 error = said - target[index]
                 loss = 0.5 * error.square().sum() / len(part)
-                norm = self._descend(loss, rate, settings.max_grad_norm)
+                slopes = torch.autograd.grad(loss, list(self._learned.values()))
+                norm = self._descend(slopes, rate, settings.max_grad_norm)
                 sums = [loss.detach() * len(part), error.detach().abs().sum(), said.detach().sum()]
                 history.append(torch.stack([norm, *(one / max(1, len(index)) for one in sums)]))
         self._updates += 1

@@ -6,6 +6,8 @@ a core; ours sleep.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,13 +16,47 @@ import torch
 
 from hotlap.threads import available
 
-__all__ = ["Shards"]
+__all__ = ["Shards", "cut", "settle"]
 
 X = TypeVar("X")
 Y = TypeVar("Y")
 
 _CORES = torch.get_num_threads()
 """Torch's own count, read before we lower it: physical cores, or OMP_NUM_THREADS."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Names of what the GNU C library can be told about its memory, from its malloc.h."""
+
+
+def settle() -> None:
+    """Prepare torch for learning on the processor: one thread of its own, and memory that stays.
+
+    Tensors of pictures are larger than what the C library keeps of freed memory. Each would be
+    fetched anew from the system, page by page, which takes as long as what is computed with it.
+    """
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        # Other C libraries lack it, and keep what they will.
+        tell = getattr(ctypes.CDLL(None), "mallopt", lambda name, value: 0)
+        tell(_TRIM_THRESHOLD, 2**31 - 1)
+        tell(_MMAP_THRESHOLD, 2**25)  # the most that it takes
+
+
+_FEW = 16
+"""Rows below which a second thread costs more than it saves."""
+
+
+def cut(rows: int, most: int) -> list[slice]:
+    """Cut rows into what is computed side by side, whatever the number of threads.
+
+    Two parts at least, if there are that many rows: large networks learn from few at a time.
+
+    Args:
+        rows: how many there are.
+        most: of a part; 0: they stay together.
+    """
+    size = max(1, min(most, max(_FEW, -(-rows // 2))) if most else rows)
+    return [slice(start, min(start + size, rows)) for start in range(0, max(rows, 1), size)]
 
 
 class Shards:
@@ -35,7 +71,7 @@ class Shards:
         self._pool: ThreadPoolExecutor | None = None
         if device.type != "cpu":
             return
-        torch.set_num_threads(1)
+        settle()
         count = threads or min(_CORES, available())
         if count > 1:
             # OpenMP counts its threads for each of ours apart. With more than one, a layer is cut

@@ -14,15 +14,12 @@ from hotlap.algorithms.networks import Adam, forward, initial_weights, uses_bflo
 from hotlap.algorithms.peers import ALONE, Peers
 from hotlap.algorithms.policy import Plan
 from hotlap.algorithms.settings import PPOSettings
-from hotlap.algorithms.shards import Shards
+from hotlap.algorithms.shards import Shards, cut
 from hotlap.algorithms.student import LONGEST, Student
 from hotlap.algorithms.tensors import numpy_of, summed
 from hotlap.types import Array, Float32
 
 __all__ = ["TorchStudent", "imitation_error"]
-
-_PART = 16
-"""Rows below which a second thread costs more than it saves."""
 
 
 class TorchStudent(Student):
@@ -58,7 +55,7 @@ class TorchStudent(Student):
         self._adam = Adam(list(self._learned.values()))
         images = [math.prod(image.shape) for image in self._plan.images.values()]
         self._bfloat16 = uses_bfloat16(settings.precision, self._device, self._plan)
-        self._shard = shard_rows(images) if self._device.type == "cpu" else 0
+        self._most = shard_rows(images) if self._device.type == "cpu" else 0
         self._shards = Shards(self._device, settings.threads)
 
     @property
@@ -76,16 +73,8 @@ class TorchStudent(Student):
                 part = {name: x[some] for name, x in inputs.items()}
                 return forward(self._plan, self._driving, part, bfloat16=self._bfloat16)
 
-        parts = self._shards.map(run, self._parts(rows))
+        parts = self._shards.map(run, cut(rows, self._most))
         return np.array(torch.cat(parts).cpu().numpy())
-
-    def _parts(self, rows: int) -> list[slice]:
-        """Cut rows into what is computed side by side, whatever the number of threads.
-
-        Two parts at least, for large networks learn from few rows at a time.
-        """
-        size = min(self._shard, max(_PART, -(-rows // 2))) if self._shard else rows
-        return [slice(start, start + size) for start in range(0, max(rows, 1), max(size, 1))]
 
     def learn(
         self,
@@ -107,7 +96,7 @@ class TorchStudent(Student):
             loss = error_B.sum() / count
             return torch.autograd.grad(loss, list(self._learned.values())), float(loss.detach())
 
-        results = self._shards.map(gradients, self._parts(count))
+        results = self._shards.map(gradients, cut(count, self._most))
         total, loss = list(results[0][0]), results[0][1]
         for more, also in results[1:]:  # in the order of the shards, whoever was first
             torch._foreach_add_(total, more)
