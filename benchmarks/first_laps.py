@@ -46,7 +46,7 @@ TASKS = {
     "cookbook": "configs/cookbook.toml",
     "transfer": "configs/cookbook.toml",
 }
-BEFORE = {"transfer": ["--track", "medium", "--seed", "1000"]}
+BEFORE = {"transfer": ["train.seconds=60", "--track", "easy", "--seed", "1000"]}
 """What a Run is trained with beforehand, whose time does not count, and which the others take."""
 POLL = 0.005
 """Seconds between two looks at events.jsonl."""
