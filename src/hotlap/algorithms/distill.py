@@ -38,10 +38,12 @@ _BLOCK = 64
 """Rows that the teacher labels at once: NumPy multiplies so small matrices on one thread."""
 _STREAM = 0xD157
 """Keeps our draws apart from those of PPO, which has the same seed."""
-_STEADY = 1400
-"""Steps of all cars that the student drives without a failure before it is worth an evaluation,"""
+_STEADY = 16
+"""Steps that the student's cars drive without a failure before it is worth an evaluation,"""
 _LONG = 32_768
 """or so many frames, whatever they do."""
+_MANY = 44
+"""Cars that tell enough: a step of fewer counts for as much less."""
 _HOPEFUL = 2.0
 """Failures of a car in the time of a check, with noise, below which the teacher may pass it."""
 
@@ -139,7 +141,7 @@ class Distill:
         self._names = tuple(names)
         self._practised = self._acts = self._frames = 0
         self._drove: Array | None = None
-        self._calm = 0
+        self._calm = 0.0
 
     def join(self, peers: Peers) -> None:
         """Learn together with others from now on; see `Learner.join`.
@@ -349,7 +351,7 @@ class Distill:
         assert self._drove is not None
         cars, failed = self._counted(np.asarray(_failed(batch).any(axis=0))[self._drove])
         good = cars > 0 and not failed
-        self._calm = (self._calm + cars * batch.steps) if good else 0
+        self._calm = self._calm + batch.steps * min(1.0, cars / _MANY) if good else 0.0
         self._drove = None
         metrics = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
         if settings.finetune and self._frames >= settings.finetune and self._ready:

@@ -421,7 +421,7 @@ class DQN(_QLearner):
 
         def of(some: slice) -> tuple[Sequence[Tensor], Tensor, dict[str, Tensor]]:
             loss, seen = self._loss(minibatch.part(some))
-            loss = loss * ((some.stop - some.start) / rows)
+            loss = loss * ((some.stop - some.start) / max(1, rows))
             return torch.autograd.grad(loss, learned), loss.detach(), seen
 
         parts = cut(rows, self._most)
