@@ -53,3 +53,27 @@ def test_what_logs_cost_is_what_was_measured(task, called):
         f"{row['bytes_a_row_csv']:.0f} bytes as CSV, {row['bytes_a_row_lines']:.0f} as a line",
         f"{row['bytes_a_thousand_steps'] / 1000:.0f} kB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("page", "called", "task"),
+    [
+        ("distill", "`configs/distill.toml`", "distill"),
+        ("distill", "`configs/distill_deepracer.toml`", "distill_deepracer"),
+        ("distill", "`configs/camera.toml` (PPO alone)", "camera"),
+        ("transfer", "from scratch", "cookbook"),
+        ("transfer", "from a driver that had 60 s on `easy`", "transfer"),
+    ],
+)
+def test_first_laps_of_the_pages_are_those_of_the_newest_session(page, called, task):
+    rows = [row for row in kept("first_laps") if row["task"] == task]
+    session = [row for row in rows if row["session"] == rows[-1]["session"]]
+    times = [row["seconds"] for row in sorted(session, key=lambda row: row["seed"])]
+
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+
+    each = ", ".join("never" if one is None else f"{one:.1f}" for one in times)
+    middle = np.median([np.inf if one is None else one for one in times])
+    (said,) = re.findall(rf"^\| {re.escape(called)} \| (.*) \|$", text, re.MULTILINE)
+    assert said == f"{each} s | {middle:.1f} s"
+    assert len(times) == 5

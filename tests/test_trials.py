@@ -89,19 +89,14 @@ def test_the_best_driver_is_what_was_asked_for(by, best, monkeypatch):
 
 def test_a_lucky_driver_does_not_take_the_place_of_a_proven_one(monkeypatch):
     clean, lucky = report(1.0, 1.0, 8.0), report(1.0, 1.0, 6.0)
-    # 2 of 2 and 8 of 8 trials; then 2 of 2, but from the other starts only 2 of 8
-    reports = [clean, report(1.0, 1.0, 8.0, trials=8), lucky, report(0.25, 0.5, 6.0, trials=8)]
+    # 2 of 2 and 80 of 80 trials; then 2 of 2, but from the other starts only 20 of 80
+    reports = [clean, report(1.0, 1.0, 8.0, trials=80), lucky, report(0.25, 0.5, 6.0, trials=80)]
 
     results, asked, trials = tried(monkeypatch, reports)
 
     assert [trial.best for trial in results] == [True, False]
     assert [trial.again.completion for trial in results] == [1.0, 0.25]
-    assert asked == [
-        (2, 0),
-        (8, 100),
-        (2, 0),
-        (8, 101),
-    ]  # four times the starts, other ones each time
+    assert asked == [(2, 0), (80, 100), (2, 0), (80, 101)]  # other starts each time
     assert trials.best == (1.0, 1.0, -8.0)
 
 
@@ -137,8 +132,26 @@ def test_the_first_clean_driver_is_told_of_before_it_is_tried_again(monkeypatch)
     for steps in range(3):
         trials.run(lambda seen: None, steps, first=lambda found: order.append(found.completion))
 
-    # nobody finished; then two of two, told, eight more starts; then it is not the first any more
-    assert order == [2, 2, 1.0, 8, 2, 8]
+    # nobody finished; then two of two, told, more starts; then it is not the first any more
+    assert order == [2, 2, 1.0, 80, 2, 80]
+
+
+@pytest.mark.parametrize(
+    ("trials", "seen", "size", "again"),
+    [
+        (5, "state", (160, 120), 80),
+        (32, "state", (160, 120), 128),
+        (5, "camera", (64, 48), 80),
+        (5, "camera", (160, 120), 20),
+        (5, "depth", (160, 120), 20),
+    ],
+)
+def test_a_driver_is_tried_from_more_starts_where_that_costs_little(trials, seen, size, again):
+    width, height = size
+    camera = {"width": width, "height": height}
+    settings = {"observation.actor": [seen], "observation.camera": camera}
+
+    assert module._confirmations(read_config(None, settings).config, trials) == again
 
 
 def test_a_score_survives_saving(monkeypatch):

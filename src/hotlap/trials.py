@@ -1,8 +1,8 @@
 """Trials: the evaluations of a driver while it learns, and which driver was the best so far.
 
-An evaluation of few starts, repeated often, calls a lucky driver the best sooner or later. So a
-driver that finishes every trial is tried again, from four times as many other starts, before it
-may take the place of the best one.
+An evaluation of few starts, repeated often, calls a lucky driver the best sooner or later: of many
+drivers the fastest is the one that risks most. So a driver that finishes every trial is tried
+again, from many other starts, before it may take the place of the best one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hotlap.config import Settings, read_toml, resolve
-from hotlap.env import EnvSettings
+from hotlap.env import PICTURES, EnvSettings
 from hotlap.evaluate import Report, evaluate_policy, evaluation_env
 from hotlap.penalties import PenaltySettings
 from hotlap.runs import Run
@@ -23,7 +23,11 @@ from hotlap.types import Array
 __all__ = ["EvaluationSettings", "Trial", "Trials", "penalties_of"]
 
 _CONFIRM = 4
-"""A driver that finished every trial is tried again from so many times as many starts."""
+"""A driver that finished every trial is tried again from so many times as many starts,"""
+_SURE = 80
+"""and from so many at least, where that costs little:"""
+_SMALL = 64 * 48
+"""without a camera, or with pictures of so few pixels."""
 _HOPELESS = 5
 """Until a car has lapped in training, evaluations come so many times more seldom."""
 
@@ -33,8 +37,8 @@ class EvaluationSettings(Settings):
 
     trials: PositiveInt = 5
     """Starts of an evaluation, which take turns over the tracks; with fewer starts the first tracks
-    are tried. A driver that finishes all of them has to do so again, from twice as many other
-    starts, to be called the best."""
+    are tried. A driver that finishes all of them has to do so again, from at least 80 other starts
+    (4 times as many, where pictures are large), to be called the best."""
     laps: PositiveInt = 3
     """Laps of each trial."""
     randomized: bool = False
@@ -86,7 +90,7 @@ class Trials:
                 rewarded=self._rewarded,
                 randomized=evaluation.randomized,
             )
-            for trials in (evaluation.trials, _CONFIRM * evaluation.trials)
+            for trials in (evaluation.trials, _confirmations(settings, evaluation.trials))
         )
         self.best: tuple[float, ...] | None = None
         self.clean = False
@@ -169,6 +173,13 @@ class Trials:
         """Continue from what `save` returned."""
         self.best = None if saved["best"] is None else tuple(saved["best"])
         self.clean = saved["clean"]
+
+
+def _confirmations(settings: EnvSettings, trials: int) -> int:
+    """Return from how many starts a driver is tried again."""
+    seen, camera = settings.observation.actor, settings.observation.camera
+    pixels = camera.width * camera.height if PICTURES & set(seen) else 0
+    return max(_CONFIRM * trials, _SURE if pixels <= _SMALL else 0)
 
 
 def penalties_of(run: Run) -> PenaltySettings:
