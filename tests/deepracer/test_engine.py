@@ -5,7 +5,6 @@ import inspect
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -310,6 +309,7 @@ def test_a_notebook_shows_a_picture_that_changes(play, monkeypatch):
     class Handle:
         def update(self, image):
             shown.append(("update", image))
+            one.stop_training()
 
     class Display:
         Image = staticmethod(lambda data: data[:4])
@@ -323,7 +323,6 @@ def test_a_notebook_shows_a_picture_that_changes(play, monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython.display", Display)
     one = make()
     one.start_training_testing_process()
-    threading.Timer(0.8, one.stop_training).start()
     one.plot_training_output(refresh=0.1)
 
     assert shown[0] == ("display", b"\x89PNG")
