@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hotlap.courses import COURSES
 from hotlap.errors import HotlapError
 from hotlap.limit import Limit, fastest_lap
 from hotlap.sim.native import NativeSimulator
 from hotlap.simulator import Command, Start
 from hotlap.track import Track, load_track
+from hotlap.track.courses import COURSES
 from hotlap.vehicle import Vehicle, load_vehicle
 
 MOTION = ("x", "y", "yaw", "vx", "vy", "yaw_rate", "steering", "reference")

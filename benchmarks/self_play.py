@@ -22,7 +22,7 @@ from typing import Any
 
 from hotlap.bench import append, machine, stamp
 from hotlap.evaluate import evaluate
-from hotlap.race import race
+from hotlap.racing.race import race
 from hotlap.runs import Run
 from hotlap.train import train
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from hotlap import race_film
-from hotlap.race import race
+from hotlap.racing.race import race
 
 
 def main() -> None:

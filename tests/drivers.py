@@ -13,7 +13,7 @@ import numpy as np
 from hotlap import cli
 from hotlap.config import resolve, to_toml
 from hotlap.crew import Driver
-from hotlap.env import driver_task
+from hotlap.env.drivers import driver_task
 from hotlap.plan import TrainConfig
 from hotlap.runs import Run
 

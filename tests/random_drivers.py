@@ -7,7 +7,7 @@ import numpy as np
 from hotlap.algorithms.batch import ObservationSpec
 from hotlap.algorithms.plans import make_plan
 from hotlap.config import resolve, to_toml
-from hotlap.env import env_settings
+from hotlap.env.drivers import env_settings
 from hotlap.plan import TrainConfig
 from hotlap.runs import Run
 from hotlap.tasks.actions import Actions

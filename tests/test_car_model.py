@@ -15,7 +15,8 @@ from foreign import python_of
 from hotlap.algorithms.settings import DEEPRACER_CNNS
 from hotlap.config import resolve
 from hotlap.deepracer.files.metadata import Metadata
-from hotlap.env import EnvSettings, load_driver
+from hotlap.env import EnvSettings
+from hotlap.env.drivers import load_driver
 from hotlap.export import export
 from hotlap.export.car import free_graph
 from hotlap.export.layers import Network

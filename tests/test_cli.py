@@ -15,7 +15,8 @@ import pytest
 
 from drivers import command as hotlap
 from drivers import saved
-from hotlap import cli, console
+from hotlap import cli
+from hotlap.commands import console
 from hotlap.config import resolve
 from hotlap.plan import TrainConfig
 from hotlap.runs import Run

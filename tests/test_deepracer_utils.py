@@ -12,7 +12,7 @@ from drivers import LOGGED
 from foreign import python_of
 from hotlap.evaluate import evaluate
 from hotlap.penalties import PenaltySettings
-from hotlap.race import race
+from hotlap.racing.race import race
 from hotlap.simtrace import write_evaluation, write_race
 
 module = importlib.import_module("hotlap.train")

@@ -106,7 +106,8 @@ def test_warming_reaches_every_module_and_leaves_nothing_to_compile():
         import sys
         import numpy as np
         from hotlap import bench, kernels
-        from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
+        from hotlap.env import EnvSettings, VectorEnv
+        from hotlap.env.settings import ObservationSettings
         from hotlap.gym import SingleEnv
         from hotlap.machine import machine
 

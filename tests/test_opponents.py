@@ -8,7 +8,8 @@ import pytest
 from drivers import driver, follower, saved
 from hotlap.config import resolve
 from hotlap.crew import NOBODY, Driver
-from hotlap.env import EnvSettings, VectorEnv, driver_task
+from hotlap.env import EnvSettings, VectorEnv
+from hotlap.env.drivers import driver_task
 from hotlap.errors import ConfigError, RunError
 from hotlap.simulator import Start
 

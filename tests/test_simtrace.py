@@ -17,7 +17,7 @@ from hotlap.evaluate import evaluate
 from hotlap.kernels import parts_of
 from hotlap.penalties import PenaltySettings
 from hotlap.plan import TrainConfig
-from hotlap.race import race
+from hotlap.racing.race import race
 from hotlap.runs import Run
 from hotlap.simtrace import write_evaluation, write_race
 

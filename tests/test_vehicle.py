@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from hotlap.config import read_toml
-from hotlap.env import EnvSettings, StartSettings, VectorEnv
+from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import ConfigError
+from hotlap.starts import StartSettings
 from hotlap.train import train
 from hotlap.vehicle import PARAMETERS, VEHICLES, load_vehicle
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hotlap.evaluate import evaluate as evaluate
     from hotlap.evaluate import load_policy as load_policy
     from hotlap.population import Population as Population
-    from hotlap.race import Standings as Standings
-    from hotlap.race import race as race
+    from hotlap.racing.race import Standings as Standings
+    from hotlap.racing.race import race as race
     from hotlap.runs import Run as Run
     from hotlap.track import Track as Track
     from hotlap.track import load_track as load_track
@@ -34,14 +34,14 @@ _PLACES = {
     "Population": "population",
     "Report": "evaluate",
     "Run": "runs",
-    "Standings": "race",
+    "Standings": "racing.race",
     "Sweep": "distributed.sweep_folder",
     "Track": "track",
     "VectorEnv": "env",
     "evaluate": "evaluate",
     "load_policy": "evaluate",
     "load_track": "track",
-    "race": "race",
+    "race": "racing.race",
     "sweep": "distributed.sweep",
     "train": "train",
 }

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.env import EnvSettings, ObservationSettings, VectorEnv
+from hotlap.env import EnvSettings, VectorEnv
+from hotlap.env.settings import ObservationSettings
 from hotlap.errors import ConfigError
 from hotlap.machine import machine, stamp
 from hotlap.sim.camera import CameraSettings

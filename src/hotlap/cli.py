@@ -15,16 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
-from hotlap import (
-    deepracer_commands,
-    model_commands,
-    race_commands,
-    sizing_commands,
-    sweep_commands,
-    track_commands,
-    vehicle_commands,
-)
-from hotlap.console import (
+from hotlap.commands import deepracer as deepracer_commands
+from hotlap.commands import models, races, sizing, sweeps, tracks, vehicles
+from hotlap.commands.console import (
     Json,
     print_boards,
     print_league,
@@ -38,8 +31,8 @@ from hotlap.errors import ConfigError, HotlapError
 
 if TYPE_CHECKING:
     from hotlap.evaluate import Report
-    from hotlap.league import League
     from hotlap.penalties import PenaltySettings
+    from hotlap.racing.league import League
     from hotlap.runs import Run
 
 __all__ = ["app", "main"]
@@ -68,13 +61,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(track_commands.app, name="tracks")
-app.add_typer(vehicle_commands.app, name="vehicle")
+app.add_typer(tracks.app, name="tracks")
+app.add_typer(vehicles.app, name="vehicle")
 app.add_typer(deepracer_commands.app, name="deepracer")
-app.command("export")(model_commands.export_command)
-app.command("import")(model_commands.import_command)
-app.command("plan")(sizing_commands.plan_command)
-app.command("sweep")(sweep_commands.sweep_command)
+app.command("export")(models.export_command)
+app.command("import")(models.import_command)
+app.command("plan")(sizing.plan_command)
+app.command("sweep")(sweeps.sweep_command)
 
 TrackOption = Annotated[
     str | None, typer.Option("--track", help="Track by name or file; several with commas.")
@@ -352,7 +345,7 @@ def evaluate(
 
     board = None
     if league is not None:  # a mistake in it shows before the drive
-        from hotlap.league import League
+        from hotlap.racing.league import League
 
         board = League(league)
     opened = Run.open(run)
@@ -387,7 +380,7 @@ def _enter(
     penalties: PenaltySettings | None,
 ) -> None:
     """Put the trials of a run's driver into a league."""
-    from hotlap.env import env_settings, load_driver
+    from hotlap.env.drivers import env_settings, load_driver
 
     driver = load_driver(run.path, checkpoint)
     way = env_settings(run).start.direction
@@ -452,7 +445,7 @@ def race(
     as_json: Json = False,
 ) -> None:
     """Let the drivers of several runs race against each other on one road."""
-    from hotlap.league import League
+    from hotlap.racing.league import League
 
     which = _which(checkpoint)
     if film is not None and film.suffix.lower() not in (".mp4", ".gif"):
@@ -474,11 +467,11 @@ def race(
     facts: dict[str, Any] = {}
     failures: list[HotlapError] = []
     if runs or board is None:
-        from hotlap.race import race as verb
+        from hotlap.racing.race import race as verb
 
         how: dict[str, Any] = {"track": track, "laps": laps, "trials": trials}
         how |= {"checkpoint": which, "penalties": None}
-        runs = race_commands.by_deepracers_rules(runs or [], how, asked, deepracer=deepracer)
+        runs = races.by_deepracers_rules(runs or [], how, asked, deepracer=deepracer)
         standings = verb(runs, **how, seed=seed)
         facts = standings.as_dict()
         # What was driven is printed, whatever becomes of the files.
@@ -487,12 +480,12 @@ def race(
                 board.add(facts)
         with _later(failures):
             if film is not None:
-                from hotlap.race_film import film_race
+                from hotlap.racing.film import film_race
 
                 facts["film"] = str(film_race(film, standings))
         if how["penalties"] is not None:
             with _later(failures):
-                race_commands.write_logs(runs, standings)
+                races.write_logs(runs, standings)
     if board is not None and not failures:
         facts["league"] = board.as_dicts()
         by = cast(Literal["total", "average", "best"], score)
@@ -600,7 +593,7 @@ def runs(
 ) -> None:
     """List runs with their best laps."""
     from hotlap.runs import list_runs, names_in
-    from hotlap.storage import url_of
+    from hotlap.runs.storage import url_of
 
     place = url_of(folder or "runs")
     there = names_in(place)

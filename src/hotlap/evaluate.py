@@ -13,13 +13,15 @@ from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import resolve
 from hotlap.deepracer.logs import FOLDER
 from hotlap.deepracer.recorder import Episode, Recorder
-from hotlap.env import EnvSettings, VectorEnv, env_settings
+from hotlap.env import EnvSettings, VectorEnv
+from hotlap.env.drivers import env_settings
 from hotlap.errors import ConfigError, RunError
 from hotlap.inputs import changed_inputs
 from hotlap.limit import Rule, lap_bound
 from hotlap.penalties import PenaltySettings
 from hotlap.runner import note_step
-from hotlap.runs import Run, lap_times
+from hotlap.runs import Run
+from hotlap.runs.traces import lap_times
 from hotlap.simulator import State
 from hotlap.tasks.rules import Status
 from hotlap.track import load_track

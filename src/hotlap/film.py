@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hotlap.errors import RunError
 from hotlap.files import explained, whole
 from hotlap.gaze import Gaze, sided
-from hotlap.runs import lap_times
+from hotlap.runs.traces import lap_times
 from hotlap.track import Track
 from hotlap.types import Array, Float64
 

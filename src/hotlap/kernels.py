@@ -27,7 +27,9 @@ from hotlap.algorithms.settings import DistillSettings, PPOSettings
 from hotlap.algorithms.student import make_student
 from hotlap.clock import Clock, ClockSettings
 from hotlap.deepracer.params import Params
-from hotlap.env import PICTURES, EnvSettings, VectorEnv, env_settings
+from hotlap.env import EnvSettings, VectorEnv
+from hotlap.env.drivers import env_settings
+from hotlap.env.settings import PICTURES
 from hotlap.errors import RunError
 from hotlap.opponents import SELF, OpponentSettings
 from hotlap.runs import Run

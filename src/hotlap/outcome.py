@@ -13,7 +13,8 @@ from hotlap import plot
 from hotlap.algorithms.attention import Heat
 from hotlap.algorithms.policy import NumpyPolicy
 from hotlap.config import read_toml, resolve
-from hotlap.env import EnvSettings, driver_task
+from hotlap.env import EnvSettings
+from hotlap.env.drivers import driver_task
 from hotlap.errors import ConfigError, RunError
 from hotlap.evaluate import Report, Trace, env_settings, evaluate
 from hotlap.files import explained, whole

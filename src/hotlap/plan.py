@@ -19,17 +19,13 @@ from hotlap.config import Settings, read_toml, resolve
 from hotlap.crew import Driver
 from hotlap.deepracer.files.folder import read_folder
 from hotlap.deepracer.recorder import LogSettings
-from hotlap.env import (
-    EnvSettings,
-    ObservationSettings,
-    VectorEnv,
-    is_discrete,
-)
+from hotlap.env import EnvSettings, VectorEnv
+from hotlap.env.settings import ObservationSettings, is_discrete
 from hotlap.errors import ConfigError, RunError
 from hotlap.inputs import changed_inputs
 from hotlap.opponents import SELF
 from hotlap.runs import Run
-from hotlap.storage import is_url, url_of
+from hotlap.runs.storage import is_url, url_of
 from hotlap.tasks.actions import MetadataActions
 from hotlap.tasks.rewards import FileReward, FunctionReward
 from hotlap.track import whole_names

@@ -11,7 +11,7 @@ import numpy as np
 from hotlap.errors import RunError
 from hotlap.files import explained, whole
 from hotlap.gaze import HEAT, Gaze, sided
-from hotlap.runs import lap_times
+from hotlap.runs.traces import lap_times
 from hotlap.track import Track
 from hotlap.types import Array, Float64
 

@@ -22,7 +22,7 @@ import numpy as np
 from hotlap.errors import ConfigError, RunError
 from hotlap.files import explained, replace
 from hotlap.runs import Run
-from hotlap.storage import Storage, is_url, url_of, vacant
+from hotlap.runs.storage import Storage, is_url, url_of, vacant
 from hotlap.types import Array
 
 __all__ = ["FIGURES", "Population", "Result", "Spread", "read_seeds", "spread"]

@@ -22,7 +22,9 @@ from hotlap.algorithms.learner import (
 from hotlap.algorithms.replay import Replay
 from hotlap.algorithms.settings import PPOSettings, check_capacity
 from hotlap.crew import Driver
-from hotlap.env import PICTURES, Episodes, VectorEnv, driver_task
+from hotlap.env import Episodes, VectorEnv
+from hotlap.env.drivers import driver_task
+from hotlap.env.settings import PICTURES
 from hotlap.errors import ConfigError, MissingExtraError
 from hotlap.opponents import SELF
 from hotlap.plan import TrainConfig

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 
 from hotlap.algorithms.settings import DEEPRACER_CNNS
-from hotlap.contest import Standings
 from hotlap.deepracer import logs
 from hotlap.deepracer.files.metadata import LIDAR_KINDS
 from hotlap.deepracer.logs import FOLDER
@@ -35,6 +34,7 @@ from hotlap.env import VectorEnv
 from hotlap.evaluate import Report
 from hotlap.files import append_line, explained, replace
 from hotlap.plan import TrainConfig
+from hotlap.racing.contest import Standings
 from hotlap.runs import Run
 from hotlap.tasks.actions import ContinuousActions
 from hotlap.tasks.rewards import FileReward

@@ -39,7 +39,7 @@ from hotlap.plan import (
 from hotlap.population import Population, read_seeds
 from hotlap.progress import Progress
 from hotlap.runs import Run, default_directory
-from hotlap.storage import Storage, url_of
+from hotlap.runs.storage import Storage, url_of
 from hotlap.threads import available
 from hotlap.training import Training, has_reached
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hotlap.config import Settings, read_toml, resolve
-from hotlap.env import PICTURES, EnvSettings
+from hotlap.env import EnvSettings
+from hotlap.env.settings import PICTURES
 from hotlap.evaluate import Report, evaluate_policy, evaluation_env
 from hotlap.penalties import PenaltySettings
 from hotlap.runs import Run

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from hotlap.collection import save_track
 from hotlap.deepracer.files.metadata import Metadata
 from hotlap.deepracer.parameters import DEFAULTS, GRID, TRACKS, read_params
 from hotlap.errors import ConfigError
 from hotlap.plan import read_config
 from hotlap.track import load_track
+from hotlap.track.collection import save_track
 
 REWARD = "def reward_function(params):\n    return 1.0\n"
 GRIDDED = {

@@ -14,7 +14,7 @@ import hotlap
 from buckets import BUCKET, point_to, wait_for
 from hotlap.distributed.sending import Sender
 from hotlap.distributed.sweep_folder import Sweep
-from hotlap.storage import Storage
+from hotlap.runs.storage import Storage
 
 ray = pytest.importorskip("ray")
 

@@ -11,7 +11,7 @@ import pytest
 import hotlap.limit as module
 from hotlap.errors import ConfigError, MissingExtraError
 from hotlap.limit import Limit, action_list, fastest_lap, lap_bound
-from hotlap.runs import lap_times
+from hotlap.runs.traces import lap_times
 from hotlap.track import load_track
 from hotlap.vehicle import VEHICLES
 

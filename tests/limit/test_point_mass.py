@@ -9,7 +9,6 @@ import shapely
 
 pytest.importorskip("casadi", reason="needs the extra: pip install 'hotlap[limit]'")
 
-from hotlap.courses import COURSES
 from hotlap.errors import ConfigError
 from hotlap.limit import corridor, fastest_lap
 from hotlap.limit.corridor import gates
@@ -17,6 +16,7 @@ from hotlap.limit.point_mass import grip
 from hotlap.sim.native import NativeSimulator
 from hotlap.simulator import Command, Start
 from hotlap.track import Track, load_track
+from hotlap.track.courses import COURSES
 from hotlap.vehicle import VEHICLES
 
 REAL = Path(__file__).parents[3] / "shared/data/tracks"

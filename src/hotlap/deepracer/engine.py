@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hotlap import plot
+from hotlap.commands.console import show
 from hotlap.config import to_toml
-from hotlap.console import show
 from hotlap.deepracer.parameters import Job, read_params
 from hotlap.errors import ConfigError, RunError
 from hotlap.evaluate import Report, evaluate

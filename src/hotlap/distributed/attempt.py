@@ -27,7 +27,7 @@ from hotlap.errors import RunError
 from hotlap.files import explained
 from hotlap.fleet import Fleet, Tail
 from hotlap.runs import Run
-from hotlap.storage import Storage
+from hotlap.runs.storage import Storage
 
 __all__ = ["NOTHING", "Attempt", "values_of"]
 

@@ -17,8 +17,8 @@ from typing import Self
 
 from hotlap.errors import RunError
 from hotlap.files import TEMPORARY
-from hotlap.mirror import BEAT, Claim
-from hotlap.storage import INDEX, Index, Storage, identity, is_transient, problem
+from hotlap.runs.mirror import BEAT, Claim
+from hotlap.runs.storage import INDEX, Index, Storage, identity, is_transient, problem
 
 __all__ = ["Sender"]
 

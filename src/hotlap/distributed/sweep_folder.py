@@ -33,9 +33,9 @@ from hotlap.config import read_toml
 from hotlap.distributed.axes import Axis, Choices, Range, label
 from hotlap.errors import ConfigError, RunError
 from hotlap.files import explained, replace
-from hotlap.mirror import Claim
 from hotlap.runs import Run
-from hotlap.storage import Storage, is_url, url_of, vacant
+from hotlap.runs.mirror import Claim
+from hotlap.runs.storage import Storage, is_url, url_of, vacant
 
 __all__ = ["LIMITS", "MODES", "Facts", "Generation", "Search", "Sweep", "Trial", "mode_of"]
 

@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from hotlap.config import resolve
-from hotlap.env import EnvSettings, load_driver
+from hotlap.env import EnvSettings
+from hotlap.env.drivers import load_driver
 from hotlap.errors import ConfigError
 from hotlap.export.car import car_model, free_graph
 from hotlap.export.layers import Network

@@ -1,0 +1,1 @@
+"""Races: who drives against whom by which rules, what the standings say, leagues, films."""
