@@ -30,8 +30,11 @@ _SURE = 80
 _SMALL = 64 * 48
 """without a camera, or with pictures of so few pixels."""
 _RELIABLE = 1 - 1 / 40
-"""Share of its trials that a driver has to finish to be as good as one that finished all: of eighty
-a fast one fails one now and then, and must not lose its place to a slow one for that."""
+"""Share of its trials that a driver has to finish to be compared by lap time with one that finished
+all: of eighty a fast one fails one now and then, and must not lose its place to a slow one."""
+_PRICE = 8
+"""So many times the share that it does not finish is added to its lap time: one failure in eighty
+has to be worth a tenth of the lap."""
 _HOPELESS = 5
 """Until a car has lapped in training, evaluations come so many times more seldom."""
 
@@ -42,7 +45,8 @@ class EvaluationSettings(Settings):
     trials: PositiveInt = 5
     """Starts of an evaluation, which take turns over the tracks; with fewer starts the first tracks
     are tried. A driver that finishes all of them has to prove it, from at least 80 other starts (4
-    times as many, where pictures are large): one in forty may fail, if it is to be the best."""
+    times as many, where pictures are large): one in forty may fail, if it is to be the best, and each
+    percent of failures has to be won back by eight percent of lap time."""
     laps: PositiveInt = 3
     """Laps of each trial."""
     randomized: bool = False
@@ -168,8 +172,9 @@ class Trials:
         laps = [report.mean_lap_s for report in reports]
         slow = -1e9 if None in laps else -mean(laps)
         completion = mean([report.completion for report in reports])
-        proven = len(reports) > 1 and completion >= _RELIABLE
-        return (1.0, 1.0, slow) if proven else (completion, progress, slow)
+        if len(reports) > 1 and completion >= _RELIABLE:
+            return (1.0, 1.0, slow * (1.0 + _PRICE * (1.0 - completion)))
+        return (completion, progress, slow)
 
     def save(self) -> dict[str, Any]:
         """Return what continuing needs, ready for JSON."""

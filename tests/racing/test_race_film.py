@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from drivers import driver
-from hotlap import race_film
 from hotlap.errors import RunError
+from hotlap.racing import film as race_film
 from hotlap.racing.film import COLOURS, film_race, write_race_film
 from hotlap.racing.race import race_drivers
 from hotlap.track import load_track
