@@ -22,6 +22,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
+from hotlap.algorithms.normalizer import RunningNormalizer, normalize
 from hotlap.algorithms.ppo import make_ppo
 from hotlap.algorithms.settings import DistillSettings, PPOSettings
 from hotlap.algorithms.student import make_student
@@ -178,8 +179,12 @@ def _compile_apart(parts: list[str]) -> None:
 
 def _use_world() -> None:
     env = VectorEnv(EnvSettings(), 1, threads=1)
-    env.begin()
+    seen = env.begin()["state"]
     env.advance(np.zeros((1, 2), np.float32))
+    normalizer = RunningNormalizer(seen.shape[1])
+    for values in (seen, seen.astype(np.float64)):  # of observations, and of returns
+        normalizer.update(values)
+    normalize(seen, normalizer.mean, normalizer.std)
 
 
 def _use_traffic() -> None:
@@ -285,7 +290,11 @@ def _one_box() -> np.ndarray[Any, Any]:
 PARTS = {
     "learner": _Part(("algorithms.compiled", "algorithms.compiled_steps"), _use_learner),
     "world": _Part(
-        ("sim.native", "tasks.observation", "tasks.rules", "stations", "draws"), _use_world
+        (
+            "sim.native", "tasks.observation", "tasks.rules", "stations", "draws",
+            "algorithms.normalizer",
+        ),
+        _use_world,
     ),
     "camera": _Part(("sim.field", "sim.road"), _use_camera),
     "traffic": _Part(("sim.traffic",), _use_traffic),

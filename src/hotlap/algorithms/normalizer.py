@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numba import njit
 
 from hotlap.types import Array, Float32, Float64
 
@@ -14,11 +15,23 @@ CLIP = np.float32(10.0)
 """No normalised number is larger: one broken reading must not drown the others."""
 
 
-def normalize(value: Array, mean: Float32, std: Float32) -> Float32:
-    """Return (value - mean) / std as float32, inside [-10, 10]."""
-    scaled = np.subtract(value, mean, dtype=np.float32)
-    scaled *= np.float32(1.0) / std
-    return np.clip(scaled, -CLIP, CLIP, out=scaled)
+_compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+
+def normalize(value_BO: Array, mean: Float32, std: Float32) -> Float32:
+    """Return (value - mean) / std as float32, inside [-10, 10]; what is no number stays none."""
+    found = np.empty(value_BO.shape, np.float32)
+    _normalize(np.ascontiguousarray(value_BO, np.float32), mean, np.float32(1.0) / std, found)
+    return found
+
+
+@_compiled
+def _normalize(value_BO, mean, inverse, found_BO):  # type: ignore[no-untyped-def]
+    for row in range(len(value_BO)):
+        for k in range(len(mean)):
+            scaled = (value_BO[row, k] - mean[k]) * inverse[k]
+            scaled = CLIP if scaled > CLIP else scaled
+            found_BO[row, k] = -CLIP if scaled < -CLIP else scaled
 
 
 def moments(value_BO: Array) -> Float64:
@@ -26,10 +39,20 @@ def moments(value_BO: Array) -> Float64:
     found = np.zeros((3, value_BO.shape[1]))
     if len(value_BO):
         found[0] = len(value_BO)
-        found[1] = value_BO.mean(axis=0, dtype=np.float64)
-        apart = value_BO - found[1]
-        found[2] = np.einsum("ij,ij->j", apart, apart)
+        _moments(np.ascontiguousarray(value_BO), found[1], found[2])
     return found
+
+
+@_compiled
+def _moments(value_BO, mean, squares):  # type: ignore[no-untyped-def]
+    for row in range(len(value_BO)):
+        for k in range(len(mean)):
+            mean[k] += value_BO[row, k]
+    mean /= len(value_BO)
+    for row in range(len(value_BO)):
+        for k in range(len(mean)):
+            apart = value_BO[row, k] - mean[k]
+            squares[k] += apart * apart
 
 
 class RunningNormalizer:
