@@ -291,7 +291,11 @@ PARTS = {
     "learner": _Part(("algorithms.compiled", "algorithms.compiled_steps"), _use_learner),
     "world": _Part(
         (
-            "sim.native", "tasks.observation", "tasks.rules", "stations", "draws",
+            "sim.native",
+            "tasks.observation",
+            "tasks.rules",
+            "stations",
+            "draws",
             "algorithms.normalizer",
         ),
         _use_world,

@@ -45,8 +45,8 @@ class EvaluationSettings(Settings):
     trials: PositiveInt = 5
     """Starts of an evaluation, which take turns over the tracks; with fewer starts the first tracks
     are tried. A driver that finishes all of them has to prove it, from at least 80 other starts (4
-    times as many, where pictures are large): one in forty may fail, if it is to be the best, and each
-    percent of failures has to be won back by eight percent of lap time."""
+    times as many, where pictures are large): one in forty may fail, if it is to be the best, and
+    each percent of failures has to be won back by eight percent of lap time."""
     laps: PositiveInt = 3
     """Laps of each trial."""
     randomized: bool = False

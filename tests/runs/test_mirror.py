@@ -168,6 +168,17 @@ def test_a_second_writer_is_refused_in_words(name, elsewhere, bucket):
         assert [event["kind"] for event in other.events()] == ["unharmed"]
 
 
+def test_a_late_sign_of_life_does_not_take_a_release_back(name, bucket):
+    claim = mirror.Claim(Storage(url(name)), lambda text: None)
+    claim.take()
+    claim.release()
+
+    claim.hold(sign=True)  # as by the thread of signs, which had waited for the lock
+
+    (there,) = bucket.claims(name).values()
+    assert there["released"]
+
+
 def test_of_many_who_want_a_place_at_once_one_gets_it(name, monkeypatch, tmp_path):
     got, refused, gate = [], [], threading.Barrier(6)
 

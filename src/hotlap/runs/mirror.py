@@ -54,6 +54,7 @@ class Claim:
         self.token = uuid.uuid4().hex
         self._storage, self._say = storage, say
         self._number, self._beats, self._checked = 0, 0, 0.0
+        self._released = False
         self._lock = threading.Lock()
 
     def take(self) -> str:
@@ -84,7 +85,7 @@ class Claim:
                 if time.monotonic() - since < LEASE:
                     time.sleep(min(1.0, LEASE / 5))
                     continue
-            self._number = number + 1
+            self._number, self._released = number + 1, False
             with self._storage.explained("be written"):
                 try:
                     self._storage.fs.pipe_file(self._path, self._content(), mode="create")
@@ -142,6 +143,8 @@ class Claim:
             RunError: somebody has.
         """
         with self._lock:
+            if self._released:  # a sign of life that waited for the lock meanwhile
+                return
             # By the wall clock: a machine that slept was away.
             if not sign and abs(time.time() - self._checked) < BEAT:
                 return
@@ -160,6 +163,7 @@ class Claim:
         """Say that we write no more."""
         with self._lock:
             self._storage.fs.pipe_file(self._path, self._content(released=True))
+            self._released = True
 
 
 class _TakenOverError(RunError):
