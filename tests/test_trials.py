@@ -113,10 +113,10 @@ def test_the_score_of_a_driver_counts_every_trial_the_same(monkeypatch):
     ("failed", "lap", "best"),
     [
         (0, 7.9, True),
-        # one of 82 costs 8/82 of the lap: 7.2 s count as 7.90 s, 7.4 s as 8.12 s
-        (1, 7.2, True),
-        (1, 7.4, False),
-        (2, 6.0, True),
+        # one of 82 costs 20/82 of the lap: 6.4 s count as 7.96 s, 6.5 s as 8.09 s
+        (1, 6.4, True),
+        (1, 6.5, False),
+        (2, 5.3, True),
         (3, 4.0, False),
     ],
 )

@@ -32,9 +32,9 @@ _SMALL = 64 * 48
 _RELIABLE = 1 - 1 / 40
 """Share of its trials that a driver has to finish to be compared by lap time with one that finished
 all: of eighty a fast one fails one now and then, and must not lose its place to a slow one."""
-_PRICE = 8
+_PRICE = 20
 """So many times the share that it does not finish is added to its lap time: one failure in eighty
-has to be worth a tenth of the lap."""
+has to be worth a quarter of the lap."""
 _HOPELESS = 5
 """Until a car has lapped in training, evaluations come so many times more seldom."""
 
@@ -46,7 +46,7 @@ class EvaluationSettings(Settings):
     """Starts of an evaluation, which take turns over the tracks; with fewer starts the first tracks
     are tried. A driver that finishes all of them has to prove it, from at least 80 other starts (4
     times as many, where pictures are large): one in forty may fail, if it is to be the best, and
-    each percent of failures has to be won back by eight percent of lap time."""
+    each percent of failures has to be won back by a fifth of the lap time."""
     laps: PositiveInt = 3
     """Laps of each trial."""
     randomized: bool = False
