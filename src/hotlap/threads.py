@@ -2,8 +2,7 @@
 
 OpenMP threads spin while they wait, and collapse by a factor of fifty when another process takes a
 core; ours sleep. The caller does the first share itself, so one thread means no thread at all, and
-then, from the last backwards, those that no other thread has begun: where a core is busy, slow or
-sleeps, hardly anybody waits for it.
+then those that no other thread has begun: where a core is busy or sleeps, nobody waits for it.
 """
 
 from __future__ import annotations
@@ -24,10 +23,6 @@ def available() -> int:
     return max(1, min(int(wanted), cores or 1) if wanted.isdigit() and int(wanted) else cores or 1)
 
 
-_PIECES = 2
-"""Shares for each thread. With more, the last one is waited for less, and calls cost more."""
-
-
 @cache
 def _pool(helpers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(helpers, thread_name_prefix="hotlap")
@@ -42,19 +37,19 @@ def spread(
     that raises stops the others no earlier than at their end, and is raised here.
     """
     blocks = -(-count // block)
-    if min(threads, blocks) <= 1:
+    shares = min(threads, blocks)
+    if shares <= 1:
         if count:
             kernel(0, count, *arguments)
         return
-    shares = min(_PIECES * threads, blocks)
     edges = [min(count, blocks * i // shares * block) for i in range(shares + 1)]
     others = [
         _pool(threads - 1).submit(kernel, edges[i], edges[i + 1], *arguments)
         for i in range(1, shares)
     ]
     kernel(edges[0], edges[1], *arguments)
-    for i, other in reversed(list(enumerate(others, 1))):
-        if other.cancel():  # no thread has come to it yet: the caller is there sooner
+    for i, other in enumerate(others, 1):
+        if other.cancel():  # its thread has not woken up yet: the caller is there sooner
             kernel(edges[i], edges[i + 1], *arguments)
         else:
             other.result()
