@@ -22,12 +22,17 @@ from hotlap.threads import available
 
 ROOT = Path(__file__).parents[1]
 MANY: dict[str, Any] = {"train.cars": 2048, "algorithm.minibatch": 16384}
-SMALL: dict[str, Any] = {"algorithm.network.mlp": [32, 32]}
+MOST: dict[str, Any] = {
+    "train.cars": 8192,
+    "algorithm.horizon": 8,
+    "algorithm.minibatch": 32768,
+    "algorithm.network.mlp": [32, 32],
+}
 # name, configuration, settings that differ from it
 CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("state, as it ships", "configs/state.toml", {}),
     ("state, 2,048 cars", "configs/state.toml", MANY),
-    ("state, 2,048 cars, layers of 32", "configs/state.toml", MANY | SMALL),
+    ("state, 8,192 cars, layers of 32", "configs/state.toml", MOST),
     ("camera, as it ships", "configs/camera.toml", {}),
 )
 

@@ -110,22 +110,24 @@ def test_the_score_of_a_driver_counts_every_trial_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("failed", "lap", "best"),
+    ("failed", "lap", "caution", "best"),
     [
-        (0, 7.9, True),
+        (0, 7.9, 20, True),
         # one of 82 costs 20/82 of the lap: 6.4 s count as 7.96 s, 6.5 s as 8.09 s
-        (1, 6.4, True),
-        (1, 6.5, False),
-        (2, 5.3, True),
-        (3, 4.0, False),
+        (1, 6.4, 20, True),
+        (1, 6.5, 20, False),
+        (2, 5.3, 20, True),
+        (2, 7.9, 0, True),
+        (3, 4.0, 0, False),
     ],
 )
-def test_a_fast_driver_may_fail_one_start_in_forty(failed, lap, best, monkeypatch):
+def test_a_fast_driver_may_fail_one_start_in_forty(failed, lap, caution, best, monkeypatch):
     slow, fast = report(1.0, 1.0, 8.0), report(1.0, 1.0, lap)
     share = 1 - failed / 80
     again = [report(1.0, 1.0, 8.0, trials=80), report(share, share, lap, trials=80)]
 
-    results, _, _ = tried(monkeypatch, [slow, again[0], fast, again[1]])
+    drivers = [slow, again[0], fast, again[1]]
+    results, _, _ = tried(monkeypatch, drivers, **{"evaluation.caution": caution})
 
     assert [trial.best for trial in results] == [True, best]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from hotlap.config import Settings, read_toml, resolve
 from hotlap.env import EnvSettings
@@ -32,9 +32,6 @@ _SMALL = 64 * 48
 _RELIABLE = 1 - 1 / 40
 """Share of its trials that a driver has to finish to be compared by lap time with one that finished
 all: of eighty a fast one fails one now and then, and must not lose its place to a slow one."""
-_PRICE = 20
-"""So many times the share that it does not finish is added to its lap time: one failure in eighty
-has to be worth a quarter of the lap."""
 _HOPELESS = 5
 """Until a car has lapped in training, evaluations come so many times more seldom."""
 
@@ -45,8 +42,7 @@ class EvaluationSettings(Settings):
     trials: PositiveInt = 5
     """Starts of an evaluation, which take turns over the tracks; with fewer starts the first tracks
     are tried. A driver that finishes all of them has to prove it, from at least 80 other starts (4
-    times as many, where pictures are large): one in forty may fail, if it is to be the best, and
-    each percent of failures has to be won back by a fifth of the lap time."""
+    times as many, where pictures are large): one in forty may fail, if it is to be the best."""
     laps: PositiveInt = 3
     """Laps of each trial."""
     randomized: bool = False
@@ -54,6 +50,10 @@ class EvaluationSettings(Settings):
     else all have the nominal ones."""
     best_by: Literal["lap_time", "progress", "reward"] = "lap_time"
     """What makes a driver the best: completion, then mean lap time; progress; or reward."""
+    caution: NonNegativeFloat = 20.0
+    """What a failed start costs where drivers are compared by lap time: so many times the share of
+    starts that failed is added to it. 20: one in eighty is worth a quarter of the lap; 0: the
+    fastest wins, whether all finished or one in forty failed."""
     share: float = Field(0.15, gt=0, le=1)
     """Share of the time that evaluations during training may take."""
     penalties: PenaltySettings = PenaltySettings()
@@ -173,7 +173,7 @@ class Trials:
         slow = -1e9 if None in laps else -mean(laps)
         completion = mean([report.completion for report in reports])
         if len(reports) > 1 and completion >= _RELIABLE:
-            return (1.0, 1.0, slow * (1.0 + _PRICE * (1.0 - completion)))
+            return (1.0, 1.0, slow * (1.0 + self._settings.caution * (1.0 - completion)))
         return (completion, progress, slow)
 
     def save(self) -> dict[str, Any]:
