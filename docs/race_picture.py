@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hotlap import race_film
+from hotlap.racing import film as race_film
 from hotlap.racing.race import race
 
 

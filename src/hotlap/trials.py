@@ -30,8 +30,8 @@ _SURE = 80
 _SMALL = 64 * 48
 """without a camera, or with pictures of so few pixels."""
 _RELIABLE = 1 - 1 / 40
-"""Share of its trials that a driver has to finish to be compared by lap time with one that finished
-all: of eighty a fast one fails one now and then, and must not lose its place to a slow one."""
+"""Share of its trials that a driver has to finish to be compared by lap time at all: of eighty a
+fast one fails one now and then. What that costs it is `caution`."""
 _HOPELESS = 5
 """Until a car has lapped in training, evaluations come so many times more seldom."""
 
@@ -51,9 +51,9 @@ class EvaluationSettings(Settings):
     best_by: Literal["lap_time", "progress", "reward"] = "lap_time"
     """What makes a driver the best: completion, then mean lap time; progress; or reward."""
     caution: NonNegativeFloat = 20.0
-    """What a failed start costs where drivers are compared by lap time: so many times the share of
-    starts that failed is added to it. 20: one in eighty is worth a quarter of the lap; 0: the
-    fastest wins, whether all finished or one in forty failed."""
+    """What a failed start costs where drivers are compared by lap time: the mean lap counts as 1 +
+    `caution` times the share of starts that failed as long. 20: one failure in eighty is worth a
+    quarter of the lap; 0: the fastest wins, though one start in forty may fail."""
     share: float = Field(0.15, gt=0, le=1)
     """Share of the time that evaluations during training may take."""
     penalties: PenaltySettings = PenaltySettings()

@@ -39,6 +39,14 @@ def test_normalised_numbers_stay_inside_ten():
     np.testing.assert_array_equal(found, [[0.5, 10.0, -10.0]])
 
 
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_mean_for_each_column_is_needed(width):
+    three = np.ones(3, np.float32)
+
+    with pytest.raises(ValueError, match="means"):
+        normalize(np.zeros((5, width), np.float32), three, three)
+
+
 def test_saved_statistics_continue_where_they_were():
     rng = np.random.default_rng(1)
     first, second = rng.standard_normal((2, 50, 4))

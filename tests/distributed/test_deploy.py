@@ -35,6 +35,16 @@ def cluster_of(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", CLOUDS)
+def test_no_part_of_the_package_stays_behind(name):
+    folders = {path.name for path in (ROOT / "src").rglob("*") if path.is_dir()}
+
+    anywhere = {one.removeprefix("**/") for one in read(name)["rsync_exclude"] if one[:3] == "**/"}
+
+    assert anywhere >= {".git", ".venv"}
+    assert not anywhere & folders
+
+
+@pytest.mark.parametrize("name", CLOUDS)
 def test_rays_launcher_takes_the_file(name, monkeypatch):
     util = pytest.importorskip("ray.autoscaler._private.util")
     monkeypatch.chdir(FOLDER)

@@ -16,9 +16,8 @@ import pytest
 
 from buckets import BUCKET, Network, point_to, wait_for
 from drivers import follower
-from hotlap.runs import mirror
 from hotlap.errors import RunError
-from hotlap.runs import Run
+from hotlap.runs import Run, mirror
 from hotlap.runs.storage import Index, Storage
 from test_resume import same_training
 

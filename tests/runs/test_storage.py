@@ -11,11 +11,11 @@ import pytest
 
 from buckets import BUCKET, point_to, s3_server
 from drivers import command, saved
-from hotlap.runs import storage as module
 from hotlap.errors import MissingExtraError, RunError
 from hotlap.evaluate import load_policy
 from hotlap.population import Population
 from hotlap.runs import Run, list_runs
+from hotlap.runs import storage as module
 from hotlap.runs.storage import Storage, is_url, url_of
 
 

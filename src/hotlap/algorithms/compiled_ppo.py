@@ -135,7 +135,7 @@ class CompiledPPO(PPO):
     ) -> Iterator[tuple[Array, Array]]:
         order = rng.permutation(layout.count)
         for part in np.array_split(order, -(-len(order) // self.settings.minibatch)):
-            part.sort()  # a sum does not mind, and memory is read forwards
+            part.sort()  # a sum hardly minds, and memory is read forwards
             yield part, layout.own(part)
 
     def _minibatch(

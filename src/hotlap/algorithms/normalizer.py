@@ -19,7 +19,13 @@ _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 def normalize(value_BO: Array, mean: Float32, std: Float32) -> Float32:
-    """Return (value - mean) / std as float32, inside [-10, 10]; what is no number stays none."""
+    """Return (value - mean) / std as float32, inside [-10, 10]; what is no number stays none.
+
+    Raises:
+        ValueError: there is not one mean for each column.
+    """
+    if value_BO.shape[1:] != mean.shape:
+        raise ValueError(f"values are {value_BO.shape} and means {mean.shape}")
     found = np.empty(value_BO.shape, np.float32)
     _normalize(np.ascontiguousarray(value_BO, np.float32), mean, np.float32(1.0) / std, found)
     return found

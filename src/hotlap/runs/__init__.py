@@ -19,26 +19,19 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import re
-import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self, TypeAlias
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from hotlap.errors import RunError
 from hotlap.files import append_line, explained
@@ -569,5 +562,3 @@ def _list_at(url: str) -> list[Run]:
 
 def _say(text: str) -> None:
     sys.stderr.write(f"hotlap: {text}\n")
-
-
