@@ -330,7 +330,7 @@ def test_values_and_advantages_are_a_slow_twin_s():
          if k.startswith("critic.")}  # fmt: skip
 
     def value(seen, before, state):
-        seen = normalize(seen, scale.mean, scale.std)
+        seen = normalize(seen[None], scale.mean, scale.std)[0]
         x = torch.cat([torch.from_numpy(seen), torch.from_numpy(before)])[None]
         x = torch.tanh(x @ w["hidden0.weight"].t() + w["hidden0.bias"])
         state = torch.gru_cell(
