@@ -39,6 +39,14 @@ def test_normalised_numbers_stay_inside_ten():
     np.testing.assert_array_equal(found, [[0.5, 10.0, -10.0]])
 
 
+def test_what_is_no_number_stays_none():
+    value = np.array([[np.nan, np.inf, 1.0]], np.float32)
+
+    found = normalize(value, np.zeros(3, np.float32), np.ones(3, np.float32))
+
+    np.testing.assert_array_equal(found, [[np.nan, 10.0, 1.0]])
+
+
 @pytest.mark.parametrize("width", [2, 4])
 def test_a_mean_for_each_column_is_needed(width):
     three = np.ones(3, np.float32)

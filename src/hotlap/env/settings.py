@@ -27,10 +27,7 @@ from hotlap.tasks.actions import (
     MetadataActions,
 )
 from hotlap.tasks.observation import StateSettings
-from hotlap.tasks.rewards import (
-    ProgressReward,
-    RewardSettings,
-)
+from hotlap.tasks.rewards import ProgressReward, RewardSettings
 from hotlap.tasks.rules import RulesSettings
 from hotlap.track import DEFAULT_TRACK, Track, load_track, split_names
 
@@ -52,6 +49,7 @@ SENSORS = get_args(Sensor)
 PICTURES = frozenset({"camera", "depth", "segmentation"})
 """Observations that are images."""
 IMAGES = PICTURES | {"color_bands"}
+"""Observations that are made from the camera."""
 
 
 def _words(given: Any) -> Any:
