@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from hotlap.config import resolve
-from hotlap.env import EnvSettings
+from hotlap.env import EnvSettings, VectorEnv
 from hotlap.errors import ConfigError, RunError, TrackError
 from hotlap.runs import Run
+from hotlap.tasks.rules import RulesSettings
 from hotlap.track import load_track
 
 module = importlib.import_module("hotlap.evaluate")  # `hotlap.evaluate` itself is the verb
@@ -82,6 +83,13 @@ def test_a_report_stands_beside_the_bound_of_its_own_track_car_and_rule(monkeypa
     assert asked == [("oval", "deepracer", "centre")]
     assert (found.limit_s, found.alarm) == (5.0, None)
     assert found.limit_ratio == pytest.approx(report.best_lap_s / 5.0)
+
+
+def test_the_whole_road_is_open_to_an_evaluation():
+    env, near = evaluation(**{"rules.margin": 0.5}), RulesSettings(margin=0.5)
+
+    assert env.margin == 0
+    assert VectorEnv(env.settings.model_copy(update={"rules": near}), 1).margin == 0.5
 
 
 def test_no_lap_and_no_bound_leave_the_ratio_open(monkeypatch):

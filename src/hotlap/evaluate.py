@@ -248,7 +248,7 @@ def evaluation_env(
     limit = max(30.0, longest * laps * _LAP_SECONDS_PER_METRE)
     if penalties is not None:
         limit += penalties.resets * penalties.longest
-    changes |= {"rules.laps": laps, "rules.time_limit": limit}
+    changes |= {"rules.laps": laps, "rules.time_limit": limit, "rules.margin": 0}
     if settings.rules.off_track == "never":  # a lap beside the road is no clean lap
         changes["rules.off_track"] = "all_wheels"
     changes["opponents.share"] = 0  # alone, but it looks out for others as it learned to

@@ -257,3 +257,5 @@ def test_a_margin_closes_a_share_of_each_half_of_the_road(state):
     assert judge.judge(state(4), after).status.tolist() == [0, Status.OFF_TRACK] * 2
     judge.margin = 0.0
     assert judge.judge(state(4), after).status.tolist() == [0] * 4
+    asked = rules(4, margin=0.25).judge(state(4), after)
+    assert asked.status.tolist() == [0, Status.OFF_TRACK] * 2

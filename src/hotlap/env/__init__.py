@@ -252,12 +252,15 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     @property
     def margin(self) -> float:
-        """Share of each half of the road, next to its border, that counts as beside it."""
+        """Share of each half of the road, next to its border, that counts as beside it.
+
+        Never less than `rules.margin`.
+        """
         return self._rules.margin
 
     @margin.setter
     def margin(self, share: float) -> None:
-        self._rules.margin = share
+        self._rules.margin = max(share, self.settings.rules.margin)
 
     @property
     def lap_best(self) -> float:

@@ -43,6 +43,10 @@ class RulesSettings(Settings):
     off_track: Literal["all_wheels", "any_wheel", "centre", "never"] = "all_wheels"
     """What has to leave the road: all four wheels (DeepRacer's rule), one of them, or the car's
     middle."""
+    margin: float = Field(0.0, ge=0, lt=1)
+    """Share of each half of the road, next to its border, that is closed to the car's middle while
+    it learns: a driver that keeps away from the border fails less often, and laps slower.
+    Evaluations and races open the whole road."""
     crash: bool = True
     """Ends when the car touches an obstacle or another car; otherwise they push each other away."""
     reversed_steps: NonNegativeInt = 15
@@ -104,7 +108,7 @@ class Rules:
         threads: int = 1,
     ) -> None:
         self.settings = settings
-        self.margin = 0.0
+        self.margin = settings.margin
         """Share of each half of the road that is closed to the car's middle, next to its border."""
         goal = np.where(settings.laps, settings.laps * lengths, np.inf)
         self._goals = np.stack([goal, np.where(closed, np.inf, 0.9999 * lengths)]).astype(_f4)
