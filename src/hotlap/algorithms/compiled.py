@@ -501,7 +501,7 @@ def _tile(count: int) -> Any:
     return tile
 
 
-_one, _two, _six = _tile(1), _tile(2), _tile(6)
+_one, _two, _three, _four, _five, _six = (_tile(count) for count in range(1, 7))
 
 
 @_compiled
@@ -513,17 +513,26 @@ def _products(  # type: ignore[no-untyped-def]
     Row i: y[y_at + tables[y_rows + i]] = c[c_at + tables[c_rows + i]], and the sum over the terms k
     of a[a_at + tables[a_rows + i] + tables[a_terms + k]] * b[b_at + k step]; so for the fifteen
     numbers after those in y, b and c. Six rows at once keep a core's multipliers busy: twelve sums
-    fit the registers of AVX2.
+    fit the registers of AVX2. Those that are left go together too, for one row waits as long.
     """
     i = 0
     while i + 6 <= rows:
         _six(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
              y_rows + i, terms)  # fmt: skip
         i += 6
-    while i + 2 <= rows:
+    left = rows - i
+    if left == 5:
+        _five(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
+              y_rows + i, terms)  # fmt: skip
+    elif left == 4:
+        _four(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
+              y_rows + i, terms)  # fmt: skip
+    elif left == 3:
+        _three(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
+               y_rows + i, terms)  # fmt: skip
+    elif left == 2:
         _two(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
              y_rows + i, terms)  # fmt: skip
-        i += 2
-    if i < rows:
+    elif left == 1:
         _one(tables, a, a_at, a_rows + i, a_terms, b, b_at, step, c, c_at, c_rows + i, y, y_at,
              y_rows + i, terms)  # fmt: skip
