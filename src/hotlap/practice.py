@@ -154,9 +154,11 @@ class Practice:
                 "machine; let fewer drive at once"
             ) from None
         names = (*config.observation.actor, *config.observation.critic)
-        footprint.check(config.algorithm, observation_specs(self.env), names, config.train.cars)
-        check_capacity(config.algorithm, self.env.rows)
         self.device = device_for(config, self.env)
+        footprint.check(
+            config.algorithm, observation_specs(self.env), names, config.train.cars, self.device
+        )
+        check_capacity(config.algorithm, self.env.rows)
         self.learner = learner_for(config, self.env, self.device)
         self.simtrace = Simtrace(config, self.env) if is_logged(config) else None
         recorder = None if self.simtrace is None else self.simtrace.recorder
@@ -183,7 +185,15 @@ class Practice:
             self.learner, phase.steps, phase.names, phase.episodes
         )
         collected = time.perf_counter()
-        metrics = self.learner.update(batch, progress=progress)
+        try:
+            metrics = self.learner.update(batch, progress=progress)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # of torch, which may not be there
+                raise
+            raise ConfigError(
+                "algorithm.minibatch: the memory of the GPU is full; lower it, or train.cars, or "
+                "choose train.device=cpu. What was saved is kept: --resume goes on from there"
+            ) from None
         return Round(
             phase=phase,
             steps=batch.reward.size,

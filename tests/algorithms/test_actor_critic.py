@@ -185,9 +185,16 @@ def test_a_target_is_not_learned_through(kind):
     before = {k: v.clone() for k, v in ours._targets.items()}
     minibatch = next(iter(ours._experience._draw(1, 1.0)))
 
-    ours._critic_step(minibatch)
-    ours._actor_step(minibatch)
+    for weight in ours._targets.values():
+        weight.requires_grad_()  # so that a graph which reaches them would show
+    with pytest.MonkeyPatch.context() as patch:
+        targets, found = ours._target, []
+        patch.setattr(ours, "_target", lambda one: found.append(targets(one)) or found[-1])
+        ours._critic_step(minibatch)
+        ours._actor_step(minibatch)
 
+    assert found
+    assert not any(target.requires_grad for target in found)
     for name, value in ours._targets.items():
         assert torch.equal(value, before[name])
 
@@ -535,3 +542,11 @@ def test_choices_are_all_alike_until_the_replay_is_warm():
     action = ours.act(look(np.random.default_rng(0), 30), uniform, np.ones(30, bool))[0]
 
     np.testing.assert_array_equal(np.bincount(action), [10, 10, 10])
+
+
+def test_choices_from_pictures_alone_are_learned_in_bfloat16_too():
+    ours = chooser(("camera",), ("camera",), precision="bfloat16")
+
+    metrics = ours.update(choice_batch(), progress=0.0)
+
+    assert all(np.isfinite(value) for value in metrics.values())

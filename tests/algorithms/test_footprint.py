@@ -88,6 +88,18 @@ def test_more_than_there_is_names_the_setting_to_lower(settings, cars, said, mon
         check(settings, OBSERVATION, BOTH, cars)
 
 
+def test_a_gpu_holds_whole_minibatches_and_no_replay(monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda: 200e9)
+    monkeypatch.setattr(module, "_free_memory_of_gpu", lambda: 2e9)
+    seen = {"camera": ObservationSpec((120, 160, 1), "uint8")}
+    large = PPOSettings(minibatch=16_384, horizon=64, threads=2)
+
+    check(DQNSettings(capacity=10**6), seen, ("camera",), 8, "cuda")
+    check(large, seen, ("camera",), 256)
+    with pytest.raises(ConfigError, match=r"minibatch: needs .* of the GPU's memory .*2\.0 GB are"):
+        check(large, seen, ("camera",), 256, "cuda")
+
+
 def test_what_ships_fits_into_a_small_machine(monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda: 6e9)
     large = NetworkSettings(cnn="deepracer_deep")

@@ -84,8 +84,8 @@ class Critics:
         return found
 
     def encode(self, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return what the critics see, (B, features), before any action."""
-        return encode(self.plan, weights, inputs, bfloat16=self._bfloat16)
+        """Return what the critics see, (B, features) float32, before any action."""
+        return encode(self.plan, weights, inputs, bfloat16=self._bfloat16).float()
 
     def __call__(
         self, weights: Mapping[str, Tensor], features: Tensor, action: Tensor, *, first: int = 0

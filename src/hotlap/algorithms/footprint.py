@@ -29,6 +29,9 @@ AT_ONCE = 16
 _PASSES = 3
 """Numbers kept for each one that a layer passes on: it, its gradient, its copy in other digits."""
 
+_STORED = ("algorithm.capacity", "algorithm.memory")
+"""What stays in this machine's memory wherever it is learned from."""
+
 AnySettings = PPOSettings | ReplaySettings | PQNSettings | DistillSettings
 
 
@@ -37,23 +40,32 @@ def check(
     observation: Mapping[str, ObservationSpec],
     names: Sequence[str],
     cars: int,
+    device: str = "cpu",
 ) -> None:
-    """Refuse a training that cannot fit into the memory that is free.
+    """Refuse a training that cannot fit into the memory that is free, here or on the GPU.
 
     Args:
         settings: how to learn.
         observation: what there is to see, by name.
         names: of what the networks read.
         cars: that drive at once.
+        device: torch's name for where it learns; a GPU holds batches, and no replay.
 
     Raises:
         ConfigError: it needs more; the message names the setting that needs most.
     """
-    parts, free = footprint(settings, observation, names, cars), free_memory()
+    _compare(footprint(settings, observation, names, cars), free_memory(), "memory")
+    if device == "cuda":
+        parts = footprint(settings, observation, names, cars, shards=False)
+        kept = {k: v for k, v in parts.items() if k not in _STORED}
+        _compare(kept, _free_memory_of_gpu(), "the GPU's memory")
+
+
+def _compare(parts: Mapping[str, float], free: float, which: str) -> None:
     if (whole := sum(parts.values())) > free:
         most = max(parts, key=lambda name: parts[name])
         raise ConfigError(
-            f"{most}: needs about {parts[most] / 1e9:,.1f} GB of memory (the whole training "
+            f"{most}: needs about {parts[most] / 1e9:,.1f} GB of {which} (the whole training "
             f"{whole / 1e9:,.1f} GB), and {free / 1e9:,.1f} GB are free; "
             "lower it, or observe less"
         )
@@ -64,14 +76,21 @@ def footprint(
     observation: Mapping[str, ObservationSpec],
     names: Sequence[str],
     cars: int,
+    *,
+    shards: bool = True,
 ) -> dict[str, float]:
-    """Return about how many bytes a training needs, by the setting that decides it."""
+    """Return about how many bytes a training needs, by the setting that decides it.
+
+    Without `shards`, PPO and a student learn from a whole minibatch at once, as on a GPU.
+    """
     seen = [observation[name] for name in dict.fromkeys(names)]
     frame = sum(math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in seen)
     if isinstance(settings, DistillSettings):
-        practice = footprint(settings.practice, observation, names, cars)
+        practice = footprint(settings.practice, observation, names, cars, shards=shards)
         parts = {k.replace("algorithm.", "algorithm.practice."): v for k, v in practice.items()}
-        student = min(settings.minibatch, _together(settings.practice, seen))
+        student = settings.minibatch
+        if shards:
+            student = min(student, _together(settings.practice, seen))
         student *= _passed(settings.practice.network, seen)
         labels = settings.minibatch * frame * 2
         return parts | {
@@ -88,7 +107,7 @@ def footprint(
         parts["algorithm.capacity"] = float(settings.capacity * frame)
     else:
         rows, copies = min(settings.minibatch, batch), 1
-        if isinstance(settings, PPOSettings):
+        if isinstance(settings, PPOSettings) and shards:
             rows = min(rows, _together(settings, seen))
     networks = 1 if isinstance(settings, DQNSettings | PQNSettings) else 2
     parts["algorithm.minibatch"] = float(
@@ -134,3 +153,10 @@ def free_memory() -> float:
         with suppress(AttributeError, OSError, ValueError):
             found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
     return min(found)
+
+
+def _free_memory_of_gpu() -> float:
+    """Return how many bytes are free on the GPU that torch would take."""
+    import torch
+
+    return float(torch.cuda.mem_get_info()[0])

@@ -25,6 +25,8 @@ __all__ = [
     "uses_bfloat16",
 ]
 
+# Convolutions in float32 are what they are called on a GPU too: NVIDIA's own shortcut has 10 bits.
+torch.backends.cudnn.allow_tf32 = False
 
 def uses_bfloat16(wish: str, device: torch.device, *plans: Plan) -> bool:
     """Return whether networks compute in bfloat16, as settings' `precision` wishes.
@@ -368,9 +370,10 @@ class Adam:
         # The operator that torch.optim.Adam(fused=True) calls: one pass over memory, not seven. It
         # goes by memory alone, and convolutions over pictures give gradients in another order.
         inorder = [gradient.contiguous() for gradient in gradients]
+        steps = torch.full((), float(self.steps), device=self._tensors[0].device)
         torch._fused_adam_(
             self._tensors, inorder, self.means, self.squares, [],
-            [torch.tensor(float(self.steps), device=w.device) for w in self._tensors],
+            [steps] * len(self._tensors),
             lr=learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=self._epsilon,
             amsgrad=False, maximize=False, grad_scale=divisor,
         )  # fmt: skip

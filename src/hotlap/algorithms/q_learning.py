@@ -66,7 +66,12 @@ class QNetwork:
             self.range = (settings.value_low, settings.value_high)
         plan = make_plan(settings.network, observation, names, choices * self.parts)
         hidden = plan.hidden
-        if self.dueling and hidden:
+        if self.dueling:
+            if not hidden:
+                raise ConfigError(
+                    "algorithm.dueling: two streams need a layer to part in, and the network has "
+                    "none; give algorithm.network.mlp one, or choose dueling=false"
+                )
             hidden = (*hidden[:-1], 2 * hidden[-1])
         change = {"activation": "relu", "layer_norm": settings.layer_norm, "hidden": hidden}
         self.plan: Plan = plan.model_copy(update=change)

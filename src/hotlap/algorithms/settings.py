@@ -212,6 +212,14 @@ class PPOSettings(_Freezing):
     """Threads that share a minibatch of some hundred rows; 0: one a core. The result does not
     depend on it."""
 
+    @model_validator(mode="after")
+    def _remembers(self) -> Self:
+        if self.network.memory and not self.episodes and self.horizon < 2:
+            raise ValueError(
+                "horizon: of a single step a network.memory learns nothing; make it 2 or more"
+            )
+        return self
+
 
 class ReplaySettings(_Freezing):
     """What all learners from a replay have."""
@@ -352,6 +360,14 @@ class RDPGSettings(_Noisy):
 
     network: RecurrentNetworkSettings = RecurrentNetworkSettings()
     """Layers of the actor and of the critics."""
+
+    @model_validator(mode="after")
+    def _remembers(self) -> Self:
+        if self.burn_in + self.sequence < 2:
+            raise ValueError(
+                "sequence: of a single step nothing is remembered; make sequence or burn_in longer"
+            )
+        return self
 
 
 class _Soft(ActorCriticSettings):
