@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 import typer
 
+from hotlap.algorithms.settings import PPOSettings
 from hotlap.cli import app
 from hotlap.config import Settings, overrides, resolve
 from hotlap.plan import TrainConfig, read_config
@@ -217,3 +218,64 @@ def test_the_changelog_tells_of_this_version():
 
     assert re.search(rf"^## \[?(Unreleased|{re.escape(hotlap.__version__)})\b", text, re.M)
     assert re.search(r"^### Added$", text, re.M)
+
+
+LEARNERS = {
+    "ppo": ({"kind": "ppo"}, "algorithms/ppo"),
+    "memory": ({"kind": "ppo", "network.memory": 4}, "algorithms/recurrent-ppo"),
+    "ddpg": ({"kind": "ddpg", "warmup": 32}, "algorithms/actor-critic"),
+    "sac": ({"kind": "sac", "warmup": 32}, "algorithms/actor-critic"),
+    "rdpg": ({"kind": "rdpg", "warmup": 32, "sequence": 4, "burn_in": 2}, "algorithms/rdpg"),
+    "dqn": ({"kind": "dqn", "warmup": 32}, "algorithms/q-learning"),
+    "pqn": ({"kind": "pqn"}, "algorithms/q-learning"),
+    "distill": ({"kind": "distill", "patience": 128, "handover": 4}, "distill"),
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_metric_of_a_learner_is_on_its_page(name, monkeypatch, tmp_path):
+    train = importlib.import_module("hotlap.train")
+    monkeypatch.setattr(train, "write_outcome", lambda run: {})
+    settings, page = LEARNERS[name]
+    given = {f"algorithm.{key}": value for key, value in settings.items()}
+    given |= {"track": "oval", "train.cars": 4, "train.seconds": 0, "train.steps": 256}
+    given |= {"evaluation.every": 1000, "evaluation.trials": 1, "evaluation.laps": 1}
+    if settings["kind"] in ("dqn", "pqn"):
+        given["actions"] = "grid"
+
+    rows = train.train(None, given, out=tmp_path / "run").metrics_rows()
+
+    everywhere = (ROOT / "docs" / "runs.md").read_text()
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    if name == "distill":  # says that PPO's are there too
+        text += (ROOT / "docs" / "algorithms" / "ppo.md").read_text()
+    own = {key for row in rows for key in row if f"`{key}`" not in everywhere}
+    own = {key for key in own if not key.startswith(("time/", "evaluation/"))}
+    assert own
+    assert not {key for key in own if f"`{key}`" not in text}
+
+
+def test_the_table_of_ppo_has_every_setting_and_its_default():
+    text = (ROOT / "docs" / "algorithms" / "ppo.md").read_text()
+    section = text.partition("## Settings")[2].partition("\n\n| `network.cnn` | convolutions")[0]
+    said: dict[str, str] = {}
+    for names, values in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", section, re.MULTILINE):
+        keys, each = names.replace("`", "").split(", "), values.strip().strip("`").split(", ")
+        said |= dict(zip(keys, each * len(keys) if len(each) == 1 else each, strict=False))
+
+    def shown(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return "none" if value in (None, ()) else str(value)
+
+    def number(word: str) -> str:
+        try:
+            return f"{float(word):g}"
+        except ValueError:
+            return word
+
+    own = {
+        key: value for key, value in dict(PPOSettings()).items() if key not in ("kind", "network")
+    }
+    assert set(own) <= set(said)
+    assert {k: number(said[k]) for k in own} == {k: number(shown(own[k])) for k in own}

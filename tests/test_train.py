@@ -20,7 +20,7 @@ from hotlap.errors import (
     SimulationError,
 )
 from hotlap.plan import read_config
-from hotlap.practice import Round
+from hotlap.practice import Practice, Round
 from hotlap.runs import Run
 from hotlap.track import load_track
 
@@ -395,6 +395,47 @@ def test_a_rolled_back_training_resumes_with_the_step_it_had(no_outcome, monkeyp
     assert rates == [0.004, 0.004, 0.002, 0.002]
     with pytest.raises(ConfigError, match=r"algorithm\.learning_rate: --resume continues exactly"):
         hotlap.train(None, {"algorithm.learning_rate": 0.004}, resume=run.path)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"kind": "td3", "warmup": 32, "capacity": 512},
+        {"kind": "dqn", "warmup": 32, "capacity": 512, "priority": 0.6},
+        {"kind": "rdpg", "warmup": 32, "sequence": 4, "burn_in": 2, "capacity": 512},
+        {"kind": "distill", "patience": 64, "memory": 128, "finetune": 96},
+        {"kind": "ppo", "network.memory": 4, "horizon": 4},
+    ],
+    ids=lambda settings: settings["kind"],
+)
+def test_what_every_learner_remembers_goes_back_with_it(
+    algorithm, no_outcome, monkeypatch, tmp_path
+):
+    settings = {f"algorithm.{name}": value for name, value in algorithm.items()}
+    if algorithm["kind"] == "dqn":
+        settings["actions"] = "grid"
+    settings |= {"track": "oval", "train.cars": 4, "train.seconds": 0, "train.steps": 640}
+    settings |= {"evaluation.every": 10, "evaluation.trials": 1, "evaluation.laps": 1}
+    whole, rounds, learners = Practice.round, [], []
+
+    def broken(self, steps, progress):
+        rounds.append(steps)
+        learners.append(self.learner)
+        if len(rounds) == 13:
+            raise DivergedError("the gradients are not finite; look")
+        return whole(self, steps, progress)
+
+    monkeypatch.setattr(Practice, "round", broken)
+
+    run = hotlap.train(None, settings, out=tmp_path / "run")
+
+    (back,) = [event for event in run.events() if event["kind"] == "rolled_back"]
+    assert rounds[13] == back["steps"] < rounds[12]
+    assert learners[12] is not learners[13]
+    steps = [row["steps"] for row in run.metrics_rows()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= 640
+    assert all(np.isfinite(array).all() for array in run.read_policy("last")[1].values())
 
 
 def test_rewards_that_are_no_numbers_are_not_tried_again(no_outcome, monkeypatch, tmp_path):

@@ -28,6 +28,7 @@ __all__ = [
 # Convolutions in float32 are what they are called on a GPU too: NVIDIA's own shortcut has 10 bits.
 torch.backends.cudnn.allow_tf32 = False
 
+
 def uses_bfloat16(wish: str, device: torch.device, *plans: Plan) -> bool:
     """Return whether networks compute in bfloat16, as settings' `precision` wishes.
 
