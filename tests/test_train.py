@@ -438,6 +438,15 @@ def test_what_every_learner_remembers_goes_back_with_it(
     assert all(np.isfinite(array).all() for array in run.read_policy("last")[1].values())
 
 
+def test_a_step_size_that_falls_over_no_budget_is_noticed(no_outcome, tmp_path, capsys):
+    endless = {"train.steps": 0, "train.target_reward": -1e9, "algorithm.schedule": "linear"}
+
+    run = hotlap.train(None, TINY | endless, out=tmp_path / "run", quiet=False)
+
+    assert "falls over a budget, and there is none" in capsys.readouterr().err
+    assert {row["learning_rate"] for row in run.metrics_rows()} == {2e-3}
+
+
 def test_rewards_that_are_no_numbers_are_not_tried_again(no_outcome, monkeypatch, tmp_path):
     from hotlap.algorithms.ppo import PPO
 

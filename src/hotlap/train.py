@@ -150,8 +150,14 @@ def train(
     config, rivals = plan.config, dict[str, Driver]()
     if resume is not None and any(name != SELF for name in config.opponents.drivers):
         rivals = saved_rivals(config.opponents, old.read_state("last")[1])
-    notes = (*plan.notes, *check_reward(config, rivals))
+    notes = [*plan.notes, *check_reward(config, rivals)]
     budget = (config.train.seconds, config.train.steps)
+    endless = not any((*budget, config.train.episodes))
+    if endless and getattr(config.algorithm, "schedule", "") == "linear":
+        notes.append(
+            "algorithm.schedule=linear falls over a budget, and there is none: the step size "
+            "stays. Give train.seconds, train.steps or train.episodes"
+        )
     progress = Progress(*budget, plain=plain, quiet=quiet, title=Path(where).name)
     practice = None
     if config.distributed.workers:
