@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hotlap.algorithms import distill as module
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.compiled_student import CompiledStudent
 from hotlap.algorithms.distill import Distill, Memory
@@ -444,3 +445,22 @@ def test_labels_that_are_no_numbers_end_the_training_with_a_sentence():
 
     with pytest.raises(SimulationError, match="gradients of the student's minibatch 1"):
         student.learn(Lane(8).see(), np.full((8, 1), np.nan, np.float32), 1e-3)
+
+
+@pytest.mark.parametrize(("units", "device"), [(64, "cpu"), (2048, "cuda")])
+def test_beside_a_gpu_a_small_teacher_stays_on_the_processor(units, device, monkeypatch):
+    asked = []
+
+    def made(*given, device, **named):
+        asked.append(device)
+        raise KeyboardInterrupt  # a GPU may not be there
+
+    monkeypatch.setattr(module, "make_ppo", made)
+    practice = PPOSettings(network=NetworkSettings(mlp=(units, units)))
+
+    with pytest.raises(KeyboardInterrupt):
+        Distill(
+            DistillSettings(practice=practice), SPECS, STEER, CAMERA, STATE, seed=0, device="cuda"
+        )
+
+    assert asked == [device]

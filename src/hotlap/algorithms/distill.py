@@ -19,7 +19,7 @@ from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec, below
 from hotlap.algorithms.learner import Phase
 from hotlap.algorithms.peers import ALONE, Peers
 from hotlap.algorithms.policy import NumpyPolicy
-from hotlap.algorithms.ppo import PPO, make_ppo
+from hotlap.algorithms.ppo import PPO, is_compiled, make_ppo
 from hotlap.algorithms.scales import match
 from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import make_student, shifted
@@ -125,9 +125,11 @@ class Distill:
         self._seed, self._device = seed, device
         self._peers = ALONE
         self._name: Name = "student" if settings.teacher else "teacher"
+        # Small networks learn faster in kernels on the processor than on any GPU.
+        small = is_compiled(settings.practice, observation, critic, critic, action.size)
         self._practice = make_ppo(
-            settings.practice, observation, action, critic, critic, seed=seed, device=device,
-            where="algorithm.practice",
+            settings.practice, observation, action, critic, critic, seed=seed,
+            device="cpu" if small else device, where="algorithm.practice",
         )  # fmt: skip
         self._student = make_student(
             settings.practice, observation, action, actor,
