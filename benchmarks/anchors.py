@@ -249,14 +249,14 @@ ANCHORS = {
     ),
     "CartPole-v1/pqn": Anchor(
         32,
-        200_000,
+        500_000,
         PQNSettings(
-            horizon=32, minibatch=256, epochs=4, gamma=0.99, lam=0.95, learning_rate=1e-3,
+            horizon=32, minibatch=256, epochs=4, gamma=0.99, lam=0.95, learning_rate=2.5e-4,
             schedule="linear", epsilon_steps=50_000, epsilon_end=0.05,
         ),
         495.1,
         450.0,
-        "CleanRL, +- 7",
+        "CleanRL, 500,000 steps, +- 7",
     ),
     "Acrobot-v1/dqn": Anchor(
         8,

@@ -24,6 +24,8 @@ OTHERS = 0.2
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 
 Row = Mapping[str, Any]
+_SEEDS = 3
+"""Fewer are a trial, and not shown beside others."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ def learning(rows: Sequence[Row]) -> str:
         "|---|---:|---:|---:|---|---|",
     ]
     below = ["", f"Measured {'; '.join(notes)}."] if notes else []
-    return "\n".join([*head, *table, *below, *quality(rows), *anchors(rows)])
+    return "\n".join([*head, *table, *below, *quality(rows), *beside(rows), *anchors(rows)])
 
 
 def quality(rows: Sequence[Row]) -> list[str]:
@@ -358,26 +360,66 @@ def doubts(session: Sequence[Row]) -> list[str]:
     return said
 
 
-def anchors(rows: Sequence[Row]) -> list[str]:
-    """Write how PPO does on the tasks of others, next to what they publish."""
-    found = [row for row in rows if "published" in row and row.get("algorithm") == "ppo"]
+def beside(rows: Sequence[Row]) -> list[str]:
+    """Write what other libraries' learners reach in our environment, next to ours."""
+    newest = {
+        (row["algorithm"], row["steps"], row["library"], row["seed"]): row
+        for row in rows
+        if row.get("kind") == "peers"
+    }
     lines = []
-    for task in dict.fromkeys(row["task"] for row in found):
-        newest = {row["seed"]: row for row in found if row["task"] == task}
-        last = list(newest.values())[-1]
+    for algorithm, steps in dict.fromkeys(key[:2] for key in newest):
+        of = [row for key, row in newest.items() if key[:2] == (algorithm, steps)]
+        libraries = dict.fromkeys(row["library"] for row in of)
+        if any(sum(row["library"] == one for row in of) < _SEEDS for one in libraries):
+            continue  # tried, not measured
+        for library in libraries:
+            ours = [row for row in of if row["library"] == library]
+            each = ", ".join(f"{row['completion']:.0%}" for row in ours)
+            lines.append(
+                f"| {algorithm.upper()}, {steps:,} steps | {library} {ours[-1]['version']} "
+                f"| {statistics.median(row['return_mean'] for row in ours):.1f} "
+                f"| **{statistics.median(row['completion'] for row in ours):.0%}** ({each}) "
+                f"| **{statistics.median(row['train_seconds'] for row in ours):.1f} s** |"
+            )
+    if not lines:
+        return []
+    last = list(newest.values())[-1]
+    head = [
+        "",
+        "Other libraries in our environment, with equal settings and steps, each on one core; the "
+        "greedy driver from 20 starts, three laps from each:",
+        "",
+        "| learner | library | median return | finished: median (each seed) | median time |",
+        "|---|---|---:|---:|---:|",
+    ]
+    script = "python benchmarks/peers.py --algorithms ppo sac --seeds 0 1 2 3 4"
+    return [*head, *lines, "", f"Measured {last['date'][:10]}, {last['commit']}: `{script}`."]
+
+
+def anchors(rows: Sequence[Row]) -> list[str]:
+    """Write how our learners do on the tasks of others, next to what they publish."""
+    found = [row for row in rows if "published" in row]
+    lines = []
+    for task, algorithm in dict.fromkeys((row["task"], row["algorithm"]) for row in found):
+        mine = [row for row in found if (row["task"], row["algorithm"]) == (task, algorithm)]
+        newest = {row["seed"]: row for row in mine if row["steps"] == mine[-1]["steps"]}
+        each = ", ".join(f"{newest[seed]['return_mean']:.0f}" for seed in sorted(newest))
         middle = statistics.median(row["return_mean"] for row in newest.values())
+        last, source = mine[-1], mine[-1].get("source", "Zoo of Stable-Baselines3")
         lines.append(
-            f"| {task} | {last['published']:g} | **{middle:.1f}** ({len(newest)} seeds) "
-            f"| {last['steps']:,} | {last['date']}: `{last['command']}` |"
+            f"| {task} | {algorithm.upper()} | {last['published']:g} ({source}) "
+            f"| **{middle:.1f}** ({each}) | {last['steps']:,} | {last['date']} |"
         )
     if not lines:
         return []
     head = [
         "",
-        "The same PPO elsewhere, greedy return of 100 episodes:",
+        "The same learners elsewhere, greedy return of 100 episodes, "
+        "`python benchmarks/anchors.py`:",
         "",
-        "| task | published (Stable-Baselines3 Zoo) | median | steps | measured |",
-        "|---|---:|---:|---:|---|",
+        "| task | learner | published | median (each seed) | steps | measured |",
+        "|---|---|---:|---:|---:|---|",
     ]
     return head + lines
 
