@@ -438,6 +438,19 @@ def test_what_every_learner_remembers_goes_back_with_it(
     assert all(np.isfinite(array).all() for array in run.read_policy("last")[1].values())
 
 
+def test_a_gpu_that_is_full_is_said_in_words(no_outcome, monkeypatch, tmp_path):
+    class OutOfMemoryError(RuntimeError):
+        """What torch raises, which may not be there."""
+
+    def full(self, batch, *, progress):
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("hotlap.algorithms.ppo.PPO.update", full)
+
+    with pytest.raises(ConfigError, match=r"algorithm\.minibatch: the memory of the GPU is full"):
+        hotlap.train(None, TINY, out=tmp_path / "run")
+
+
 def test_a_step_size_that_falls_over_no_budget_is_noticed(no_outcome, tmp_path, capsys):
     endless = {"train.steps": 0, "train.target_reward": -1e9, "algorithm.schedule": "linear"}
 
