@@ -81,7 +81,10 @@ def test_nothing_is_drawn_while_the_teacher_learns(monkeypatch, tmp_path):
     assert set(drawn) <= {8, 2, 1, 0}
 
 
-def test_the_road_is_whole_again_for_the_student(monkeypatch, tmp_path):
+@pytest.mark.parametrize("closed", [0.0, 0.1])
+def test_the_road_is_whole_again_for_the_student_but_for_what_the_rules_close(
+    closed, monkeypatch, tmp_path
+):
     margins, collect = [], Runner.collect
 
     def watched(self, policy, *how):
@@ -90,25 +93,10 @@ def test_the_road_is_whole_again_for_the_student(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Runner, "collect", watched)
 
-    settings = {"algorithm.patience": 128, "algorithm.margin": 0.35}
+    settings = {"algorithm.patience": 128, "algorithm.margin": 0.35, "rules.margin": closed}
     train(None, STUDENT | settings | {"train.steps": 256}, out=tmp_path / "run")
 
-    assert set(margins) == {("teacher", 0.35), ("student", 0.0)}
-
-
-def test_a_margin_of_the_rules_holds_for_every_phase(monkeypatch, tmp_path):
-    margins, collect = [], Runner.collect
-
-    def watched(self, policy, *how):
-        margins.append((policy.phase.name, self.env.margin))
-        return collect(self, policy, *how)
-
-    monkeypatch.setattr(Runner, "collect", watched)
-
-    settings = {"algorithm.patience": 128, "algorithm.margin": 0.35, "rules.margin": 0.1}
-    train(None, STUDENT | settings | {"train.steps": 256}, out=tmp_path / "run")
-
-    assert set(margins) == {("teacher", 0.35), ("student", 0.1)}
+    assert set(margins) == {("teacher", 0.35), ("student", closed)}
 
 
 def test_the_phase_is_said_when_it_changes(capfd, tmp_path):
