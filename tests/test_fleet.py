@@ -129,7 +129,8 @@ def tend(fleet, until):
 
 
 def began(place):
-    return "began" in (place / "events.jsonl").read_text() if place.exists() else False
+    events = place / "events.jsonl"
+    return events.exists() and "began" in events.read_text()
 
 
 def test_one_of_a_fleet_is_stopped_alone_and_leaves_no_process(tmp_path, monkeypatch):
