@@ -393,8 +393,9 @@ def beside(rows: Sequence[Row]) -> list[str]:
         "| learner | library | median return | finished: median (each seed) | median time |",
         "|---|---|---:|---:|---:|",
     ]
-    script = "python benchmarks/peers.py --algorithms ppo sac --seeds 0 1 2 3 4"
-    return [*head, *lines, "", f"Measured {last['date'][:10]}, {last['commit']}: `{script}`."]
+    busy = "; **other work ran beside it**" if last["conditions"]["warning"] else ""
+    when = f"{last['date'][:10]}, {last['commit']}: `python {last['command']}`{busy}"
+    return [*head, *lines, "", f"Measured {when}."]
 
 
 def anchors(rows: Sequence[Row]) -> list[str]:
@@ -402,11 +403,17 @@ def anchors(rows: Sequence[Row]) -> list[str]:
     found = [row for row in rows if "published" in row]
     lines = []
     for task, algorithm in dict.fromkeys((row["task"], row["algorithm"]) for row in found):
-        mine = [row for row in found if (row["task"], row["algorithm"]) == (task, algorithm)]
-        newest = {row["seed"]: row for row in mine if row["steps"] == mine[-1]["steps"]}
+        groups: dict[str, dict[int, Row]] = {}
+        for row in found:
+            if (row["task"], row["algorithm"]) == (task, algorithm):
+                alike = json.dumps([row["steps"], row["settings"]])
+                groups.setdefault(alike, {})[row["seed"]] = row
+        # the settings that most seeds were tried with, the newest of such
+        newest = max(reversed(groups.values()), key=len)
         each = ", ".join(f"{newest[seed]['return_mean']:.0f}" for seed in sorted(newest))
         middle = statistics.median(row["return_mean"] for row in newest.values())
-        last, source = mine[-1], mine[-1].get("source", "Zoo of Stable-Baselines3")
+        last = list(newest.values())[-1]
+        source = last.get("source", "Zoo of Stable-Baselines3")
         lines.append(
             f"| {task} | {algorithm.upper()} | {last['published']:g} ({source}) "
             f"| **{middle:.1f}** ({each}) | {last['steps']:,} | {last['date']} |"

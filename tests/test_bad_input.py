@@ -121,6 +121,10 @@ SETTINGS = {
     "train.device=foo": ("train.device", "'auto', 'cpu' or 'cuda'"),
     "algorithm.network.memory=8 algorithm.horizon=1": ("algorithm", "horizon: of a single step"),
     "algorithm=rdpg algorithm.sequence=1 algorithm.burn_in=0": ("algorithm", "of a single step"),
+    "actions=grid algorithm=dqn algorithm.dueling=true algorithm.network.mlp=[]": (
+        "algorithm.dueling",
+        "network.mlp",
+    ),
     "rules.margin=1": ("rules.margin", "less than 1"),
     "evaluation.laps=0": ("evaluation.laps", "greater than 0"),
     "rules.time_limit=0": ("rules.time_limit", "greater than 0"),

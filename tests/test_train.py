@@ -103,9 +103,10 @@ def test_rows_hold_what_is_documented_and_add_up(no_outcome, tmp_path):
     assert all(seconds >= 0 for seconds in spent)
     assert 0 < sum(spent) < took
     assert all(row["time/evaluate"] < row["time/collect"] for row in (rows[0], rows[2]))
-    for row in rows:
-        speed = 256 / (row["time/collect"] + row["time/learn"])
-        assert row["steps_per_second"] == pytest.approx(speed, rel=0.1)  # of a busy machine
+    # What passes between the clock's readings can only lower it; not in every row, though.
+    speeds = [256 / (row["time/collect"] + row["time/learn"]) for row in rows]
+    ratios = [row["steps_per_second"] / speed for row, speed in zip(rows, speeds, strict=True)]
+    assert max(ratios) == pytest.approx(1, rel=1e-2)
     text = (ROOT / "docs" / "runs.md").read_text().split("## The metrics")[1].split("\n## ")[0]
     documented = set(re.findall(r"`([\w/]+)`", text))
     assert documented <= {name for row in rows for name in row} | {"best_lap", "lap_time"}

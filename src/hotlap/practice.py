@@ -192,7 +192,7 @@ class Practice:
                 raise
             raise ConfigError(
                 "algorithm.minibatch: the memory of the GPU is full; lower it, or train.cars, or "
-                "choose train.device=cpu. What was saved is kept: --resume goes on from there"
+                "choose train.device=cpu. What was saved is kept: --from begins with its driver"
             ) from None
         return Round(
             phase=phase,
