@@ -249,11 +249,12 @@ ANCHORS = {
         "Zoo, 50,000 steps; CleanRL 488.7 +- 16",
     ),
     "CartPole-v1/pqn": Anchor(
-        32,
+        4,
         500_000,
         PQNSettings(
-            horizon=32, minibatch=256, epochs=4, gamma=0.99, lam=0.95, learning_rate=2.5e-4,
-            schedule="linear", epsilon_steps=50_000, epsilon_end=0.05,
+            horizon=128, minibatch=128, epochs=4, gamma=0.99, lam=0.65, learning_rate=2.5e-4,
+            schedule="linear", epsilon_steps=250_000, epsilon_end=0.05,
+            network=NetworkSettings(mlp=(120, 84)),
         ),
         495.1,
         450.0,

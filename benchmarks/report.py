@@ -124,6 +124,7 @@ LEARNINGS = (
     Learning(
         "state", "from state", 3.0, "about 15 min to a first lap, AWS DeepRacer at re:Invent 2018"
     ),
+    Learning("first", "the same, every file read from the disk for the first time", 8.0, ""),
     Learning(
         "distill",
         "from camera pixels, by teacher and student",

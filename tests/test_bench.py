@@ -302,12 +302,12 @@ report = {{"track": "t", "completion": {final}, "best_lap_s": 7.5, "mean_lap_s":
 def train(monkeypatch, tmp_path):
     """Measure a training by a program that only writes what a run would hold."""
 
-    def measured(*, clock="0.1", laps=1, final=1.0, second=1.0, more="", limit=60.0):
+    def measured(*, clock="0.1", laps=1, final=1.0, second=1.0, more="", limit=60.0, task="state"):
         file = tmp_path / "program.py"
         written = PROGRAM.format(clock=clock, laps=laps, final=final, second=second, more=more)
         file.write_text(written)
         monkeypatch.setattr(first_laps, "hotlap", lambda: [sys.executable, str(file)])
-        return first_laps.measure("state", 0, None, limit)
+        return first_laps.measure(task, 0, None, limit)
 
     return measured
 
@@ -503,6 +503,19 @@ def test_a_task_that_takes_another_run_is_told_of_it():
 
     assert set(first_laps.BEFORE) <= set(first_laps.TASKS)
     assert set(taking) - set(plain) == {"--from", "BEFORE"}
+
+
+def test_the_first_run_finds_no_file_read_before(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(first_laps, "CACHES", tmp_path / "drop_caches")
+
+    train()
+    assert not (tmp_path / "drop_caches").exists()
+    train(task="first")
+    assert (tmp_path / "drop_caches").read_text() == "3"
+
+    monkeypatch.setattr(first_laps, "CACHES", tmp_path / "nowhere" / "drop_caches")
+    with pytest.raises(SystemExit, match="the task 'first' needs root and Linux"):
+        train(task="first")
 
 
 def test_the_speed_table_takes_the_newest_line_and_all_threads(write):

@@ -3,6 +3,7 @@
 import importlib
 import shutil
 
+import numpy as np
 import pytest
 
 from hotlap.errors import ConfigError, RunError
@@ -48,6 +49,18 @@ def test_a_run_teaches_and_is_not_needed_any_more(teacher, tmp_path):
 
     assert [row["phase"] for row in run.metrics_rows()] == ["student"] * 10
     assert "camera" in run.read_policy("last")[0]["plan"]["images"]
+
+
+@pytest.mark.parametrize("finetune", [0, 64])
+def test_a_run_that_teaches_brings_its_critic_for_finetuning(teacher, tmp_path, finetune):
+    given = STUDENT | {"algorithm.teacher": str(teacher.path), "algorithm.finetune": finetune}
+
+    run = train(None, given | {"train.steps": 16}, out=tmp_path / "run")
+
+    name = "critic.hidden0.weight"
+    got = run.read_state("last")[1][f"learner.practice.{name}"]
+    brought = np.array_equal(got, teacher.read_state("best")[1][f"learner.{name}"])
+    assert brought == bool(finetune)
 
 
 def test_a_teacher_of_other_actions_is_refused(teacher, tmp_path):

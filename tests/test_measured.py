@@ -77,3 +77,18 @@ def test_first_laps_of_the_pages_are_those_of_the_newest_session(page, called, t
     (said,) = re.findall(rf"^\| {re.escape(called)} \| (.*) \|$", text, re.MULTILINE)
     assert said == f"{each} s | {middle:.1f} s"
     assert len(times) == 5
+
+
+@pytest.mark.parametrize(("called", "task"), [("SAC", "sac"), ("TD3", "td3"), ("PPO", "state")])
+def test_what_learners_with_a_replay_save_is_what_was_measured(called, task):
+    rows = [row for row in kept("first_laps") if row["task"] == task]
+    session = [row for row in rows if row["session"] == rows[-1]["session"]]
+    seconds, steps = ([row[name] for row in session] for name in ("seconds", "steps"))
+
+    text = (ROOT / "docs" / "algorithms" / "actor-critic.md").read_text()
+
+    (said,) = re.findall(rf"^\| {called} \| (.* to .*) \|$", text, re.MULTILINE)
+    assert said == (
+        f"{np.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}) "
+        f"| {np.median(steps):,.0f} ({min(steps):,} to {max(steps):,})"
+    )

@@ -326,7 +326,11 @@ class Training:
                 f"algorithm.teacher: {run.place} was trained with another {', '.join(wrong)}; "
                 "teacher and student need the same: copy it from the teacher's config.toml"
             )
-        self.learner.take_teacher(*policy)
+        saved = None
+        if algorithm.finetune:  # its critic will judge the student
+            state, arrays = run.read_state("best")
+            saved = (state["learner"], below(arrays, "learner."))
+        self.learner.take_teacher(*policy, saved)
         self.progress.event(f"the driver of {run.place} teaches")
 
     def take_weights(

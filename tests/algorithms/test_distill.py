@@ -373,6 +373,38 @@ def test_the_finetuned_driver_begins_as_the_student():
     assert np.abs(begun).max() > 0.05
 
 
+@pytest.mark.parametrize("whose", ["ppo", "a student", "a tuned student"])
+def test_the_critic_of_a_run_that_teaches_judges_the_student(whose):
+    other = learner(finetune=300 if whose == "a tuned student" else 0, seed=3, **OWN)
+    drive(other, Lane(16, start=0.3), 60, np.random.default_rng(0))
+    owner = other._fine if whose == "a tuned student" else other._practice
+    made = learner(finetune=300, **OWN | {"teacher": "given"})
+    saved = owner.save() if whose == "ppo" else other.save()
+    made.take_teacher(*teacher(STEER), saved)
+
+    while made.phase.name != "finetune":
+        drive(made, Lane(16, start=0.1), 1, np.random.default_rng(0))
+
+    seen = Lane(50, start=0.9).see()
+    np.testing.assert_allclose(made._fine.value(seen), owner.value(seen), rtol=1e-5, atol=1e-6)
+    assert np.ptp(made._fine.value(seen)) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["ppo", "sac"])
+def test_a_critic_that_does_not_fit_begins_anew(kind):
+    own = PPOSettings(network={"mlp": (8,)})
+    meta, arrays = learner(practice=own, seed=3)._practice.save()
+    made, alone = (learner(practice=PPOSettings(network={"mlp": (16, 16)})) for _ in range(2))
+
+    made.take_teacher(*teacher(STEER), (meta | {"kind": kind}, arrays))
+
+    got, drawn = made._practice.save()[1], alone._practice.save()[1]
+    critics = [name for name in drawn if name.startswith("critic.")]
+    assert len(critics) == 6
+    for name in critics:
+        np.testing.assert_array_equal(got[name], drawn[name], err_msg=name)
+
+
 @pytest.mark.parametrize("cut", [1, 14, 30, 42])
 def test_a_restored_learner_goes_on_bit_by_bit_in_every_phase(cut):
     once, before, after = (learner(finetune=300, **OWN) for _ in range(3))

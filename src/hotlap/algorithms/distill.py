@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,7 +26,7 @@ from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import make_student, shifted
 from hotlap.algorithms.transfer import Saved, Transfer, carry
 from hotlap.draws import generator, normal_quantile
-from hotlap.errors import ConfigError
+from hotlap.errors import ConfigError, RunError
 from hotlap.types import Array, Float32
 
 __all__ = ["Distill", "Memory"]
@@ -221,8 +222,18 @@ class Distill:
 
     # --- the teacher ---
 
-    def take_teacher(self, description: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    def take_teacher(
+        self,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, Array],
+        saved: Saved | None = None,
+    ) -> None:
         """Let this driver teach, which another learner's `policy_state` returned.
+
+        Args:
+            description: of the driver.
+            arrays: its weights.
+            saved: all of that learner. If it learned by PPO, its critic comes along.
 
         Raises:
             ConfigError: it reads what is not observed, or answers something else.
@@ -247,6 +258,17 @@ class Distill:
             )
         self._given = dict(description), dict(arrays)
         self._teacher = teacher
+        if saved is not None:
+            self._take_critic(*saved)
+
+    def _take_critic(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Take another PPO's critic, or that of another's teacher, as far as it fits."""
+        if meta["kind"] == "distill":
+            part = "practice" if meta["fine"] is None else "fine"
+            meta, arrays = meta[part], below(arrays, f"{part}.")
+        if meta["kind"] == "ppo":
+            with suppress(RunError):  # nothing of it fits: the critic begins anew
+                self._practice.adopt(meta, arrays)
 
     def _label(self, observation: Mapping[str, Array]) -> Float32:
         """Return what the teacher does in B states: actions in [-1, 1], or probabilities."""

@@ -204,8 +204,18 @@ class Divisible(Protocol):
 class Taught(Protocol):
     """A learner that may be given a driver to learn from."""
 
-    def take_teacher(self, description: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    def take_teacher(
+        self,
+        description: Mapping[str, Any],
+        arrays: Mapping[str, Array],
+        saved: Saved | None = None,
+    ) -> None:
         """Learn from this driver, which another learner's `policy_state` returned.
+
+        Args:
+            description: of the driver.
+            arrays: its weights.
+            saved: what that learner's `save` returned, of which its critic may be of use.
 
         Raises:
             ConfigError: it reads or answers something else.
