@@ -30,8 +30,17 @@ LATE = {"latency": 0.04, "jitter": 0.08}
 SEES: dict[str, dict[str, Any]] = {
     "camera": {},
     "lidar": {"observation.actor": ["lidar"], "observation.lidar.clock": LATE},
-    # it needs no teacher
-    "state": {"observation.actor": ["state"], "observation.state.clock": LATE, "algorithm": "ppo"},
+    # It needs no teacher, who would keep a margin: as careful as configs/camera.toml.
+    "state": {
+        "observation.actor": ["state"],
+        "observation.state.clock": LATE,
+        "algorithm": "ppo",
+        "algorithm.gamma": 0.98,
+        "algorithm.horizon": 32,
+        "algorithm.minibatch": 1024,
+        "rules.margin": 0.2,
+        "reward.off_track_fine": 5.0,
+    },
 }
 """What differs from the configuration, by what the driver sees."""
 

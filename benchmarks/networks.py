@@ -75,7 +75,16 @@ def ours(
     shown, asked = frames(rows), frames(answers)
     label = rng.uniform(-1, 1, (rows, ACTION.size)).astype(np.float32)
     student.see(shown)
-    return lambda: student.learn(shown, label, 1e-3), lambda: student.output(asked)
+
+    def learn() -> None:
+        torch.set_num_threads(1)  # as in a training: its shards are threads themselves
+        student.learn(shown, label, 1e-3)
+
+    def answer() -> None:
+        torch.set_num_threads(1)
+        student.output(asked)
+
+    return learn, answer
 
 
 def bare(

@@ -8,7 +8,8 @@ not installed.
 All train in `hotlap/TimeTrial-v0`, 16 cars at once through its vector entry point, for the same
 steps, with the same networks, step sizes, minibatches, discounts and scaling of what is seen and
 paid, on one thread. What they do otherwise is theirs: first weights, clipping of gradients apart or
-together, the loss of the value, the first temperature. Time is that of learning alone, without
+together, the loss of the value, the first temperature; SAC's actors are rectified, ours is of
+hyperbolic tangents. Time is that of learning alone, without
 imports. Afterwards each drives greedily from the same 20 starts, three laps from each: the mean
 return, and the share that finished. Appends one JSON line a library, algorithm and seed to
 benchmarks/results/peers.jsonl.

@@ -51,16 +51,25 @@ def test_a_run_teaches_and_is_not_needed_any_more(teacher, tmp_path):
     assert "camera" in run.read_policy("last")[0]["plan"]["images"]
 
 
-@pytest.mark.parametrize("finetune", [0, 64])
-def test_a_run_that_teaches_brings_its_critic_for_finetuning(teacher, tmp_path, finetune):
-    given = STUDENT | {"algorithm.teacher": str(teacher.path), "algorithm.finetune": finetune}
+@pytest.mark.parametrize(
+    ("changed", "brings"),
+    [
+        ({}, False),
+        ({"algorithm.finetune": 64}, True),
+        ({"algorithm.finetune": 64, "reward.off_track_fine": 3}, False),
+        ({"algorithm.finetune": 64, "observation.critic": ["state", "odometry"]}, False),
+    ],
+)
+def test_a_run_that_teaches_brings_its_critic_if_it_can_judge(teacher, tmp_path, changed, brings):
+    gamma = teacher.read_state("best")[0]["learner"]["gamma"]
+    given = STUDENT | {"algorithm.teacher": str(teacher.path), "algorithm.practice.gamma": gamma}
 
-    run = train(None, given | {"train.steps": 16}, out=tmp_path / "run")
+    run = train(None, given | changed | {"train.steps": 16}, out=tmp_path / "run")
 
     name = "critic.hidden0.weight"
     got = run.read_state("last")[1][f"learner.practice.{name}"]
     brought = np.array_equal(got, teacher.read_state("best")[1][f"learner.{name}"])
-    assert brought == bool(finetune)
+    assert brought == brings
 
 
 def test_a_teacher_of_other_actions_is_refused(teacher, tmp_path):

@@ -94,7 +94,7 @@ class DistributedSettings(Settings):
     """What travels. `gradients`: of every gradient step, summed, so that n workers learn what one
     would from all cars. `experience`: what the cars saw, to a learner in this process; to the bit
     what no workers give. `weights`: what a worker's own learning changed, once a round. `auto`:
-    gradients; experience where a replay holds numbers but no pictures, and for `distill`."""
+    gradients, but experience where a replay holds numbers and no pictures."""
     synchronous: bool = True
     """Whether all wait for the slowest. Otherwise, with `weights`, each goes on from what the
     parameter server has, and with `experience` the cars drive on while the learner learns."""

@@ -312,26 +312,29 @@ class Training:
         run = Run.open(algorithm.teacher)
         policy = run.read_policy("best")
         theirs, ours = env_settings(run), self.config
-        sensors = NumpyPolicy(*policy).names
-        alike = {"actions": (theirs.actions, ours.actions)} | {
-            f"observation.{name}": (
-                getattr(theirs.observation, name),
-                getattr(ours.observation, name),
-            )
-            for name in sensors
+        its, own = theirs.observation, ours.observation
+        alike = {"actions": theirs.actions == ours.actions} | {
+            f"observation.{name}": getattr(its, name) == getattr(own, name)
+            for name in NumpyPolicy(*policy).names
         }
-        wrong = [name for name, (its, own) in alike.items() if its != own]
+        wrong = [name for name, same in alike.items() if not same]
         if wrong:
             raise ConfigError(
                 f"algorithm.teacher: {run.place} was trained with another {', '.join(wrong)}; "
                 "teacher and student need the same: copy it from the teacher's config.toml"
             )
         saved = None
-        if algorithm.finetune:  # its critic will judge the student
+        judged_alike = theirs.reward == ours.reward and all(
+            getattr(its, name) == getattr(own, name) for name in own.critic
+        )
+        if algorithm.finetune and judged_alike:
             state, arrays = run.read_state("best")
             saved = (state["learner"], below(arrays, "learner."))
-        self.learner.take_teacher(*policy, saved)
-        self.progress.event(f"the driver of {run.place} teaches")
+        critic = self.learner.take_teacher(*policy, saved)
+        said = f"the driver of {run.place} teaches"
+        if algorithm.finetune:
+            said += ", its critic judges" if critic else "; a critic begins anew"
+        self.progress.event(said)
 
     def take_weights(
         self, other: Run, checkpoint: Literal["best", "last"] = "best", *, by_name: bool

@@ -13,7 +13,7 @@ from hotlap.algorithms.actor_critic import ActorCritic, squashed_log_prob
 from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.critics import Critics, quantile_huber, squared_error
 from hotlap.algorithms.plans import make_plan
-from hotlap.algorithms.policy import NumpyPolicy
+from hotlap.algorithms.policy import LOG_STD, NumpyPolicy
 from hotlap.algorithms.settings import (
     DDPGSettings,
     NetworkSettings,
@@ -21,7 +21,9 @@ from hotlap.algorithms.settings import (
     SACSettings,
     TD3Settings,
 )
+from hotlap.config import resolve
 from hotlap.errors import ConfigError, RunError, SimulationError
+from hotlap.plan import TrainConfig
 
 SETTINGS = {
     "ddpg": DDPGSettings,
@@ -387,6 +389,13 @@ def test_discrete_actions_are_refused_and_told_who_can(kind):
             ("state",),
             seed=0,
         )
+
+
+@pytest.mark.parametrize("std", [0.005, 8.0])
+def test_a_deviation_that_its_bounds_would_hold_for_ever_is_refused(std):
+    assert LOG_STD[0] < math.log(0.01) < math.log(7) < LOG_STD[1]
+    with pytest.raises(ConfigError, match=r"algorithm\.initial_std.*(0\.01|7)"):
+        resolve(TrainConfig, {"algorithm.kind": "sac", "algorithm.initial_std": std})
 
 
 @EVERY

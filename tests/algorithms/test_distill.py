@@ -10,6 +10,7 @@ from hotlap.algorithms import distill as module
 from hotlap.algorithms.batch import ActionSpec, Batch, ObservationSpec
 from hotlap.algorithms.compiled_student import CompiledStudent
 from hotlap.algorithms.distill import Distill, Memory
+from hotlap.algorithms.peers import Peers
 from hotlap.algorithms.settings import DistillSettings, NetworkSettings, PPOSettings
 from hotlap.algorithms.shards import cut
 from hotlap.algorithms.student import make_student, shifted
@@ -380,7 +381,7 @@ def test_the_critic_of_a_run_that_teaches_judges_the_student(whose):
     owner = other._fine if whose == "a tuned student" else other._practice
     made = learner(finetune=300, **OWN | {"teacher": "given"})
     saved = owner.save() if whose == "ppo" else other.save()
-    made.take_teacher(*teacher(STEER), saved)
+    assert made.take_teacher(*teacher(STEER), saved)
 
     while made.phase.name != "finetune":
         drive(made, Lane(16, start=0.1), 1, np.random.default_rng(0))
@@ -390,13 +391,28 @@ def test_the_critic_of_a_run_that_teaches_judges_the_student(whose):
     assert np.ptp(made._fine.value(seen)) > 0.1
 
 
-@pytest.mark.parametrize("kind", ["ppo", "sac"])
-def test_a_critic_that_does_not_fit_begins_anew(kind):
-    own = PPOSettings(network={"mlp": (8,)})
-    meta, arrays = learner(practice=own, seed=3)._practice.save()
-    made, alone = (learner(practice=PPOSettings(network={"mlp": (16, 16)})) for _ in range(2))
+def test_a_restored_student_goes_on_learning_by_ppo_with_its_peers():
+    made, restored, peers = learner(finetune=300, **OWN), learner(finetune=300, **OWN), Peers()
+    while made.phase.name != "finetune":
+        drive(made, Lane(16, start=0.1), 1, np.random.default_rng(0))
+    restored.join(peers)
 
-    made.take_teacher(*teacher(STEER), (meta | {"kind": kind}, arrays))
+    restored.restore(*made.save())
+
+    assert restored._fine._peers is peers
+
+
+@pytest.mark.parametrize("other", ["another network", "another learner", "another discount"])
+def test_a_critic_that_does_not_fit_begins_anew(other):
+    size = (8,) if other == "another network" else (16, 16)
+    gamma = 0.5 if other == "another discount" else 0.9
+    own = PPOSettings(network={"mlp": size}, gamma=gamma)
+    meta, arrays = learner(practice=own, seed=3)._practice.save()
+    given = PPOSettings(network={"mlp": (16, 16)}, gamma=0.9)
+    made, alone = (learner(practice=given) for _ in range(2))
+
+    saved = ({"kind": "sac"} if other == "another learner" else meta, arrays)
+    assert not made.take_teacher(*teacher(STEER), saved)
 
     got, drawn = made._practice.save()[1], alone._practice.save()[1]
     critics = [name for name in drawn if name.startswith("critic.")]

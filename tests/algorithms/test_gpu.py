@@ -9,6 +9,7 @@ from hotlap.algorithms.batch import ActionSpec
 from hotlap.algorithms.learner import make_learner
 from hotlap.algorithms.settings import (
     DDPGSettings,
+    DistillSettings,
     DQNSettings,
     PPOSettings,
     PQNSettings,
@@ -25,7 +26,13 @@ REPLAY = {"warmup": 0, "minibatch": 16, "capacity": 256, "precision": "float32"}
 MEMORY = RecurrentNetworkSettings(memory=8)
 LEARNERS = {
     "ppo": PPOSettings(precision="float32"),
+    "ppo in bfloat16": PPOSettings(precision="bfloat16"),
+    "ppo among choices": PPOSettings(precision="float32"),
     "recurrent ppo": PPOSettings(precision="float32", network=MEMORY),
+    "lstm": PPOSettings(
+        precision="float32", network=RecurrentNetworkSettings(memory=8, memory_cell="lstm")
+    ),
+    "distill": DistillSettings(teacher="given below", memory=256, minibatch=16),
     "ddpg": DDPGSettings(**REPLAY),
     "td3": TD3Settings(**REPLAY),
     "sac": SACSettings(**REPLAY),
@@ -37,6 +44,7 @@ LEARNERS = {
     "quantiles": DQNSettings(**REPLAY, head="quantile"),
     "pqn": PQNSettings(precision="float32"),
 }
+CHOOSE = ("ppo among choices", "sac among choices", "dqn", "dueling c51", "quantiles", "pqn")
 
 
 def experience(learner, seed, discrete):
@@ -61,12 +69,18 @@ def experience(learner, seed, discrete):
 @pytest.mark.parametrize("sees", [("state",), ("camera",), ("camera", "state")], ids="+".join)
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_learner_of_a_gpu_is_that_of_the_processor(name, sees):
-    discrete = name in ("sac among choices", "dqn", "dueling c51", "quantiles", "pqn")
+    discrete = name in CHOOSE
     action = ActionSpec("discrete", 3) if discrete else ActionSpec("continuous", 2)
     there, here, copy = (
         make_learner(LEARNERS[name], OBSERVATION, action, sees, ("state",), seed=3, device=device)
         for device in (DEVICE, "cpu", "cpu")
     )
+
+    if name == "distill":
+        state = OBSERVATION, action, ("state",), ("state",)
+        taught = make_learner(PPOSettings(), *state, seed=4, device="cpu").policy_state()
+        for learner in (there, here):
+            learner.take_teacher(*taught)
 
     for learner in (there, here):
         for seed in range(2):

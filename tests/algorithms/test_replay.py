@@ -157,6 +157,18 @@ def test_priorities_decide_how_often_and_weights_make_up_for_it():
     np.testing.assert_allclose(drawn.weight, 1.0 / (drawn.index + 1), rtol=1e-5)
 
 
+def test_each_minibatch_of_a_draw_is_drawn_from_all_over_the_memory():
+    world, memory = World(2), replay(capacity=80, alpha=0.5)
+    memory.add(world.batch(32))
+
+    drawn = draw(memory, 64, parts=4)
+
+    # equal priorities: the k-th of the 64 parts of the memory is the k-th transition
+    np.testing.assert_array_equal(np.sort(drawn.index), np.arange(64))
+    for minibatch in drawn.index.reshape(4, 16):
+        np.testing.assert_array_equal(minibatch // 4, np.arange(16))
+
+
 def test_new_transitions_are_as_urgent_as_the_most_urgent_before():
     world, memory = World(2), replay(capacity=40, alpha=1.0)
     memory.add(world.batch(2))

@@ -55,6 +55,7 @@ def team(config: TrainConfig) -> Iterator[Any]:
 
     said: list[str] = []
     opened: Any = Team(config, tell=said.append)
+    opened.open(None)
     opened.said = said
     try:
         yield opened

@@ -73,8 +73,10 @@ def assert_same(found, wanted, **tolerance):
 def team():
     made = []
 
-    def make(config):
+    def make(config, begin=lambda learner: None):
         made.append(Team(config))
+        begin(made[-1].learner)
+        made[-1].open(None)
         return made[-1]
 
     yield make
@@ -131,6 +133,44 @@ def test_a_checkpoint_continues_exactly(team, share, tmp_path):
     run_rounds(first, 1)
     run_rounds(second, 1)
     assert_same(second, first)
+
+
+@pytest.mark.parametrize(
+    ("share", "waits"),
+    [("gradients", True), ("weights", True), ("weights", False), ("experience", True)],
+)
+def test_workers_begin_with_the_driver_that_the_training_begins_with(team, share, waits):
+    config = settings(
+        PPO,
+        algorithm__freeze=["actor.hidden0"],
+        algorithm__learning_rate=1e-12,
+        distributed__share=share,
+        distributed__synchronous=waits,
+    )
+    other = Practice(settings(PPO, seed=6)).learner
+    many = team(config, lambda learner: learner.adopt(*other.save()))
+
+    run_rounds(many, 1)
+
+    wanted = {k: v for k, v in other.save()[1].items() if k.startswith("actor.")}
+    assert wanted
+    for seat in many._seats:
+        found = ray.get(seat.actor.state.remote())[1]
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
+
+
+def test_workers_learn_from_the_teacher_that_the_training_was_given(team):
+    given = {k: v for k, v in PPO.items() if k.startswith(("seed", "train", "distributed"))}
+    kind = {"algorithm.kind": "distill", "algorithm.teacher": "read by who trains"}
+    taught = Practice(settings(PPO, seed=6)).learner.policy_state()
+    config = settings({**given, **kind, "algorithm.minibatch": 32})
+
+    many = team(config, lambda learner: learner.take_teacher(*taught))
+
+    found = many.round(0, 0.0)
+    assert found.phase.name == "student"
+    assert found.metrics["imitation_loss"] > 0
 
 
 def test_who_does_not_wait_learns_too(team):

@@ -171,8 +171,8 @@ class ActorCritic(JoiningTensors):
         self._experience.peers = peers
 
     def weights(self) -> dict[str, Tensor]:
-        """Return what its gradient steps move, by name."""
-        found = {k: w for part in self._learned.values() for k, w in part.items()}
+        """Return all of its weights, by name, and what weighs entropy if that is found."""
+        found = super().weights()
         if self._log_temperature is not None:
             found["log_temperature"] = self._log_temperature
         return found

@@ -196,12 +196,12 @@ class CompiledPPO(PPO):
         return [int(steps) for steps in self._steps]
 
     def vector(self) -> Float32:
-        """Return what its gradient steps move as one vector."""
-        return np.asarray(self._weights.theta[self._weights.moves])
+        """Return all of its weights as one vector."""
+        return np.asarray(self._weights.theta[self._weights.places])
 
     def assign(self, values: Float32) -> None:
-        """Set what its gradient steps move to a vector's values."""
-        self._weights.theta[self._weights.moves] = values
+        """Set all of its weights to a vector's values."""
+        self._weights.theta[self._weights.places] = values
 
 
 def _rows(values_TN: Array) -> Any:

@@ -56,8 +56,10 @@ class Weights:
         self._moving = [name for name in where if name not in frozen]
         self.theta = self.flat(first)
         self.mean, self.square = np.zeros_like(self.theta), np.zeros_like(self.theta)
+        self.places = np.concatenate([place.ravel() for place in where.values()])
+        """Places of all weights, in the order of the names,"""
         self.moves = np.concatenate([where[name].ravel() for name in self._moving])
-        """Places of what gradient steps move, in the order of the names."""
+        """and of what gradient steps move."""
         self.still = np.ones(length, bool)
         """(G,) what they do not move."""
         self.still[self.moves] = False

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -26,7 +25,7 @@ from hotlap.algorithms.settings import DistillSettings
 from hotlap.algorithms.student import make_student, shifted
 from hotlap.algorithms.transfer import Saved, Transfer, carry
 from hotlap.draws import generator, normal_quantile
-from hotlap.errors import ConfigError, RunError
+from hotlap.errors import ConfigError
 from hotlap.types import Array, Float32
 
 __all__ = ["Distill", "Memory"]
@@ -227,13 +226,17 @@ class Distill:
         description: Mapping[str, Any],
         arrays: Mapping[str, Array],
         saved: Saved | None = None,
-    ) -> None:
+    ) -> bool:
         """Let this driver teach, which another learner's `policy_state` returned.
 
         Args:
             description: of the driver.
             arrays: its weights.
-            saved: all of that learner. If it learned by PPO, its critic comes along.
+            saved: all of that learner, where it was paid as is done here. If it learned by PPO,
+                with the same discount, its critic comes along.
+
+        Returns:
+            Whether it does.
 
         Raises:
             ConfigError: it reads what is not observed, or answers something else.
@@ -258,17 +261,22 @@ class Distill:
             )
         self._given = dict(description), dict(arrays)
         self._teacher = teacher
-        if saved is not None:
-            self._take_critic(*saved)
+        return saved is not None and self._take_critic(*saved)
 
-    def _take_critic(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Take another PPO's critic, or that of another's teacher, as far as it fits."""
+    def _take_critic(self, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> bool:
+        """Take another PPO's critic, or that of another's teacher, if all of it fits."""
         if meta["kind"] == "distill":
             part = "practice" if meta["fine"] is None else "fine"
             meta, arrays = meta[part], below(arrays, f"{part}.")
-        if meta["kind"] == "ppo":
-            with suppress(RunError):  # nothing of it fits: the critic begins anew
-                self._practice.adopt(meta, arrays)
+        plans, own = meta.get("plans", {}), self._practice.save()
+        worth = meta.get("gamma") == own[0]["gamma"]
+        if not worth or plans.get("critic") != own[0]["plans"]["critic"]:
+            return False
+        parts = ("critic.", "reward.", "normalizer.")
+        theirs = {k: v for k, v in arrays.items() if k.startswith(parts) and k in own[1]}
+        theirs["reward.return"] = np.zeros(0)  # no episode of theirs goes on here
+        self._practice.restore(own[0], {**own[1], **theirs})
+        return True
 
     def _label(self, observation: Mapping[str, Array]) -> Float32:
         """Return what the teacher does in B states: actions in [-1, 1], or probabilities."""
@@ -483,6 +491,7 @@ class Distill:
         self._fine = None
         if meta["fine"] is not None:
             self._fine = self._make_fine()
+            self._fine.join(self._peers)
             self._fine.restore(meta["fine"], below(arrays, "fine."))
         if meta["teacher"] is not None:
             self.take_teacher(meta["teacher"], below(arrays, "teacher."))

@@ -123,7 +123,7 @@ class Experience:
         settings, size = self.settings, self.peers.share(self.settings.minibatch, self.replay.rows)
         rng = self._rng()
         drawn = self.replay.draw(
-            parts * size, rng, steps=settings.n_step, gamma=settings.gamma, beta=beta
+            parts * size, rng, steps=settings.n_step, gamma=settings.gamma, beta=beta, parts=parts
         )
         scales, shape = self.scales, (parts, 2, size, self._noises)
         noise = scales.tensor(rng.standard_normal(shape, dtype=np.float32))

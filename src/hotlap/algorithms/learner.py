@@ -188,10 +188,10 @@ class Divisible(Protocol):
         """The running scales of what it sees and of its rewards."""
 
     def vector(self) -> Float32:
-        """Return what its gradient steps move as one vector."""
+        """Return all of its weights as one vector, frozen ones too."""
 
     def assign(self, values: Float32) -> None:
-        """Set what its gradient steps move to a vector's values."""
+        """Set all of its weights to a vector's values."""
 
     def counters(self) -> dict[str, Any]:
         """Return what it counts, JSON-able: how much it explores may depend on it."""
@@ -209,13 +209,16 @@ class Taught(Protocol):
         description: Mapping[str, Any],
         arrays: Mapping[str, Array],
         saved: Saved | None = None,
-    ) -> None:
+    ) -> bool:
         """Learn from this driver, which another learner's `policy_state` returned.
 
         Args:
             description: of the driver.
             arrays: its weights.
-            saved: what that learner's `save` returned, of which its critic may be of use.
+            saved: what that learner's `save` returned, where its critic values what is paid here.
+
+        Returns:
+            Whether that critic is of use.
 
         Raises:
             ConfigError: it reads or answers something else.

@@ -346,6 +346,7 @@ class PPO(Joining, ABC):
             "format": 1,
             "kind": "ppo",
             **self.counters(),
+            "gamma": self.settings.gamma,
             "learning_rate": self._learning_rate,
             "of_learning_rate": self.settings.learning_rate,
             "adam_steps": self._adam_steps(),

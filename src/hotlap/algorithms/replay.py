@@ -198,7 +198,14 @@ class Replay:
             self._tree.set(spots, np.zeros(self._rows))
 
     def draw(
-        self, count: int, rng: np.random.Generator, *, steps: int, gamma: float, beta: float = 1.0
+        self,
+        count: int,
+        rng: np.random.Generator,
+        *,
+        steps: int,
+        gamma: float,
+        beta: float = 1.0,
+        parts: int = 1,
     ) -> Sample:
         """Draw transitions, each as likely as any or by priority, with replacement.
 
@@ -211,6 +218,7 @@ class Replay:
             steps: n of n-step returns.
             gamma: discount of one step.
             beta: how far the weights make up for priorities, 0 to 1.
+            parts: minibatches that the B will be cut into, one after the other.
 
         Source: Sutton and Barto 2018, eq. 7.1 (n-step return); Schaul et al. 2016, sec. 3.4
         (weights, divided by the greatest of the B).
@@ -220,7 +228,9 @@ class Replay:
             step = rng.integers(self.oldest, self.head, count)
             row = rng.integers(0, self._rows, count)
         else:
-            spot, share = self._tree.draw(rng.random(count))
+            # Drawn in the order of the memory: each minibatch takes some from all over it.
+            dealt = np.arange(count).reshape(-1, parts).T.reshape(-1)
+            spot, share = (one[dealt] for one in self._tree.draw(rng.random(count)))
             slot, row = np.divmod(spot, self._rows)
             step = self.head - 1 - (self.head - 1 - slot) % self._slots
             weight = ((len(self) * share) ** -beta).astype(np.float32)

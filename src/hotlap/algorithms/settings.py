@@ -206,7 +206,8 @@ class PPOSettings(_Freezing):
     """Layers of the actor and of the critic."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the layers. `auto`: bfloat16 for cameras where the processor has it."""
+    """Arithmetic of the layers. `auto`: bfloat16 for cameras where torch computes them and the
+    processor has it; small networks are computed without torch, in float32."""
 
     threads: int = Field(0, ge=0)
     """Threads that share a minibatch of some hundred rows; 0: one a core. The result does not
@@ -385,7 +386,7 @@ class _Soft(ActorCriticSettings):
     """Entropy to hold [nat]; None: minus the number of numbers that an action has, or half of the
     greatest that choices can have."""
 
-    initial_std: PositiveFloat = 0.5
+    initial_std: float = Field(0.5, ge=0.01, le=7.0)
     """Standard deviation of actions at the start, before they are squashed."""
 
 

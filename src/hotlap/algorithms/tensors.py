@@ -55,20 +55,20 @@ class JoiningTensors(Joining):
     """The side of a learner in torch that others learn along with, or are copies of."""
 
     _scales: TensorScales
-    _learned: Mapping[str, Any]
+    _weights: dict[str, Tensor]
 
     def weights(self) -> dict[str, Tensor]:
-        """Return what its gradient steps move, by name."""
-        return dict(self._learned)
+        """Return all of its weights, by name."""
+        return dict(self._weights)
 
     def vector(self) -> Float32:
-        """Return what its gradient steps move as one vector."""
+        """Return all of its weights as one vector."""
         return numpy_of(
             torch.cat([weight.detach().reshape(-1) for weight in self.weights().values()])
         )
 
     def assign(self, values: Float32) -> None:
-        """Set what its gradient steps move to a vector's values."""
+        """Set all of its weights to a vector's values."""
         weights = list(self.weights().values())
         parts = torch.split(torch.from_numpy(np.array(values, np.float32)),
                             [weight.numel() for weight in weights])  # fmt: skip

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from hotlap.algorithms.settings import DistillSettings
+from itertools import count
+
+from hotlap.algorithms.peers import Peers
+from hotlap.algorithms.settings import DistillSettings, RDPGSettings
+from hotlap.distributed.member import shared_out
 from hotlap.errors import ConfigError
 from hotlap.plan import TrainConfig
 
@@ -56,4 +60,26 @@ def chosen_share(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             f"algorithm.minibatch: {minibatch} samples are too few for {given.workers} workers"
         )
+    if share == "gradients" and (replay or distill):
+        _check_samples(config)
     return config.model_copy(update={"distributed": given.model_copy(update={"share": share})})
+
+
+def _check_samples(config: TrainConfig) -> None:
+    """Refuse a minibatch of which a worker, by its share of the cars, would draw nothing."""
+    algorithm, cars = config.algorithm, config.train.cars
+    length = algorithm.sequence if isinstance(algorithm, RDPGSettings) else 1
+    samples = max(1, getattr(algorithm, "minibatch", 1) // length)
+    parts = shared_out(cars, config.distributed.workers, config.traffic.cars)
+
+    def enough(size: int) -> bool:
+        return all(Peers(part.first, cars).share(size, part.rows) for part in parts)
+
+    if not enough(samples):
+        least = next(size for size in count(samples) if enough(size)) * length
+        raise ConfigError(
+            f"algorithm.minibatch: {algorithm.minibatch} samples"
+            f"{f' in sequences of {length}' if length > 1 else ''} leave none to some of "
+            f"{len(parts)} workers, who draw by their shares of {cars} cars; give at least "
+            f"{least}, or ask for fewer workers"
+        )

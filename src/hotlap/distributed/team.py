@@ -152,7 +152,6 @@ class Team:
                 for part in parts
             ]
             self._greet()
-            self._align()
         except BaseException:
             self.close()
             raise
@@ -176,7 +175,8 @@ class Team:
     # --- what a training asks ---
 
     def open(self, run: Run) -> None:
-        """Do nothing: there are no logs besides the Run's own."""
+        """Let everybody begin as `learner`, which may have been given a driver or a teacher."""
+        self._align()
 
     @property
     def phase(self) -> Phase:
@@ -372,16 +372,12 @@ class Team:
         share = self.config.distributed.share
         if share == "experience":
             return
-        if share == "gradients":
-            state = ray.put(self._common())
-            self._tell_all("become", state)
-            return
-        version = 0
-        if not self.config.distributed.synchronous:
-            version = self._give(copied(self.learner))
-        driver = ray.put(copied(self.learner))
         self._land()
-        self._tell_all("follow", driver, version)
+        self._tell_all("become", ray.put(self._common()))
+        if not self.config.distributed.synchronous:
+            driver = copied(self.learner)
+            version = self._give(driver)
+            self._tell_all("follow", ray.put(driver), version)
 
     def _common(self) -> tuple[dict[str, Any], dict[str, Array]]:
         meta, arrays = self.learner.save()
@@ -570,12 +566,9 @@ class Team:
         share, synchronous = self.config.distributed.share, self.config.distributed.synchronous
         try:
             self._get(seat.hello)
-            if share == "gradients":
+            if share != "experience" and synchronous:
                 state = self._asked("state") or self._common()
                 self._get(seat.actor.become.remote(state))
-            elif share == "weights" and synchronous:
-                driver = self._asked("copy") or copied(self.learner)
-                self._get(seat.actor.follow.remote(driver, 0))
             elif share == "weights":
                 if not self._pull() and not self._present():  # nobody else can give it weights
                     self._give(copied(self.learner))
