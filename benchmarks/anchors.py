@@ -364,10 +364,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON lines file to append to")
     arguments = parser.parse_args()
     wanted = [name for name, one in ANCHORS.items() if arguments.long or not one.long]
+    words = sys.argv[1:]
+    if "--out" in words:  # where the rows of one machine went is of no use to another
+        del words[(at := words.index("--out")) : at + 2]
     for name in arguments.anchors or wanted:
         for seed in range(arguments.first, arguments.first + arguments.seeds):
             line = run(name, seed, arguments.steps) | {
-                "command": " ".join(["python", "benchmarks/anchors.py", *sys.argv[1:]]),
+                "command": " ".join(["python", "benchmarks/anchors.py", *words]),
                 "date": time.strftime("%Y-%m-%d"),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "versions": {one: version(one) for one in ("torch", "numpy", "gymnasium")},

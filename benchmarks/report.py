@@ -423,8 +423,8 @@ def anchors(rows: Sequence[Row]) -> list[str]:
         return []
     head = [
         "",
-        "The same learners elsewhere, greedy return of 100 episodes, "
-        "`python benchmarks/anchors.py`:",
+        "The same learners elsewhere, greedy return of 100 episodes (10 on MuJoCo), "
+        "`python benchmarks/anchors.py --long`:",
         "",
         "| task | learner | published | median (each seed) | steps | measured |",
         "|---|---|---:|---:|---:|---|",
