@@ -227,16 +227,9 @@ class Distill:
         arrays: Mapping[str, Array],
         saved: Saved | None = None,
     ) -> bool:
-        """Let this driver teach, which another learner's `policy_state` returned.
+        """Let this driver teach; see `Taught`.
 
-        Args:
-            description: of the driver.
-            arrays: its weights.
-            saved: all of that learner, where it was paid as is done here. If it learned by PPO,
-                with the same discount, its critic comes along.
-
-        Returns:
-            Whether it does.
+        The critic of one that learned by PPO comes along, if its discount and network are ours.
 
         Raises:
             ConfigError: it reads what is not observed, or answers something else.
