@@ -246,7 +246,7 @@ def test_a_slow_function_is_checked_on_fewer_states(write, track, monkeypatch):
 
     assert reward.check(track) == []
 
-    assert time.monotonic() - begin < 2  # all states would take 8 s
+    assert time.monotonic() - begin < 5  # all states would take 8 s
 
 
 def test_prints_of_the_check_are_shortened(write, track, capsys):

@@ -74,7 +74,7 @@ def test_a_port_where_nothing_listens_is_said_at_once():
     said = refused(f"127.0.0.1:{port}")
 
     assert f"127.0.0.1:{port} is out of reach (Connection refused)" in said
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4  # who is silent is waited for for 5 s
 
 
 def test_a_machine_that_does_not_exist_is_named():

@@ -136,7 +136,7 @@ def test_an_address_where_nobody_is_takes_five_seconds(lan):
     said = refused(lan.worker, "10.77.0.250:6379")
 
     assert "10.77.0.250:6379 is out of reach" in said
-    assert time.monotonic() - began < 8  # 5 s, and the start of Python
+    assert time.monotonic() - began < 20  # 5 s, and the start of Python; the system's own: minutes
 
 
 def test_a_token_that_others_can_read_is_said(lan):
